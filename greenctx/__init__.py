@@ -1,0 +1,34 @@
+"""greenctx: WASIX context switching for Python hosts. Several call stacks, one running at a time, each a greenlet."""
+
+from greenctx.environment import ContextSwitchingEnvironment, current_environment
+from greenctx.errors import (
+    CancellationSwallowed,
+    ContextCanceled,
+    ContextEntrypointReturned,
+    DestroyNotAllowed,
+    EnvironmentAlreadyUsed,
+    EnvironmentNotRunning,
+    GreenctxError,
+    NoEnvironment,
+    NotTheActiveContext,
+    SwitchTargetMissing,
+    TooManyContexts,
+    WrongThread,
+)
+
+__all__ = [
+    "CancellationSwallowed",
+    "ContextCanceled",
+    "ContextEntrypointReturned",
+    "ContextSwitchingEnvironment",
+    "DestroyNotAllowed",
+    "EnvironmentAlreadyUsed",
+    "EnvironmentNotRunning",
+    "GreenctxError",
+    "NoEnvironment",
+    "NotTheActiveContext",
+    "SwitchTargetMissing",
+    "TooManyContexts",
+    "WrongThread",
+    "current_environment",
+]

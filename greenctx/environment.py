@@ -1,0 +1,347 @@
+"""ContextSwitchingEnvironment: the registry of contexts, and the switch between them.
+
+A switch changes one fact, which context is active, and the registry stays as it is. (Taking the target out of it and
+putting the caller in cost 0.2 bare switches, and was one more state that an interruption could leave half done.)
+Two habits keep the state right whatever happens:
+
+- Between the first change of state and the greenlet switch that it announces nothing is called, so that no signal's
+  KeyboardInterrupt can come between them.
+- Whoever is resumed sees to it that it is the active context (`_adopt`), whether it was resumed by this module, by
+  other code that switches greenlets (gevent), or by an exception. Should that be interrupted as well, its next call
+  does it (`_admit`).
+"""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
+
+from greenlet import getcurrent, greenlet
+
+from greenctx.context import Context, ContextExited
+from greenctx.errors import (
+    ContextCanceled,
+    DestroyNotAllowed,
+    EnvironmentAlreadyUsed,
+    EnvironmentNotRunning,
+    NoEnvironment,
+    NotTheActiveContext,
+    SwitchTargetMissing,
+    TooManyContexts,
+    WrongThread,
+)
+from greenctx.registry import MAIN, Registry
+from greenctx.teardown import chain_errors, raise_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+GUEST: Any = object()
+"""Stands for the caller while guest code runs on its fiber: no greenlet is it, so every call is refused."""
+
+_current: ContextVar[ContextSwitchingEnvironment | None] = ContextVar("greenctx.current_environment", default=None)
+
+
+def current_environment() -> ContextSwitchingEnvironment:
+    """Return the environment in whose contexts the calling code runs: the innermost one where they nest.
+
+    Raises `NoEnvironment` outside of any ``run_main_context``.
+    """
+    environment = _current.get()
+    if environment is None:
+        raise NoEnvironment
+    return environment
+
+
+class ContextSwitchingEnvironment:
+    """A set of contexts (call stacks), one of which runs at a time, and which switch to one another by id.
+
+    `run_main_context` makes the calling greenlet the main context, id 0. Only the code of the active context may call
+    the other methods. From another thread that is `WrongThread`; from another greenlet, or from guest code on its
+    fiber, `NotTheActiveContext`; outside of `run_main_context`, `EnvironmentNotRunning`. Such a call changes nothing.
+    """
+
+    main_context_id = MAIN
+
+    def __init__(self, *, max_contexts: int | None = None) -> None:
+        """``max_contexts`` limits the contexts alive at any one time, besides main; None is no limit."""
+        if max_contexts is not None and max_contexts < 0:
+            raise ValueError(f"max_contexts must be None or at least 0, not {max_contexts!r}")
+        self._max_contexts = max_contexts
+        self._state = "has not run yet"
+        self._main: greenlet | None = None
+        self._thread_id = 0
+        self._active: greenlet | None = None
+        # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
+        # and GUEST while its guest code runs (greenctx.wasix sets it).
+        self._caller: greenlet | None = None
+        self._registry = Registry()
+        self._started = self._registry.started
+        # False while main waits elsewhere than in its switch_context though it is not active (in gevent's hub, say).
+        self._main_can_start_others = True
+
+    def __repr__(self) -> str:
+        if self._active is None:
+            return f"<ContextSwitchingEnvironment that {self._state}>"
+        active = self._id_of(self._active)
+        return f"<ContextSwitchingEnvironment active={active} suspended={self._registry.suspended_ids(active)}>"
+
+    @property
+    def active_context_id(self) -> int:
+        """The id of the context that runs: the caller's."""
+        me = getcurrent()
+        if me is not self._caller:
+            self._admit(me)
+        return self._id_of(me)
+
+    def run_main_context(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run ``main(*args)`` as context 0 on the calling greenlet; return what it returns.
+
+        When main ends, by returning or by raising, every remaining context is destroyed, in ascending order of id.
+        Main's own exception comes out as itself; errors of the contexts' cleanup are a `BaseExceptionGroup` at the end
+        of its ``__context__`` chain. If main returned, one such error comes out as itself and several as a group; a
+        `KeyboardInterrupt` or `SystemExit` among them comes out as itself, with the others in its context.
+
+        Raises `EnvironmentAlreadyUsed` when the environment is running, or has run.
+        """
+        if self._state != "has not run yet":
+            raise EnvironmentAlreadyUsed("is running" if self._main else "has run")
+        outer = _current.get()
+        errors: list[BaseException] = []
+        try:
+            self._thread_id = threading.get_ident()
+            _current.set(self)
+            me = getcurrent()
+            self._state = "is running"
+            self._main = self._active = self._caller = self._started[MAIN] = me
+            try:
+                result = main(*args)
+            finally:
+                self._destroy_remaining(errors)
+            raise_errors(errors)
+        except BaseException as error:
+            self._destroy_remaining(errors)  # which an interruption may have left
+            chain_errors(error, errors)
+            raise
+        else:
+            return result
+        finally:
+            self._main = self._active = self._caller = None
+            self._started = self._registry.started = {}
+            self._state = "has ended"
+            _current.set(outer)
+            errors.clear()  # their tracebacks refer to this frame
+
+    def create_context(self, entrypoint: Callable[[], object]) -> int:
+        """Create a suspended context and return its id: 1, 2, 3 ..., never used again.
+
+        ``entrypoint`` is called without arguments when the context is first switched to, in a copy of the creator's
+        `contextvars` context. It must not return (main would get `ContextEntrypointReturned`); what it raises is raised
+        in main.
+
+        Raises `TooManyContexts` at ``max_contexts``, `EnvironmentNotRunning` also while the environment is torn down.
+        """
+        me = getcurrent()
+        if me is not self._caller:
+            self._admit(me)
+        if self._state == "is being torn down":
+            raise EnvironmentNotRunning(self._state)
+        if not callable(entrypoint):
+            raise TypeError(f"the entrypoint of a context must be callable, not {entrypoint!r}")
+        assert self._main is not None
+        registry = self._registry
+        if self._max_contexts is not None and registry.count_live(self._main) >= self._max_contexts:
+            raise TooManyContexts(self._max_contexts)
+        context_id = registry.next_id
+        context = Context(self, context_id, entrypoint, self._main)
+        registry.next_id = context_id + 1
+        registry.unstarted[context_id] = context
+        return context_id
+
+    def switch_context(self, context_id: int) -> None:
+        """Suspend the active context and resume that one; return when somebody switches back.
+
+        Switching to oneself does nothing. Raises `SwitchTargetMissing` if no context is suspended under that id, and
+        `ContextCanceled` if the calling context is being destroyed. In main, raises what the entrypoint of another
+        context raised, and `ContextEntrypointReturned` if one returned.
+        """
+        me = getcurrent()
+        if me is not self._caller:
+            self._admit(me)
+            context = self._own(me)
+            if context is not None and context.cancellation is not None:
+                raise ContextCanceled(context.context_id, repeats=context.cancellation)
+        try:
+            target = resumed = self._started[context_id]
+        except KeyError:
+            target, resumed = self._find_target(context_id, me)
+        self._active = self._caller = target
+        try:
+            resumed.switch()
+            if self._caller is not me:
+                self._resumed_unasked(me)
+            return
+        except ContextExited as error:
+            self._adopt(me)
+            exited = error
+        except BaseException:
+            self._adopt(me)
+            raise
+        try:
+            exited.unwrap()
+        finally:
+            del exited
+
+    def destroy_context(self, context_id: int) -> bool:
+        """Destroy a suspended context; return True when it is gone, False if no context is suspended under that id.
+
+        `ContextCanceled` is raised where it waits; it unwinds and ends before this returns. A context that never ran is
+        dropped without a call of its entrypoint.
+
+        Raises `DestroyNotAllowed` for main and for the active context; `CancellationSwallowed` if the entrypoint caught
+        the cancellation and returned; and whatever else the entrypoint raised while it unwound (it is gone then, too).
+        """
+        me = getcurrent()
+        if me is not self._caller:
+            self._admit(me)
+        if context_id in (MAIN, self._id_of(me)):
+            raise DestroyNotAllowed(context_id)
+        registry = self._registry
+        if context_id in registry.unstarted:
+            del registry.unstarted[context_id]
+            return True
+        victim = self._started.get(context_id)
+        if victim is None:
+            victim = registry.unwinding.get(context_id)
+            if victim is None or registry.is_destroying(victim):
+                return False
+        # Once, unless somebody else resumes this greenlet while the victim waits in its cleanup.
+        while not victim.dead:
+            self._cancel(victim, me)
+        return True
+
+    def _find_target(self, context_id: int, me: greenlet) -> tuple[greenlet, greenlet]:
+        """Start of a context: its greenlet, and the greenlet to resume so that it begins to run."""
+        assert self._main is not None
+        unstarted = self._registry.unstarted
+        if context_id not in unstarted:
+            raise SwitchTargetMissing(context_id, self._registry.describe(context_id, self._main)) from None
+        target = unstarted[context_id]
+        self._started[context_id] = target
+        del unstarted[context_id]
+        if me is self._main or MAIN not in self._started or not self._main_can_start_others:
+            return target, target
+        # A greenlet begins at its starter's depth, of recursion and of the native stack: a chain of starts would
+        # overflow. So main, which waits in its own switch_context, is resumed to start it (_resumed_unasked).
+        return target, self._main
+
+    def _resumed_unasked(self, me: greenlet) -> None:
+        """Go on in ``me``, which was resumed without having been made the active context."""
+        while me is self._main and (active := self._active) is not None and is_unstarted(active):
+            active.switch()
+        self._adopt(me)
+
+    def _cancel(self, victim: greenlet, me: greenlet) -> None:
+        """Throw the cancellation into a suspended context; return or raise when ``me`` is resumed."""
+        assert isinstance(victim, Context)
+        victim_id, my_id = victim.context_id, self._id_of(me)
+        started, unwinding = self._started, self._registry.unwinding
+        cancellation = ContextCanceled(victim_id, repeats=victim.cancellation)
+        exited: ContextExited | None = None
+        try:
+            unwinding[victim_id] = victim
+            if victim_id in started:
+                del started[victim_id]
+            if my_id in started:  # to resume a destroyer before its victim has ended would be wrong
+                del started[my_id]
+            victim.parent = me  # to which greenlet returns when the victim ends
+            victim.cancellation = victim.cancellation or cancellation
+            self._active, self._caller = victim, None
+            victim.throw(cancellation)
+        except ContextExited as error:
+            exited = error
+        finally:
+            if not victim.dead:
+                assert self._main is not None
+                victim.parent = self._main
+            self._adopt(me)
+        if exited is not None:
+            try:
+                exited.unwrap()
+            finally:
+                del exited
+
+    def _destroy_remaining(self, errors: list[BaseException]) -> None:
+        """Destroy every context that is left, collecting the errors. An interruption does not end it."""
+        self._state = "is being torn down"
+        try:
+            while remaining := self._registry.ids():
+                for context_id in remaining:
+                    try:
+                        self.destroy_context(context_id)
+                    except BaseException as error:
+                        errors.append(error)
+        finally:
+            # A KeyboardInterrupt can arrive between the lines above and stop the loop: go on before it is raised.
+            if self._registry.ids():
+                self._destroy_remaining(errors)
+
+    def _admit(self, me: greenlet) -> None:
+        """The check of every call, where the calling greenlet is not known as the active one: adopt or refuse it."""
+        main, active = self._main, self._active
+        if main is None or active is None:
+            raise EnvironmentNotRunning(self._state)
+        if _root(me) is not _root(main):
+            raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
+        if self._caller is GUEST:
+            raise NotTheActiveContext(self._id_of(active), "guest code on its fiber")
+        if me is not main and self._own(me) is None:
+            raise NotTheActiveContext(self._id_of(active))
+        self._adopt(me)
+
+    def _adopt(self, me: greenlet) -> None:
+        """Make ``me``, which is running, the active context. The one that was becomes suspended unless it has ended."""
+        former = self._active
+        if former is not me and former is not None:
+            if former is self._main:
+                self._main_can_start_others = False
+            elif is_unstarted(former):  # main was to start it, and was interrupted
+                context = cast("Context", former)
+                self._registry.unstarted[context.context_id] = context
+                del self._started[context.context_id]
+            if me is self._main:
+                self._main_can_start_others = True
+            self._active = me
+        own = self._own(me)
+        if own is not None and own.cancellation is not None:
+            self._caller = None
+        else:
+            self._started[self._id_of(me)] = me  # not there if it waited in destroy_context
+            self._caller = me
+
+    def _own(self, of: greenlet) -> Context | None:
+        """That greenlet as a context of this environment, other than main (which may be a context of an outer one)."""
+        return of if isinstance(of, Context) and of.environment is self else None
+
+    def _id_of(self, of: greenlet) -> int:
+        context = self._own(of)
+        return MAIN if context is None else context.context_id
+
+
+def is_unstarted(of: greenlet) -> bool:
+    return not of and not of.dead
+
+
+def _root(of: greenlet) -> greenlet:
+    """The greenlet that its thread began with; it tells threads apart (their idents change under gevent)."""
+    while of.parent is not None:
+        of = of.parent
+    return of
+
+
+def _thread_name(ident: int) -> str:
+    return next((thread.name for thread in threading.enumerate() if thread.ident == ident), f"#{ident}")

@@ -1,0 +1,179 @@
+"""Every exception of greenctx. Constructors take the facts; the classes own the messages.
+
+The facts are also the exception's ``args``, so that instances can be copied and pickled.
+"""
+
+from __future__ import annotations
+
+from greenlet import GreenletExit
+
+
+class GreenctxError(Exception):
+    """Base of every error that greenctx raises about its own use."""
+
+
+class ContextCanceled(GreenletExit):
+    """Delivered to a context that is being destroyed, at the call where it waits.
+
+    Derives from `GreenletExit`, so ``except Exception`` does not stop it. Let it out of the entrypoint. Code that has
+    a reason to end the context by returning instead calls `defuse` first.
+    """
+
+    def __init__(self, context_id: int, repeats: ContextCanceled | None = None) -> None:
+        super().__init__(context_id)
+        self.context_id = context_id
+        # One destroy_context may deliver several of these (each switch_context raises it again); all of them share
+        # the state of the first.
+        self._first: ContextCanceled = self if repeats is None else repeats._first
+        self._defused = False
+
+    def defuse(self) -> None:
+        """Allow the entrypoint to return: ``destroy_context`` then does not raise `CancellationSwallowed`."""
+        self._first._defused = True
+
+    @property
+    def defused(self) -> bool:
+        """Whether `defuse` was called on any delivery of this cancellation."""
+        return self._first._defused
+
+    def belongs_to(self, cancellation: ContextCanceled | None) -> bool:
+        """Whether this is a delivery of that cancellation (and not of another one, or one made by hand)."""
+        return cancellation is not None and self._first is cancellation._first
+
+    def __reduce__(self) -> tuple[type[ContextCanceled], tuple[int]]:
+        return type(self), (self.context_id,)
+
+    def __str__(self) -> str:
+        return f"context {self.context_id} is being destroyed; let this exception leave its entrypoint"
+
+
+class SwitchTargetMissing(GreenctxError, LookupError):
+    """``switch_context`` to an id under which no context is suspended. Nothing has changed."""
+
+    def __init__(self, context_id: int, state: str = "is not suspended") -> None:
+        super().__init__(context_id, state)
+        self.context_id = context_id
+        self.state = state
+
+    def __str__(self) -> str:
+        return (
+            f"cannot switch to context {self.context_id}: it {self.state}; "
+            "switch to an id that create_context returned and whose context has not ended"
+        )
+
+
+class DestroyNotAllowed(GreenctxError, ValueError):
+    """``destroy_context`` of the main context or of oneself. Nothing has changed."""
+
+    def __init__(self, context_id: int) -> None:
+        super().__init__(context_id)
+        self.context_id = context_id
+
+    def __str__(self) -> str:
+        if self.context_id == 0:
+            return "context 0 is the main context and cannot be destroyed; return from main instead"
+        return (
+            f"context {self.context_id} is the active one and cannot destroy itself; "
+            "switch to another context and destroy it from there"
+        )
+
+
+class ContextEntrypointReturned(GreenctxError):
+    """Raised in main: a context's entrypoint returned, which WASIX does not allow."""
+
+    exit_code = 129
+    """The exit status that WASIX gives to a program that ends for this reason."""
+
+    def __init__(self, context_id: int) -> None:
+        super().__init__(context_id)
+        self.context_id = context_id
+
+    def __str__(self) -> str:
+        return (
+            f"the entrypoint of context {self.context_id} returned; "
+            "it must switch to another context and be destroyed from there"
+        )
+
+
+class CancellationSwallowed(GreenctxError):
+    """Raised by ``destroy_context``: the context ended, but by returning, without its `ContextCanceled`."""
+
+    def __init__(self, context_id: int) -> None:
+        super().__init__(context_id)
+        self.context_id = context_id
+
+    def __str__(self) -> str:
+        return (
+            f"context {self.context_id} caught its ContextCanceled and returned; "
+            "let the exception out, or call its defuse() if returning is meant"
+        )
+
+
+class TooManyContexts(GreenctxError):
+    """``create_context`` at the environment's ``max_contexts``. Nothing was created."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} contexts are alive, which is the limit; destroy one first or raise max_contexts"
+
+
+class NoEnvironment(GreenctxError, LookupError):
+    """``current_environment()`` outside of any ``run_main_context``."""
+
+    def __str__(self) -> str:
+        return "no context-switching environment is running here; call this from within run_main_context"
+
+
+class EnvironmentNotRunning(GreenctxError):
+    """A call before or after ``run_main_context``, or ``create_context`` while the environment is torn down."""
+
+    def __init__(self, state: str = "is not running") -> None:
+        super().__init__(state)
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"the environment {self.state}; its contexts live within run_main_context only"
+
+
+class EnvironmentAlreadyUsed(GreenctxError):
+    """``run_main_context`` while it is running, or a second time. Nothing has changed."""
+
+    def __init__(self, state: str = "was used") -> None:
+        super().__init__(state)
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"the environment {self.state} and runs only once; make a new ContextSwitchingEnvironment"
+
+
+class WrongThread(GreenctxError):
+    """A call from a thread other than the environment's. Nothing has changed."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(expected, found)
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"the environment runs in thread {self.expected!r} but was called from thread {self.found!r}; "
+            "give each thread an environment of its own"
+        )
+
+
+class NotTheActiveContext(GreenctxError):
+    """A call from a greenlet that is not the active context, or from guest code on its fiber. Nothing has changed."""
+
+    def __init__(self, context_id: int, caller: str = "another greenlet") -> None:
+        super().__init__(context_id, caller)
+        self.context_id = context_id
+        self.caller = caller
+
+    def __str__(self) -> str:
+        return (
+            f"context {self.context_id} is the active one, but the call came from {self.caller}; "
+            "only the code of the active context may call its environment"
+        )
