@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from greenctx.environment import ContextSwitchingEnvironment
+    from greenctx.errors import Cancellation
 
 
 class ContextExited(BaseException):
@@ -40,7 +41,7 @@ class Context(greenlet):
     the call that returned it.
     """
 
-    __slots__ = ("cancellation", "context_id", "entrypoint", "environment")
+    __slots__ = ("cancellation", "context_id", "destroyer", "entrypoint", "environment")
 
     def __init__(
         self, environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], Any], parent: greenlet
@@ -50,8 +51,10 @@ class Context(greenlet):
         self.environment = environment
         self.context_id = context_id
         self.entrypoint = entrypoint
-        self.cancellation: ContextCanceled | None = None
+        self.cancellation: Cancellation | None = None
         """Set once destroy_context has begun."""
+        self.destroyer: greenlet | None = None
+        """The one that waits in destroy_context for this context to end, if any."""
 
     def run(self) -> None:
         """Run the entrypoint. Returns only for an end that nobody needs to hear of."""

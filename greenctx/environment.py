@@ -21,6 +21,7 @@ from greenlet import getcurrent, greenlet
 
 from greenctx.context import Context, ContextExited
 from greenctx.errors import (
+    Cancellation,
     ContextCanceled,
     DestroyNotAllowed,
     EnvironmentAlreadyUsed,
@@ -174,10 +175,10 @@ class ContextSwitchingEnvironment:
             self._admit(me)
             context = self._own(me)
             if context is not None and context.cancellation is not None:
-                raise ContextCanceled(context.context_id, repeats=context.cancellation)
-        try:
-            target = resumed = self._started[context_id]
-        except KeyError:
+                raise ContextCanceled(context.context_id, context.cancellation)
+        if (target := self._started.get(context_id)) is not None:
+            resumed = target
+        else:
             target, resumed = self._find_target(context_id, me)
         self._active = self._caller = target
         try:
@@ -224,12 +225,16 @@ class ContextSwitchingEnvironment:
             self._cancel(victim, me)
         return True
 
+    def _can_switch_to(self, context_id: int) -> bool:
+        """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
+        return context_id in self._started or context_id in self._registry.unstarted or self._caller is None
+
     def _find_target(self, context_id: int, me: greenlet) -> tuple[greenlet, greenlet]:
         """Start of a context: its greenlet, and the greenlet to resume so that it begins to run."""
         assert self._main is not None
         unstarted = self._registry.unstarted
         if context_id not in unstarted:
-            raise SwitchTargetMissing(context_id, self._registry.describe(context_id, self._main)) from None
+            raise SwitchTargetMissing(context_id, self._registry.describe(context_id, self._main))
         target = unstarted[context_id]
         self._started[context_id] = target
         del unstarted[context_id]
@@ -250,24 +255,29 @@ class ContextSwitchingEnvironment:
         assert isinstance(victim, Context)
         victim_id, my_id = victim.context_id, self._id_of(me)
         started, unwinding = self._started, self._registry.unwinding
-        cancellation = ContextCanceled(victim_id, repeats=victim.cancellation)
+        cancellation = victim.cancellation or Cancellation()
+        canceled = ContextCanceled(victim_id, cancellation)
+        former = me if victim.destroyer is None else victim.destroyer
+        former_id = self._id_of(former)
         exited: ContextExited | None = None
         try:
             unwinding[victim_id] = victim
             if victim_id in started:
                 del started[victim_id]
+            if former_id not in unwinding:  # it waited for the same end, until somebody else resumed me: suspended now
+                started[former_id] = former
             if my_id in started:  # to resume a destroyer before its victim has ended would be wrong
                 del started[my_id]
-            victim.parent = me  # to which greenlet returns when the victim ends
-            victim.cancellation = victim.cancellation or cancellation
+            victim.parent = victim.destroyer = me  # the parent is whom greenlet returns to when the victim ends
+            victim.cancellation = cancellation
             self._active, self._caller = victim, None
-            victim.throw(cancellation)
+            victim.throw(canceled)
         except ContextExited as error:
             exited = error
         finally:
-            if not victim.dead:
+            if victim.destroyer is me and not victim.dead:
                 assert self._main is not None
-                victim.parent = self._main
+                victim.parent, victim.destroyer = self._main, None
             self._adopt(me)
         if exited is not None:
             try:

@@ -12,6 +12,19 @@ class GreenctxError(Exception):
     """Base of every error that greenctx raises about its own use."""
 
 
+class Cancellation:
+    """The destruction of one context, which every `ContextCanceled` that it delivers refers to.
+
+    It is no exception (the first of them, say), for an exception refers to its frames, and those to the context: a
+    cycle that only the garbage collector could free.
+    """
+
+    __slots__ = ("defused",)
+
+    def __init__(self) -> None:
+        self.defused = False
+
+
 class ContextCanceled(GreenletExit):
     """Delivered to a context that is being destroyed, at the call where it waits.
 
@@ -19,26 +32,23 @@ class ContextCanceled(GreenletExit):
     a reason to end the context by returning instead calls `defuse` first.
     """
 
-    def __init__(self, context_id: int, repeats: ContextCanceled | None = None) -> None:
+    def __init__(self, context_id: int, cancellation: Cancellation | None = None) -> None:
         super().__init__(context_id)
         self.context_id = context_id
-        # One destroy_context may deliver several of these (each switch_context raises it again); all of them share
-        # the state of the first.
-        self._first: ContextCanceled = self if repeats is None else repeats._first
-        self._defused = False
+        self._cancellation = Cancellation() if cancellation is None else cancellation
 
     def defuse(self) -> None:
         """Allow the entrypoint to return: ``destroy_context`` then does not raise `CancellationSwallowed`."""
-        self._first._defused = True
+        self._cancellation.defused = True
 
     @property
     def defused(self) -> bool:
         """Whether `defuse` was called on any delivery of this cancellation."""
-        return self._first._defused
+        return self._cancellation.defused
 
-    def belongs_to(self, cancellation: ContextCanceled | None) -> bool:
+    def belongs_to(self, cancellation: Cancellation | None) -> bool:
         """Whether this is a delivery of that cancellation (and not of another one, or one made by hand)."""
-        return cancellation is not None and self._first is cancellation._first
+        return self._cancellation is cancellation
 
     def __reduce__(self) -> tuple[type[ContextCanceled], tuple[int]]:
         return type(self), (self.context_id,)
@@ -177,3 +187,51 @@ class NotTheActiveContext(GreenctxError):
             f"context {self.context_id} is the active one, but the call came from {self.caller}; "
             "only the code of the active context may call its environment"
         )
+
+
+class CalledWithinGuest(GreenctxError):
+    """A guest was called by code that may not call one now: it runs on a fiber, or another thread is in the store."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where}; call guests only from host functions defined by greenctx.wasix.Linker.define_func, "
+            "and from one thread at a time"
+        )
+
+
+class WrongStore(GreenctxError, ValueError):
+    """A function, module or linker was used with a store that it does not belong to. Nothing has changed."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"the {self.what} and the store do not belong together; use the store (or engine) that it was made with"
+
+
+class InvalidProgram(GreenctxError, ValueError):
+    """A file that cannot be run as a WASI command; ``reason`` says why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class GuestExit(BaseException):
+    """The guest called WASI's ``proc_exit``. Unwinds every guest and host function up to `Program.run`.
+
+    Like `SystemExit` it is no error, so ``except Exception`` does not stop it.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status

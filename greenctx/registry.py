@@ -30,13 +30,14 @@ class Registry:
         """Contexts that are being destroyed."""
 
     def is_destroying(self, of: greenlet) -> bool:
-        """Whether that greenlet waits in ``destroy_context``: its victim's parent is set to it."""
-        return any(victim.parent is of for victim in self.unwinding.values())
+        """Whether that greenlet waits in ``destroy_context``."""
+        return any(victim.destroyer is of for victim in self.unwinding.values())
 
     def count_live(self, main: greenlet) -> int:
         """How many contexts there are besides main."""
         registered = len(self.started) + len(self.unstarted) + len(self.unwinding) - (MAIN in self.started)
-        destroyers = {victim.parent for victim in self.unwinding.values()} - {main} - set(self.unwinding.values())
+        destroyers = {victim.destroyer for victim in self.unwinding.values()}
+        destroyers -= {None, main, *self.unwinding.values()}
         return registered + len(destroyers)
 
     def ids(self) -> list[int]:
@@ -53,8 +54,8 @@ class Registry:
         if context_id in self.unwinding:
             return "is being destroyed"
         for victim in self.unwinding.values():
-            destroyer = victim.parent
+            destroyer = victim.destroyer
             destroyer_id = destroyer.context_id if isinstance(destroyer, Context) and destroyer is not main else MAIN
-            if destroyer_id == context_id:
+            if destroyer is not None and destroyer_id == context_id:
                 return f"waits in destroy_context for context {victim.context_id} to end"
         return "has ended or was destroyed" if context_id in range(self.next_id) else "was never created"

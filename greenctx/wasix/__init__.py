@@ -1,0 +1,22 @@
+"""Guests on wasmtime: WASIX programs whose contexts are those of a `greenctx.ContextSwitchingEnvironment`.
+
+`Program` loads and runs a WASI command. `Linker` and `call` are for embedders with an engine and a store of their own.
+"""
+
+try:
+    import wasmtime as _wasmtime  # noqa: F401
+except ImportError as error:
+    raise ImportError("greenctx.wasix needs wasmtime: install greenctx[wasix]") from error
+try:
+    from greenctx.wasix import _fiber as _fiber
+except ImportError as error:
+    raise ImportError(
+        f"greenctx.wasix lacks its native part ({error}): reinstall greenctx where a C compiler and Python's headers are"
+    ) from error
+
+from greenctx.errors import CalledWithinGuest, GuestExit, InvalidProgram, WrongStore
+from greenctx.wasix.linker import Linker
+from greenctx.wasix.program import Program
+from greenctx.wasix.suspend import call
+
+__all__ = ["CalledWithinGuest", "GuestExit", "InvalidProgram", "Linker", "Program", "WrongStore", "call"]

@@ -1,0 +1,34 @@
+"""The WASIX ABI: facts only. Source: ``wasix/context.h`` of wasix-libc, and WASI preview 1's ``errno``."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+CONTEXT_MODULE: Final = "wasix_32v1"
+"""Import module of the context calls, for guests with 32-bit pointers."""
+
+WASI_MODULE: Final = "wasi_snapshot_preview1"
+
+FUNCTION_TABLE: Final = "__indirect_function_table"
+"""The exported table that an entrypoint is an index into."""
+
+MEMORY: Final = "memory"
+"""The exported memory that pointers point into."""
+
+START: Final = "_start"
+"""The exported function that runs a WASI command."""
+
+MAIN_CONTEXT: Final = 0
+U32_MASK: Final = 0xFFFF_FFFF
+U64_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class Errno(IntEnum):
+    """The results of the context calls."""
+
+    SUCCESS = 0
+    AGAIN = 6
+    FAULT = 21
+    INVAL = 28
+    NOTSUP = 58
