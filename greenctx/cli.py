@@ -11,6 +11,7 @@ from greenctx.errors import ContextEntrypointReturned, InvalidProgram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from greenctx.wasix import Program
 
@@ -33,38 +34,51 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _run(Program.from_file(path))
         preopens = dict(_split_dir(text) for text in options.dir)
         variables = dict(_split_variable(text) for text in options.env)
-        argv = [options.file, *options.args]
-        return _run(Program.from_file(options.file, argv=argv, env=variables, preopens=preopens))
+        argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+        if not argv:
+            return _fail(EXIT_USAGE, "no FILE to run (see greenctx run --help)")
+        return _run(Program.from_file(argv[0], argv=argv, env=variables, preopens=preopens))
     except InvalidProgram as error:
         return _fail(EXIT_USAGE, str(error))
 
 
 def _run(program: Program) -> int:
-    from wasmtime import Trap
+    from wasmtime import Trap, WasmtimeError
 
     try:
         return program.run() & 0xFF
     except ContextEntrypointReturned as error:
         return _fail(error.exit_code, str(error))
-    except Trap as error:
-        return _fail(EXIT_TRAP, "\n".join([str(error), *getattr(error, "__notes__", [])]))
+    except (Trap, WasmtimeError) as error:  # the latter is an exception of the guest's that it did not catch, for one
+        lines = "\n".join([str(error), *getattr(error, "__notes__", [])]).splitlines()
+        return _fail(EXIT_TRAP, *lines)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
 
-def _fail(status: int, message: str) -> int:
-    print(f"greenctx: {message}", file=sys.stderr)
+def _fail(status: int, *lines: str) -> int:
+    # Names in files can hold anything, a terminal's control sequences included.
+    text = "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
+    print(f"greenctx: {text}", file=sys.stderr)
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, like every other refusal."""
+        self.exit(_fail(EXIT_USAGE, f"{message} (see {self.prog} --help)"))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="greenctx", description="Run WASIX programs whose contexts switch.")
+    parser = _Parser(prog="greenctx", description="Run WASIX programs whose contexts switch.")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run a program")
+    usage = "greenctx run [--dir HOST[::GUEST]]... [--env K=V]... FILE [ARGS]..."
+    run = commands.add_parser("run", help="run a program", usage=usage)
     run.add_argument("--dir", action="append", default=[], metavar="HOST[::GUEST]", help="give it a directory")
     run.add_argument("--env", action="append", default=[], metavar="K=V", help="set an environment variable")
-    run.add_argument("file", metavar="FILE", help="a WASI command: .wasm, or .wat text")
-    run.add_argument("args", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments")
+    # One positional: of two, argparse would drop a double dash that is the guest's first argument.
+    file_and_args = "a WASI command (.wasm, or .wat text), and its arguments"
+    run.add_argument("argv", metavar="FILE [ARGS]", nargs=argparse.REMAINDER, help=file_and_args)
     commands.add_parser("demo", help="run the bundled guest, in which several contexts work together")
     return parser
 

@@ -24,7 +24,10 @@ class ContextExited(BaseException):
         self.exit = exit_
 
     def unwrap(self) -> NoReturn:
-        """Raise the carried exception, its own ``__context__`` kept."""
+        """Raise the carried exception, its own ``__context__`` kept, while this one is handled.
+
+        (While it is handled: should an interruption come instead, it has the carried exception in its context.)
+        """
         exit, context = self.exit, self.exit.__context__
         try:
             raise exit

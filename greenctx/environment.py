@@ -13,6 +13,7 @@ Two habits keep the state right whatever happens:
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
@@ -33,7 +34,7 @@ from greenctx.errors import (
     WrongThread,
 )
 from greenctx.registry import MAIN, Registry
-from greenctx.teardown import chain_errors, raise_errors
+from greenctx.teardown import append_context, chain_errors, raise_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +83,7 @@ class ContextSwitchingEnvironment:
         self._caller: greenlet | None = None
         self._registry = Registry()
         self._started = self._registry.started
-        # False while main waits elsewhere than in its switch_context though it is not active (in gevent's hub, say).
+        # False while main waits elsewhere than in its switch_context: in destroy_context, or in gevent's hub, say.
         self._main_can_start_others = True
 
     def __repr__(self) -> str:
@@ -125,8 +126,14 @@ class ContextSwitchingEnvironment:
                 self._destroy_remaining(errors)
             raise_errors(errors)
         except BaseException as error:
-            self._destroy_remaining(errors)  # which an interruption may have left
-            chain_errors(error, errors)
+            # An interruption may have left some contexts or errors, and another one may do so right here.
+            try:
+                self._destroy_remaining(errors)
+                chain_errors(error, errors)
+            except BaseException as interruption:
+                self._destroy_remaining(errors)
+                chain_errors(interruption, errors)
+                raise
             raise
         else:
             return result
@@ -188,14 +195,10 @@ class ContextSwitchingEnvironment:
             return
         except ContextExited as error:
             self._adopt(me)
-            exited = error
+            error.unwrap()
         except BaseException:
             self._adopt(me)
             raise
-        try:
-            exited.unwrap()
-        finally:
-            del exited
 
     def destroy_context(self, context_id: int) -> bool:
         """Destroy a suspended context; return True when it is gone, False if no context is suspended under that id.
@@ -220,9 +223,19 @@ class ContextSwitchingEnvironment:
             victim = registry.unwinding.get(context_id)
             if victim is None or registry.is_destroying(victim):
                 return False
-        # Once, unless somebody else resumes this greenlet while the victim waits in its cleanup.
-        while not victim.dead:
-            self._cancel(victim, me)
+        handled = sys.exception()
+        try:
+            # Once, unless somebody else resumes this greenlet while the victim waits in its cleanup.
+            while not victim.dead:
+                self._cancel(victim, me)
+        except ContextExited as error:
+            append_context(error.exit, handled)
+            error.unwrap()
+        except BaseException as error:
+            append_context(error, handled)
+            raise
+        finally:
+            del handled  # into whose chain the error may come, whose traceback refers to this frame
         return True
 
     def _can_switch_to(self, context_id: int) -> bool:
@@ -238,7 +251,7 @@ class ContextSwitchingEnvironment:
         target = unstarted[context_id]
         self._started[context_id] = target
         del unstarted[context_id]
-        if me is self._main or MAIN not in self._started or not self._main_can_start_others:
+        if me is self._main or not self._main_can_start_others:
             return target, target
         # A greenlet begins at its starter's depth, of recursion and of the native stack: a chain of starts would
         # overflow. So main, which waits in its own switch_context, is resumed to start it (_resumed_unasked).
@@ -259,7 +272,6 @@ class ContextSwitchingEnvironment:
         canceled = ContextCanceled(victim_id, cancellation)
         former = me if victim.destroyer is None else victim.destroyer
         former_id = self._id_of(former)
-        exited: ContextExited | None = None
         try:
             unwinding[victim_id] = victim
             if victim_id in started:
@@ -268,22 +280,17 @@ class ContextSwitchingEnvironment:
                 started[former_id] = former
             if my_id in started:  # to resume a destroyer before its victim has ended would be wrong
                 del started[my_id]
+            if me is self._main:
+                self._main_can_start_others = False
             victim.parent = victim.destroyer = me  # the parent is whom greenlet returns to when the victim ends
             victim.cancellation = cancellation
             self._active, self._caller = victim, None
             victim.throw(canceled)
-        except ContextExited as error:
-            exited = error
         finally:
             if victim.destroyer is me and not victim.dead:
                 assert self._main is not None
                 victim.parent, victim.destroyer = self._main, None
             self._adopt(me)
-        if exited is not None:
-            try:
-                exited.unwrap()
-            finally:
-                del exited
 
     def _destroy_remaining(self, errors: list[BaseException]) -> None:
         """Destroy every context that is left, collecting the errors. An interruption does not end it."""
@@ -319,6 +326,8 @@ class ContextSwitchingEnvironment:
         if former is not me and former is not None:
             if former is self._main:
                 self._main_can_start_others = False
+            elif former.dead:  # its end took it out of the registry, unless it was interrupted before its first line
+                self._started.pop(self._id_of(former), None)
             elif is_unstarted(former):  # main was to start it, and was interrupted
                 context = cast("Context", former)
                 self._registry.unstarted[context.context_id] = context

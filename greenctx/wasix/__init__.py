@@ -11,7 +11,7 @@ try:
     from greenctx.wasix import _fiber as _fiber
 except ImportError as error:
     raise ImportError(
-        f"greenctx.wasix lacks its native part ({error}): reinstall greenctx where a C compiler and Python's headers are"
+        f"greenctx.wasix lacks its native part ({error}): install greenctx where a C compiler and Python's headers are"
     ) from error
 
 from greenctx.errors import CalledWithinGuest, GuestExit, InvalidProgram, WrongStore

@@ -13,7 +13,10 @@ This links to nothing. The functions of the wasmtime library that the Python pac
 
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+
+from greenctx.errors import CalledWithinGuest
 
 cdef extern from *:
     """
@@ -83,10 +86,17 @@ cdef void (*call_future_delete)(void *) noexcept nogil
 cdef void *(*trap_new)(const char *, size_t) noexcept nogil
 
 
+cdef object guest, load_reference, store_reference
+
+
 def configure(uintptr_t poll, uintptr_t delete, uintptr_t trap, size_t value_size, size_t value_offset,
-              size_t continuation_size):
-    """Take the addresses of wasmtime's functions; raise ImportError if the structures are not as they are here."""
-    global call_future_poll, call_future_delete, trap_new
+              size_t continuation_size, guest_, load, store):
+    """Take the addresses of wasmtime's functions; raise ImportError if the structures are not as they are here.
+
+    ``guest_`` is the environment's caller while guest code runs. ``load(store, address)`` and
+    ``store(store, type, value, address)`` convert the values that are not numbers.
+    """
+    global call_future_poll, call_future_delete, trap_new, guest, load_reference, store_reference
     found = (value_size, value_offset, continuation_size)
     built = (sizeof(value_t), VALUE_OFFSET, sizeof(continuation_t))
     if found != built:
@@ -94,6 +104,7 @@ def configure(uintptr_t poll, uintptr_t delete, uintptr_t trap, size_t value_siz
     call_future_poll = <c_bool (*)(void *) noexcept nogil>poll
     call_future_delete = <void (*)(void *) noexcept nogil>delete
     trap_new = <void *(*)(const char *, size_t) noexcept nogil>trap
+    guest, load_reference, store_reference = guest_, load, store
 
 
 # On the fiber ---------------------------------------------------------------------------------------------------------
@@ -162,20 +173,23 @@ cdef class Fiber:
     def __dealloc__(self):
         self.close()
 
-    def poll(self):
+    def poll(self, environment):
         """Let the guest run until it calls a host function, which is returned, or has ended: None.
 
-        `YIELDED` when it did neither (an epoch has ended). Raises RuntimeError when this thread, or another thread in
-        the same store, is within guest code.
+        `YIELDED` when it did neither (an epoch has ended). Meanwhile nobody may call ``environment`` (which may be
+        None). Raises CalledWithinGuest when this thread, or another thread in the same store, is within guest code.
         """
         global polled
         cdef c_bool ended
         if self.future == NULL:
             raise RuntimeError("this call has ended")
         if polled != NULL:
-            raise RuntimeError("this thread is within guest code: the caller runs on its fiber")
+            raise CalledWithinGuest("this thread is within guest code")
         if self.state.busy:
-            raise RuntimeError("another thread is within guest code of this store")
+            raise CalledWithinGuest("another thread is within guest code of this store")
+        if environment is not None:
+            caller = environment._caller
+            environment._caller = guest
         self.request.function = NULL
         self.state.busy = True
         polled = &self.request
@@ -183,6 +197,8 @@ cdef class Fiber:
             ended = call_future_poll(self.future)
         polled = NULL
         self.state.busy = False
+        if environment is not None:
+            environment._caller = caller
         if ended:
             self.close()
             return None
@@ -200,19 +216,24 @@ cdef class Fiber:
         """The address of the host call's wasmtime_caller_t; valid until the guest goes on."""
         return <uintptr_t>self.request.caller
 
-    def arguments(self, load):
-        """The arguments of the host call. Those that are not numbers are what ``load(address)`` makes of them."""
-        return tuple([value_of(&self.request.arguments[i], load) for i in range(self.request.argument_count)])
+    def arguments(self, store):
+        """The arguments of the host call, as Python values."""
+        # Not a comprehension: Cython 3.3's releases the element twice when the list cannot grow.
+        cdef tuple arguments = PyTuple_New(<Py_ssize_t>self.request.argument_count)
+        for i in range(self.request.argument_count):
+            value = value_of(&self.request.arguments[i], store)
+            Py_INCREF(value)  # PyTuple_SET_ITEM takes a reference over
+            PyTuple_SET_ITEM(arguments, <Py_ssize_t>i, value)
+        return arguments
 
-    def answer(self, bytes kinds not None, value, store):
-        """Set the host call's results; ``store(index, value, address)`` sets those that are not numbers.
+    def answer(self, bytes kinds not None, types, value, store):
+        """Set the host call's results, of those types: None for none, the value for one, else a sequence of them.
 
-        None for no result, the value for one, else a sequence of them. Raises TypeError, ValueError or OverflowError
-        when ``value`` is not that; the guest can then go on by `fail` only.
+        Raises TypeError, ValueError or OverflowError when ``value`` is not that; then only `fail` can follow.
         """
         cdef size_t count = self.request.result_count
         if count == 1:
-            set_value(&self.request.results[0], <uint8_t>kinds[0], value, 0, store)
+            set_value(&self.request.results[0], <uint8_t>kinds[0], types, 0, value, store)
         elif count == 0:
             if value is not None:
                 raise TypeError(f"it has no result but returned {value!r}")
@@ -221,7 +242,7 @@ cdef class Fiber:
             if <size_t>len(values) != count:
                 raise ValueError(f"it has {count} results but returned {len(values)}")
             for i in range(count):
-                set_value(&self.request.results[i], <uint8_t>kinds[i], values[i], i, store)
+                set_value(&self.request.results[i], <uint8_t>kinds[i], types, i, values[i], store)
         self.request.answered = True
 
     def fail(self, bytes message not None):
@@ -230,7 +251,7 @@ cdef class Fiber:
         self.request.answered = True
 
 
-cdef object value_of(const value_t *value, load):
+cdef object value_of(const value_t *value, store):
     if value.kind == I32:
         return value.of.i32
     if value.kind == I64:
@@ -239,10 +260,10 @@ cdef object value_of(const value_t *value, load):
         return value.of.f32
     if value.kind == F64:
         return value.of.f64
-    return load(<uintptr_t>value)
+    return load_reference(store, <uintptr_t>value)
 
 
-cdef object set_value(value_t *slot, uint8_t kind, value, size_t index, store):
+cdef object set_value(value_t *slot, uint8_t kind, types, size_t index, value, store):
     # Integers may be given signed or unsigned.
     if kind == I32:
         slot.of.i32 = <int32_t>value if value < 0 else <int32_t><uint32_t>value
@@ -253,6 +274,6 @@ cdef object set_value(value_t *slot, uint8_t kind, value, size_t index, store):
     elif kind == F64:
         slot.of.f64 = <double>value
     else:
-        store(index, value, <uintptr_t>slot)
+        store_reference(store, types[index], value, <uintptr_t>slot)
         return
     slot.kind = kind

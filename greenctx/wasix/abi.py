@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Final
 
 CONTEXT_MODULE: Final = "wasix_32v1"
@@ -24,11 +23,9 @@ U32_MASK: Final = 0xFFFF_FFFF
 U64_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
-class Errno(IntEnum):
-    """The results of the context calls."""
-
-    SUCCESS = 0
-    AGAIN = 6
-    FAULT = 21
-    INVAL = 28
-    NOTSUP = 58
+# The results of the context calls. Plain integers: an IntEnum's cost as much as the rest of a call.
+SUCCESS: Final = 0
+AGAIN: Final = 6
+FAULT: Final = 21
+INVAL: Final = 28
+NOTSUP: Final = 58

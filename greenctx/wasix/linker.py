@@ -15,9 +15,8 @@ from greenctx.wasix.syscalls import context_create, context_destroy, context_swi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasmtime import Instance, Module, Store
-
-    from greenctx.wasix.suspend import Caller
+    from wasmtime import Instance, Module
+    from wasmtime._store import Storelike
 
 
 class Linker(wasmtime.Linker):
@@ -42,7 +41,7 @@ class Linker(wasmtime.Linker):
 
     @allow_shadowing.setter
     def allow_shadowing(self, allow: bool) -> None:
-        wasmtime.Linker.allow_shadowing.__set__(self, allow)  # type: ignore[attr-defined]
+        wasmtime.Linker.allow_shadowing.__set__(self, allow)
         self._allow_shadowing = allow
 
     def define_func(
@@ -78,7 +77,7 @@ class Linker(wasmtime.Linker):
         self.define_func(CONTEXT_MODULE, "context_switch", FuncType([i64], [i32]), context_switch)
         self.define_func(CONTEXT_MODULE, "context_destroy", FuncType([i64], [i32]), context_destroy)
 
-    def instantiate(self, store: Store | Caller, module: Module) -> Instance:
+    def instantiate(self, store: Storelike, module: Module) -> Instance:
         """Instantiate a module; its start function may call host functions that switch."""
         return suspend.instantiate(self, store, module)
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from wasmtime import Config, Engine, Func, Module, Store, WasiConfig, WasmtimeError
+from wasmtime import Config, Engine, FuncType, Module, Store, WasiConfig, WasmtimeError
 
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestExit, InvalidProgram
 from greenctx.wasix.abi import START
 from greenctx.wasix.linker import Linker
-from greenctx.wasix.suspend import call
+from greenctx.wasix.suspend import call, check_imports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from wasmtime import Func
+
 _BINARY_MAGIC = b"\0asm"
-_MODULE_VERSION = b"\1\0\0\0"
 _COMPONENT_LAYER = b"\1\0"
 
 
@@ -54,8 +55,7 @@ class Program:
         self._check_settings()
         self._engine = Engine(Config())
         self._module = _compile(self._engine, name, code)
-        if not any(export.name == START for export in self._module.exports):
-            raise InvalidProgram(name, f"it exports no {START!r}, so it is not a WASI command")
+        _check_start(name, self._module)
         self.linker = Linker(self._engine)
         self.linker.define_wasi()
         self.linker.define_wasix()
@@ -94,10 +94,7 @@ class Program:
         return 0
 
     def _run_start(self, store: Store) -> None:
-        start = self.linker.instantiate(store, self._module).exports(store)[START]
-        if not isinstance(start, Func):
-            raise InvalidProgram(self.name, f"its export {START!r} is not a function")
-        call(store, start)
+        call(store, cast("Func", self.linker.instantiate(store, self._module).exports(store)[START]))
 
     def _check_imports(self, store: Store) -> None:
         missing = []
@@ -108,11 +105,15 @@ class Program:
                 missing.append(f"{wanted.module}.{wanted.name}")
         if missing:
             raise InvalidProgram(self.name, f"nothing provides what it imports: {', '.join(missing)}")
+        try:
+            check_imports(self.linker, self._module)
+        except WasmtimeError as error:
+            raise InvalidProgram(self.name, f"it cannot be linked: {_in_one_line(error)}") from error
 
     def _check_settings(self) -> None:
         settings = [*self.argv, *self.env, *self.env.values(), *self.preopens, *self.preopens.values()]
         for setting in settings:
-            if "\0" in setting or not setting.isprintable() and _has_surrogates(setting):
+            if "\0" in setting or _has_surrogates(setting):
                 raise InvalidProgram(self.name, f"{setting!r} cannot be given to a guest: it is not UTF-8 text")
         for host in self.preopens.values():
             if not os.path.isdir(host):
@@ -137,17 +138,31 @@ def _has_surrogates(text: str) -> bool:
 def _compile(engine: Engine, name: str, code: bytes) -> Module:
     if not code.strip():
         raise InvalidProgram(name, "it is empty")
-    if code.startswith(_BINARY_MAGIC):
-        version = code[4:8]
-        if version[2:] == _COMPONENT_LAYER:
-            raise InvalidProgram(name, "it is a component; only core modules can be run")
-        source: bytes | str = code
-    else:
+    source: bytes | str = code
+    if not code.startswith(_BINARY_MAGIC):
         try:
             source = code.decode()
         except UnicodeDecodeError:
-            raise InvalidProgram(name, "it is neither a WebAssembly module nor WebAssembly text") from None
+            source = "\0"
+        if "\0" in source:
+            raise InvalidProgram(name, "it is neither a WebAssembly module nor WebAssembly text")
+    elif code[6:8] == _COMPONENT_LAYER:
+        raise InvalidProgram(name, "it is a component; only core modules can be run")
     try:
         return Module(engine, source)
     except WasmtimeError as error:
-        raise InvalidProgram(name, f"it does not compile: {' '.join(str(error).split())}") from error
+        raise InvalidProgram(name, f"it does not compile: {_in_one_line(error)}") from error
+
+
+def _check_start(name: str, module: Module) -> None:
+    start = next((export.type for export in module.exports if export.name == START), None)
+    if start is None:
+        raise InvalidProgram(name, f"it exports no {START!r}, so it is not a WASI command")
+    if not isinstance(start, FuncType):
+        raise InvalidProgram(name, f"its export {START!r} is not a function")
+    if start.params or start.results:
+        raise InvalidProgram(name, f"its export {START!r} takes arguments or returns results")
+
+
+def _in_one_line(error: WasmtimeError) -> str:
+    return " ".join(str(error).split())

@@ -19,26 +19,41 @@ from greenlet import GreenletExit, getcurrent
 from wasmtime import Func, FuncType, Global, GlobalType, Instance, Store, Trap, Val, ValType, WasmtimeError
 from wasmtime import _bindings as ffi
 from wasmtime import _func as wasmtime_func
+from wasmtime._ffi import dll
 
 from greenctx.environment import GUEST, _current
-from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
+from greenctx.errors import GuestExit, WrongStore
 from greenctx.wasix._fiber import YIELDED, Fiber, StoreState, callback_addresses, configure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from wasmtime._store import Storelike
 
 
 def _address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
+def _load_reference(store: Store, address: int) -> Any:
+    return Val._from_raw(store, ffi.wasmtime_val_t.from_address(address), owned=False).value
+
+
+def _store_reference(store: Store, ty: ValType, value: Any, address: int) -> None:
+    raw = Val._convert_to_raw(store, ty, value)
+    ctypes.memmove(address, byref(raw), ctypes.sizeof(raw))
+
+
 configure(
-    _address(ffi.dll.wasmtime_call_future_poll),
-    _address(ffi.dll.wasmtime_call_future_delete),
-    _address(ffi.dll.wasmtime_trap_new),
+    _address(dll.wasmtime_call_future_poll),
+    _address(dll.wasmtime_call_future_delete),
+    _address(dll.wasmtime_trap_new),
     ctypes.sizeof(ffi.wasmtime_val_t),
     ffi.wasmtime_val_t.of.offset,
     ctypes.sizeof(ffi.wasmtime_async_continuation_t),
+    GUEST,
+    _load_reference,
+    _store_reference,
 )
 
 _VALUE_KINDS = {"i32": 0, "i64": 1, "f32": 2, "f64": 3}  # others are converted by the wasmtime package
@@ -71,15 +86,7 @@ class HostFunction:
 
     def serve(self, fiber: Fiber, store: Store) -> None:
         """Run the function on the current greenlet and hand its result to the guest."""
-
-        def load(address: int) -> Any:
-            return Val._from_raw(store, ffi.wasmtime_val_t.from_address(address), owned=False).value
-
-        def store_result(index: int, value: Any, address: int) -> None:
-            raw = Val._convert_to_raw(store, self.result_types[index], value)
-            ctypes.memmove(address, byref(raw), ctypes.sizeof(raw))
-
-        arguments = fiber.arguments(load)
+        arguments = fiber.arguments(store)
         if self.access_caller:
             caller = Caller(fiber.caller, store)
             try:
@@ -89,7 +96,7 @@ class HostFunction:
         else:
             result = self.function(*arguments)
         try:
-            fiber.answer(self.kinds, result, store_result)
+            fiber.answer(self.kinds, self.result_types, result, store)
         except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
 
@@ -134,7 +141,7 @@ def define_func(
         raise WasmtimeError._from_ptr(error)
 
 
-def call(store: Store | Caller, func: Func, *args: Any) -> Any:
+def call(store: Storelike, func: Func, *args: Any) -> Any:
     """Call a guest's function: ``func(store, *args)``, but its host functions may switch contexts.
 
     Arguments and result are converted as by `wasmtime.Func.__call__`. Raises `wasmtime.Trap` when the guest traps, and
@@ -169,7 +176,7 @@ def call(store: Store | Caller, func: Func, *args: Any) -> Any:
     return values if len(values) > 1 else values[0] if values else None
 
 
-def instantiate(linker: wasmtime.Linker, store: Store | Caller, module: wasmtime.Module) -> Instance:
+def instantiate(linker: wasmtime.Linker, store: Storelike, module: wasmtime.Module) -> Instance:
     """Instantiate a module whose start function may call host functions that switch."""
     store = _store_of(store)
     if store.engine is not linker.engine:
@@ -185,11 +192,20 @@ def instantiate(linker: wasmtime.Linker, store: Store | Caller, module: wasmtime
     return Instance._from_raw(instance)
 
 
-def _store_of(store: Store | Caller) -> Store:
+def check_imports(linker: wasmtime.Linker, module: wasmtime.Module) -> None:
+    """Raise `WasmtimeError` unless everything that the module imports is defined, and of the type it wants."""
+    checked = POINTER(ffi.wasmtime_instance_pre_t)()
+    error = ffi.wasmtime_linker_instantiate_pre(linker.ptr(), module.ptr(), byref(checked))
+    if error:
+        raise WasmtimeError._from_ptr(error)
+    ffi.wasmtime_instance_pre_delete(checked)
+
+
+def _store_of(store: Storelike) -> Store:
     if isinstance(store, Caller):
         return store.store
     if not isinstance(store, Store):
-        raise TypeError(f"expected a wasmtime.Store, or the Caller that greenctx gave to a host function, not {store!r}")
+        raise TypeError(f"expected a wasmtime.Store, or the Caller given to a host function, not {store!r}")
     return store
 
 
@@ -214,18 +230,8 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
     future = start(byref(outcome.trap), byref(outcome.error))
     fiber = Fiber(addressof(future.contents), _state_of(store), (outcome, keep_alive, store))
 
-    def poll() -> Any:
-        if environment is None:
-            return fiber.poll()
-        caller = environment._caller
-        environment._caller = GUEST
-        try:
-            return fiber.poll()
-        finally:
-            environment._caller = caller
-
     try:
-        while (function := poll()) is not None:
+        while (function := fiber.poll(environment)) is not None:
             if function is YIELDED:
                 continue
             try:
@@ -234,7 +240,7 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
                 raise
             except BaseException as error:
                 fiber.fail(b"host function raised an exception")
-                while poll() is YIELDED:
+                while fiber.poll(environment) is YIELDED:
                     pass
                 backtrace = str(outcome.exception()).split("\n\nCaused by:")[0]
                 error.add_note(backtrace)

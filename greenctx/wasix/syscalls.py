@@ -6,29 +6,30 @@ from wasmtime import Func, Memory, Table, WasmtimeError
 
 from greenctx.environment import current_environment
 from greenctx.errors import NoEnvironment, TooManyContexts
-from greenctx.wasix.abi import FUNCTION_TABLE, MAIN_CONTEXT, MEMORY, U32_MASK, U64_MASK, Errno
+from greenctx.wasix import abi
 from greenctx.wasix.suspend import Caller, call
+
 
 def context_create(caller: Caller, pointer: int, entrypoint: int) -> int:
     """Create a suspended context that will call a function of the guest's table; write its id, a u64, to memory."""
     try:
         environment = current_environment()
     except NoEnvironment:
-        return Errno.NOTSUP
+        return abi.NOTSUP
     store = caller.store
-    func = _entrypoint(caller, entrypoint & U32_MASK)
+    func = _entrypoint(caller, entrypoint & abi.U32_MASK)
     if func is None:
-        return Errno.INVAL
-    memory = caller.get(MEMORY)
-    start = pointer & U32_MASK  # wasmtime's package hands an i32 over as a signed int
+        return abi.INVAL
+    memory = caller.get(abi.MEMORY)
+    start = pointer & abi.U32_MASK  # wasmtime's package hands an i32 over as a signed int
     if not isinstance(memory, Memory) or start + 8 > memory.data_len(caller):
-        return Errno.FAULT
+        return abi.FAULT
     try:
         context_id = environment.create_context(lambda: call(store, func))
     except TooManyContexts:
-        return Errno.AGAIN
+        return abi.AGAIN
     memory.write(caller, context_id.to_bytes(8, "little"), start)
-    return Errno.SUCCESS
+    return abi.SUCCESS
 
 
 def context_switch(context_id: int) -> int:
@@ -36,13 +37,13 @@ def context_switch(context_id: int) -> int:
     try:
         environment = current_environment()
     except NoEnvironment:
-        return Errno.NOTSUP
-    context_id &= U64_MASK
+        return abi.NOTSUP
+    context_id &= abi.U64_MASK
     # Asked first: a SwitchTargetMissing that comes out of the switch can be another context's.
     if not environment._can_switch_to(context_id):
-        return Errno.INVAL
+        return abi.INVAL
     environment.switch_context(context_id)
-    return Errno.SUCCESS
+    return abi.SUCCESS
 
 
 def context_destroy(context_id: int) -> int:
@@ -50,21 +51,21 @@ def context_destroy(context_id: int) -> int:
     try:
         environment = current_environment()
     except NoEnvironment:
-        return Errno.NOTSUP
-    context_id &= U64_MASK
-    if context_id in (MAIN_CONTEXT, environment.active_context_id):
-        return Errno.INVAL
+        return abi.NOTSUP
+    context_id &= abi.U64_MASK
+    if context_id in (abi.MAIN_CONTEXT, environment.active_context_id):
+        return abi.INVAL
     environment.destroy_context(context_id)
-    return Errno.SUCCESS
+    return abi.SUCCESS
 
 
 def _entrypoint(caller: Caller, index: int) -> Func | None:
     """The function at that index of the guest's table, if there is one of type () -> ()."""
-    table = caller.get(FUNCTION_TABLE)
+    table = caller.get(abi.FUNCTION_TABLE)
     if not isinstance(table, Table):
         return None
     try:
-        func = table.get(caller, index)
+        func = table.get(caller.store, index)
     except WasmtimeError:
         return None
     if not isinstance(func, Func):

@@ -1,0 +1,48 @@
+"""What every test module may use."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from greenlet import GreenletExit
+from hypothesis import HealthCheck, settings
+
+from greenctx import ContextCanceled, ContextSwitchingEnvironment
+
+# Time limits would fail a test for the machine's speed.
+settings.register_profile(
+    "quick", max_examples=1_500, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("long", settings.get_profile("quick"), max_examples=10_000, stateful_step_count=80)
+settings.load_profile("quick")
+
+
+@pytest.fixture
+def env() -> ContextSwitchingEnvironment:
+    return ContextSwitchingEnvironment()
+
+
+class Unusual(BaseException):
+    """Derives from neither Exception nor GreenletExit."""
+
+
+ANY_ERROR: list[BaseException] = [
+    ValueError("a"),
+    Unusual("b"),
+    KeyboardInterrupt("c"),
+    SystemExit(3),
+    GeneratorExit("d"),
+    StopIteration("e"),
+    ExceptionGroup("f", [ValueError("g")]),
+    GreenletExit(),
+    GreenletExit("with a value"),
+    ContextCanceled(1),
+]
+
+
+@pytest.fixture(params=ANY_ERROR, ids=repr)
+def error(request: pytest.FixtureRequest) -> BaseException:
+    """Whatever code may raise, a bare GreenletExit and a ContextCanceled made by hand included."""
+    made: BaseException = copy.copy(request.param)
+    return made

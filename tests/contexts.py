@@ -1,0 +1,45 @@
+"""Entrypoints, and what else tests do with contexts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from greenctx import ContextSwitchingEnvironment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAIN = ContextSwitchingEnvironment.main_context_id
+
+
+def suspended(env: ContextSwitchingEnvironment) -> list[int]:
+    return env._registry.suspended_ids(env.active_context_id)
+
+
+def go_to_main(env: ContextSwitchingEnvironment) -> Callable[[], None]:
+    """An entrypoint that switches to main, and ends quietly if it is destroyed there."""
+    return lambda: env.switch_context(MAIN)
+
+
+def start(env: ContextSwitchingEnvironment, entrypoint: Callable[[], object]) -> int:
+    """Create a context and switch to it; it is to come back to main."""
+    context_id = env.create_context(entrypoint)
+    env.switch_context(context_id)
+    return context_id
+
+
+def then_main(env: ContextSwitchingEnvironment, call: Callable[[], object]) -> Callable[[], None]:
+    """An entrypoint that makes the call and switches to main."""
+
+    def entrypoint() -> None:
+        call()
+        env.switch_context(MAIN)
+
+    return entrypoint
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def entrypoint() -> None:
+        raise error
+
+    return entrypoint

@@ -1,0 +1,81 @@
+"""A guest in a store of the test's own, as an embedder has them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import wasmtime
+from wasmtime import Engine, FuncType, Module, Store, ValType
+
+from greenctx import ContextSwitchingEnvironment
+from greenctx.wasix import Linker, call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasmtime import Func, Memory
+
+T = TypeVar("T")
+
+ENGINE = Engine()
+
+IMPORTS = """
+  (import "wasix_32v1" "context_create" (func $create (param i32 i32) (result i32)))
+  (import "wasix_32v1" "context_switch" (func $switch (param i64) (result i32)))
+  (import "wasix_32v1" "context_destroy" (func $destroy (param i64) (result i32)))
+"""
+"""The context calls, for the head of a guest."""
+
+
+def signature(text: str) -> FuncType:
+    """A function's type, such as "i32 i32 -> i64"."""
+    params, results = (
+        [cast("ValType", getattr(ValType, name)()) for name in part.split()] for part in text.split("->")
+    )
+    return FuncType(params, results)
+
+
+@cache
+def compiled(text: str) -> Module:
+    """Compile a module, once."""
+    return Module(ENGINE, text)
+
+
+class Embedding:
+    """A store, an environment, and a linker with the context calls."""
+
+    def __init__(self, *, max_contexts: int | None = None) -> None:
+        self.store = Store(ENGINE)
+        self.linker = Linker(ENGINE)
+        self.linker.define_wasix()
+        self.env = ContextSwitchingEnvironment(max_contexts=max_contexts)
+        self.exports: wasmtime.InstanceExports
+
+    def define(self, name: str, of: str, function: Callable[..., Any], *, access_caller: bool = False) -> None:
+        """Define a host function that guests import from "host"."""
+        self.linker.define_func("host", name, signature(of), function, access_caller)
+
+    def load(self, text: str) -> Embedding:
+        """Instantiate a guest, whose exports the other methods are about."""
+        self.exports = self.linker.instantiate(self.store, compiled(text)).exports(self.store)
+        return self
+
+    def func(self, name: str) -> Func:
+        return cast("Func", self.exports[name])
+
+    @property
+    def memory(self) -> Memory:
+        return cast("wasmtime.Memory", self.exports["memory"])
+
+    def call(self, name: str, *args: Any) -> Any:
+        """Call the guest's export."""
+        return call(self.store, self.func(name), *args)
+
+    def run(self, main: Callable[[], T]) -> T:
+        """Run ``main`` as the environment's main context."""
+        return self.env.run_main_context(main)
+
+    def run_guest(self, name: str, *args: Any) -> Any:
+        """Call the guest's export in the environment's main context."""
+        return self.env.run_main_context(lambda: self.call(name, *args))

@@ -1,0 +1,200 @@
+"""The exceptions by themselves: what they derive from, what they carry, what they say, and that they can be copied."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import TYPE_CHECKING
+
+import pytest
+from greenlet import GreenletExit
+
+import greenctx
+from greenctx import (
+    CancellationSwallowed,
+    ContextCanceled,
+    ContextEntrypointReturned,
+    DestroyNotAllowed,
+    EnvironmentAlreadyUsed,
+    EnvironmentNotRunning,
+    GreenctxError,
+    NoEnvironment,
+    NotTheActiveContext,
+    SwitchTargetMissing,
+    TooManyContexts,
+    WrongThread,
+)
+from greenctx.errors import Cancellation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What it is; which class it is also one of; its attributes; what it says: the context, the state, the remedy.
+ERRORS: list[tuple[BaseException, type[BaseException], dict[str, object], list[str]]] = [
+    (
+        ContextCanceled(3),
+        GreenletExit,
+        {"context_id": 3, "defused": False},
+        ["context 3", "is being destroyed", "let this exception leave its entrypoint"],
+    ),
+    (
+        SwitchTargetMissing(4, "was never created"),
+        LookupError,
+        {"context_id": 4, "state": "was never created"},
+        ["context 4", "it was never created", "switch to an id that create_context returned"],
+    ),
+    (
+        DestroyNotAllowed(0),
+        ValueError,
+        {"context_id": 0},
+        ["context 0", "is the main context", "return from main instead"],
+    ),
+    (
+        DestroyNotAllowed(5),
+        ValueError,
+        {"context_id": 5},
+        ["context 5", "is the active one", "switch to another context and destroy it from there"],
+    ),
+    (
+        ContextEntrypointReturned(6),
+        GreenctxError,
+        {"context_id": 6, "exit_code": 129},
+        ["context 6", "returned", "must switch to another context and be destroyed from there"],
+    ),
+    (
+        CancellationSwallowed(7),
+        GreenctxError,
+        {"context_id": 7},
+        ["context 7", "caught its ContextCanceled and returned", "let the exception out, or call its defuse()"],
+    ),
+    (
+        TooManyContexts(8),
+        GreenctxError,
+        {"limit": 8},
+        ["8 contexts are alive", "which is the limit", "destroy one first or raise max_contexts"],
+    ),
+    (NoEnvironment(), LookupError, {}, ["no context-switching environment", "within run_main_context"]),
+    (
+        EnvironmentNotRunning("has ended"),
+        GreenctxError,
+        {"state": "has ended"},
+        ["the environment has ended", "within run_main_context only"],
+    ),
+    (
+        EnvironmentAlreadyUsed("is running"),
+        GreenctxError,
+        {"state": "is running"},
+        ["the environment is running", "runs only once", "make a new ContextSwitchingEnvironment"],
+    ),
+    (
+        WrongThread("one", "two"),
+        GreenctxError,
+        {"expected": "one", "found": "two"},
+        ["runs in thread 'one'", "called from thread 'two'", "give each thread an environment of its own"],
+    ),
+    (
+        NotTheActiveContext(9, "another greenlet"),
+        GreenctxError,
+        {"context_id": 9, "caller": "another greenlet"},
+        ["context 9 is the active one", "came from another greenlet", "only the code of the active context may call"],
+    ),
+]
+
+each_error = pytest.mark.parametrize(
+    ("error", "base", "attributes", "said"), ERRORS, ids=[f"{error!r}" for error, *_ in ERRORS]
+)
+
+
+def test_the_table_is_complete() -> None:
+    """Every exception of the public names is in the table above."""
+    public = {getattr(greenctx, name) for name in greenctx.__all__}
+    exceptions = {one for one in public if isinstance(one, type) and issubclass(one, BaseException)}
+
+    assert exceptions - {GreenctxError} == {type(error) for error, *_ in ERRORS}
+
+
+@each_error
+def test_base_classes(
+    error: BaseException, base: type[BaseException], attributes: dict[str, object], said: list[str]
+) -> None:
+    """All but ContextCanceled derive from GreenctxError, itself an Exception; some are also a builtin error."""
+    del attributes, said
+    assert isinstance(error, base)
+    assert isinstance(error, GreenctxError) is (type(error) is not ContextCanceled)
+    assert isinstance(error, Exception) is (type(error) is not ContextCanceled)
+
+
+@each_error
+def test_facts_and_message(
+    error: BaseException, base: type[BaseException], attributes: dict[str, object], said: list[str]
+) -> None:
+    """An error carries its facts as attributes, and its message names the context, its state and the remedy."""
+    del base
+    for name, value in attributes.items():
+        assert getattr(error, name) == value
+    for part in said:
+        assert part in str(error)
+
+
+@each_error
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, copy.deepcopy, *(lambda one, n=n: pickle.loads(pickle.dumps(one, n)) for n in range(6))],
+    ids=["copy", "deepcopy", *(f"pickle {n}" for n in range(6))],
+)
+def test_copies(
+    error: BaseException,
+    base: type[BaseException],
+    attributes: dict[str, object],
+    said: list[str],
+    duplicate: Callable[[BaseException], BaseException],
+) -> None:
+    """A copied or pickled error has the same class, facts, message and repr."""
+    del base, said
+    other = duplicate(error)
+
+    assert type(other) is type(error)
+    assert other.args == error.args
+    assert str(other) == str(error)
+    assert repr(other) == repr(error)
+    for name, value in attributes.items():
+        assert getattr(other, name) == value
+
+
+@each_error
+def test_repr(error: BaseException, base: type[BaseException], attributes: dict[str, object], said: list[str]) -> None:
+    """The repr of an error is the call that makes it."""
+    del base, attributes, said
+    assert repr(error) == f"{type(error).__name__}({', '.join(map(repr, error.args))})"
+
+
+def test_defaults_of_the_states() -> None:
+    """The errors that name a state can be made without one."""
+    assert "it is not suspended" in str(SwitchTargetMissing(1))
+    assert "is not running" in str(EnvironmentNotRunning())
+    assert "was used" in str(EnvironmentAlreadyUsed())
+    assert "another greenlet" in str(NotTheActiveContext(1))
+
+
+def test_defuse_is_shared_by_the_deliveries_of_one_cancellation() -> None:
+    """Defusing any delivery of a cancellation defuses all of them, and no other cancellation."""
+    cancellation = Cancellation()
+    first, second, other = ContextCanceled(1, cancellation), ContextCanceled(1, cancellation), ContextCanceled(1)
+
+    second.defuse()
+
+    assert first.defused
+    assert second.defused
+    assert not other.defused
+
+
+def test_a_delivery_belongs_to_its_cancellation() -> None:
+    """A delivery belongs to the cancellation that it was made for; one made by hand, or a copy, belongs to none."""
+    cancellation = Cancellation()
+    delivery = ContextCanceled(1, cancellation)
+
+    assert delivery.belongs_to(cancellation)
+    assert not delivery.belongs_to(Cancellation())
+    assert not delivery.belongs_to(None)
+    assert not ContextCanceled(1).belongs_to(cancellation)
+    assert not copy.copy(delivery).belongs_to(cancellation)

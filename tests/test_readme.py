@@ -1,0 +1,57 @@
+"""What README.md shows is run: its Python, its guest in C, and its claims about the commands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [
+    (code, BLOCKS[index + 1][1])  # each example is followed by what it prints
+    for index, (language, code) in enumerate(BLOCKS)
+    if language == "python"
+]
+
+
+@pytest.mark.parametrize(("code", "printed"), PYTHON, ids=["core", "guest"])
+def test_python_examples_print_what_they_say(code: str, printed: str) -> None:
+    """Each Python example runs as it stands and prints the block that follows it."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
+
+
+def test_the_guest_in_c_runs(tmp_path: Path) -> None:
+    """The C example compiles with the command that is shown, and runs."""
+    [code] = [code for language, code in BLOCKS if language == "c"]
+    [shell] = [code for language, code in BLOCKS if language == "sh" and "ziglang" in code]
+    compile_command, run_command = shell.splitlines()
+    (tmp_path / "hello.c").write_text(code)
+    arguments = compile_command.replace("-Itests/guests", f"-I{ROOT / 'tests' / 'guests'}").split()
+    subprocess.run([sys.executable, *arguments[1:]], cwd=tmp_path, timeout=240, check=True)
+    assert run_command == "greenctx run hello.wasm"
+    done = subprocess.run(
+        [sys.executable, "-m", *run_command.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello from a context\n" * 2, "")
+
+
+def test_the_demo_shows_contexts_at_work() -> None:
+    """The bundled guest finds the primes below 60, one context each."""
+    command = [sys.executable, "-m", "greenctx", "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [line.split() for line in done.stdout.splitlines() if line.startswith("  context")]
+    primes = [n for n in range(2, 61) if all(n % d for d in range(2, n))]
+    assert [(int(words[1]), int(words[-1])) for words in found] == list(enumerate(primes, start=1))
+    assert f"between {len(primes)} contexts" in done.stdout.splitlines()[-1]
