@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wasmtime import Func, Memory
+    from wasmtime._instance import InstanceExports
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class Embedding:
         self.linker = Linker(ENGINE)
         self.linker.define_wasix()
         self.env = ContextSwitchingEnvironment(max_contexts=max_contexts)
-        self.exports: wasmtime.InstanceExports
+        self.exports: InstanceExports
 
     def define(self, name: str, of: str, function: Callable[..., Any], *, access_caller: bool = False) -> None:
         """Define a host function that guests import from "host"."""
@@ -75,6 +76,15 @@ class Embedding:
     def run(self, main: Callable[[], T]) -> T:
         """Run ``main`` as the environment's main context."""
         return self.env.run_main_context(main)
+
+    def switch_and_return(self, context_id: int, value: T) -> T:
+        """Switch, and return the value when somebody switches back."""
+        self.env.switch_context(context_id)
+        return value
+
+    def swap(self, value: T) -> T:
+        """Switch from context 0 to 1 or back; return the value afterwards."""
+        return self.switch_and_return(1 - self.env.active_context_id, value)
 
     def run_guest(self, name: str, *args: Any) -> Any:
         """Call the guest's export in the environment's main context."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,3 +27,38 @@ def run_greenctx(
     """Run the command line as a shell does."""
     command = [sys.executable, "-m", "greenctx", *args]
     return subprocess.run(command, input=stdin, env=env, capture_output=True, timeout=TIMEOUT, check=False)
+
+
+EMBEDDER = """
+import sys, threading
+import wasmtime
+from greenlet import greenlet
+from wasmtime import Engine, Func, FuncType, Module, Store, ValType, WasmtimeError
+from greenctx import *
+from greenctx.wasix import *
+
+NOTHING = FuncType([], [])
+engine = Engine()
+store = Store(engine)
+linker = Linker(engine)
+linker.define_wasix()
+env = ContextSwitchingEnvironment()
+
+def load(text, into=store, by=linker):
+    return by.instantiate(into, Module(by.engine, text)).exports(into)
+
+def refused(error, function, *args):
+    try:
+        result = function(*args)
+    except BaseException as raised:
+        assert type(raised) is error, repr(raised)
+        return str(raised)
+    raise AssertionError(f"{error.__name__} was not raised, but {result!r} returned")
+"""
+
+
+def check_embedder(script: str) -> None:
+    """Run a script after the one above; its last words must be heard, and stderr must be silent."""
+    ran = run_python(f"{EMBEDDER}\n{textwrap.dedent(script)}\nprint('went right to the end')")
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+    assert ran.stdout == "went right to the end\n"

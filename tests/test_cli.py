@@ -38,9 +38,7 @@ def test_arguments_after_a_double_dash() -> None:
 
 def test_environment_variables() -> None:
     """The guest sees the variables of --env and nothing of the host's; the last of a name counts."""
-    ran = run_greenctx(
-        "run", "--env", "K=first", "--env", "EMPTY=", "--env=K=a=b c", compile_guest("process"), "env"
-    )
+    ran = run_greenctx("run", "--env", "K=first", "--env", "EMPTY=", "--env=K=a=b c", compile_guest("process"), "env")
     assert (ran.returncode, sorted(ran.stdout.decode().splitlines()), ran.stderr) == (0, ["EMPTY=", "K=a=b c"], b"")
     assert run_greenctx("run", compile_guest("process"), "env", env={**os.environ, "K": "V"}).stdout == b""
 

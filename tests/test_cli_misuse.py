@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import wasmtime
@@ -35,8 +35,7 @@ class Refused:
         try:
             status = main(args)
         except SystemExit as exit:  # argparse's way
-            assert isinstance(exit.code, int)
-            status = exit.code
+            status = cast("int", exit.code)
         stdout, stderr = self.capfd.readouterr()
         assert (status, stdout) == (2, ""), (args, stderr)
         assert stderr.startswith("greenctx: "), args

@@ -14,9 +14,18 @@ except ImportError as error:
         f"greenctx.wasix lacks its native part ({error}): install greenctx where a C compiler and Python's headers are"
     ) from error
 
-from greenctx.errors import CalledWithinGuest, GuestExit, InvalidProgram, WrongStore
+from greenctx.errors import CalledWithinGuest, GuestExit, InvalidProgram, StoreInUse, WrongStore
 from greenctx.wasix.linker import Linker
 from greenctx.wasix.program import Program
 from greenctx.wasix.suspend import call
 
-__all__ = ["CalledWithinGuest", "GuestExit", "InvalidProgram", "Linker", "Program", "WrongStore", "call"]
+__all__ = [
+    "CalledWithinGuest",
+    "GuestExit",
+    "InvalidProgram",
+    "Linker",
+    "Program",
+    "StoreInUse",
+    "WrongStore",
+    "call",
+]

@@ -22,7 +22,9 @@ YIELDED: Final[object]
 
 class StoreState:
     store_id: int
+    calls: int
     def __init__(self, store_id: int) -> None: ...
+    def check(self) -> None: ...
 
 class Fiber:
     def __init__(self, future: int, state: StoreState, keep_alive: object) -> None: ...

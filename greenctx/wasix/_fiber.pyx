@@ -12,6 +12,7 @@ This links to nothing. The functions of the wasmtime library that the Python pac
 """
 
 cimport cython
+from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
@@ -146,10 +147,19 @@ cdef class StoreState:
     """What is known of one store. Shared by all calls into it."""
 
     cdef readonly object store_id
+    cdef readonly Py_ssize_t calls
     cdef bint busy
 
     def __init__(self, store_id):
         self.store_id = store_id
+        self.calls = 0  # those that have not ended
+
+    cpdef object check(self):
+        """Raise CalledWithinGuest when this thread, or another thread in the store, is within guest code."""
+        if polled != NULL:
+            raise CalledWithinGuest("this thread is within guest code")
+        if self.busy:
+            raise CalledWithinGuest("another thread is within guest code of this store")
 
 
 YIELDED = object()
@@ -169,6 +179,7 @@ cdef class Fiber:
         self.future = <void *>future
         self.state = state
         self.keep_alive = keep_alive
+        state.calls += 1
 
     def __dealloc__(self):
         self.close()
@@ -177,16 +188,13 @@ cdef class Fiber:
         """Let the guest run until it calls a host function, which is returned, or has ended: None.
 
         `YIELDED` when it did neither (an epoch has ended). Meanwhile nobody may call ``environment`` (which may be
-        None). Raises CalledWithinGuest when this thread, or another thread in the same store, is within guest code.
+        None). Raises what `StoreState.check` does.
         """
         global polled
         cdef c_bool ended
         if self.future == NULL:
             raise RuntimeError("this call has ended")
-        if polled != NULL:
-            raise CalledWithinGuest("this thread is within guest code")
-        if self.state.busy:
-            raise CalledWithinGuest("another thread is within guest code of this store")
+        self.state.check()
         if environment is not None:
             caller = environment._caller
             environment._caller = guest
@@ -210,6 +218,7 @@ cdef class Fiber:
         self.future = NULL
         if future != NULL:
             call_future_delete(future)
+            self.state.calls -= 1
 
     @property
     def caller(self):
@@ -264,7 +273,9 @@ cdef object value_of(const value_t *value, store):
 
 
 cdef object set_value(value_t *slot, uint8_t kind, types, size_t index, value, store):
-    # Integers may be given signed or unsigned.
+    # Integers may be given signed or unsigned; what is none (a float, which C would truncate) is a TypeError.
+    if kind <= I64 and not isinstance(value, int):
+        value = PyNumber_Index(value)
     if kind == I32:
         slot.of.i32 = <int32_t>value if value < 0 else <int32_t><uint32_t>value
     elif kind == I64:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, addressof, byref
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import wasmtime
 from greenlet import GreenletExit, getcurrent
@@ -22,7 +22,7 @@ from wasmtime import _func as wasmtime_func
 from wasmtime._ffi import dll
 
 from greenctx.environment import GUEST, _current
-from greenctx.errors import GuestExit, WrongStore
+from greenctx.errors import GuestExit, StoreInUse, WrongStore
 from greenctx.wasix._fiber import YIELDED, Fiber, StoreState, callback_addresses, configure
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def _load_reference(store: Store, address: int) -> Any:
 
 
 def _store_reference(store: Store, ty: ValType, value: Any, address: int) -> None:
+    if isinstance(value, Func) and value._func.store_id != _state_of(store).store_id:
+        raise WrongStore("function")
     raw = Val._convert_to_raw(store, ty, value)
     ctypes.memmove(address, byref(raw), ctypes.sizeof(raw))
 
@@ -203,6 +205,7 @@ def check_imports(linker: wasmtime.Linker, module: wasmtime.Module) -> None:
 
 def _store_of(store: Storelike) -> Store:
     if isinstance(store, Caller):
+        store._context()  # raises ValueError when its host function has returned
         return store.store
     if not isinstance(store, Store):
         raise TypeError(f"expected a wasmtime.Store, or the Caller given to a host function, not {store!r}")
@@ -210,17 +213,37 @@ def _store_of(store: Storelike) -> Store:
 
 
 def _state_of(store: Store) -> StoreState:
+    """What is known of the store. Raises `CalledWithinGuest` where nobody may use the store now."""
     state = _states.get(store)
     if state is None:
         # wasmtime aborts the process when a function meets a store that is not its own, and tells nobody a store's id
         # but in what belongs to it.
         probe = Global(store, GlobalType(ValType.i32(), mutable=False), Val.i32(0))
         state = _states[store] = StoreState(probe._global.store_id)
+        _guard(store, state)
+    state.check()
     return state
+
+
+def _guard(store: Store, state: StoreState) -> None:
+    """Let nobody close the store while a guest is suspended in it: the guest's fiber refers to the store."""
+    reference = ref(store)
+
+    def delete(pointer: Any) -> None:
+        if state.calls:
+            raise StoreInUse(state.calls)
+        alive = reference()
+        if alive is None:  # it is being collected
+            ffi.wasmtime_store_delete(pointer)
+        else:
+            Store._delete(alive, pointer)
+
+    store._delete = delete  # type: ignore[method-assign, assignment]
 
 
 def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> None:
     """Poll a future until it has ended, running host functions in between; raise what it ended with."""
+    state = _state_of(store)
     environment = _current.get()
     if environment is not None:
         me = getcurrent()
@@ -228,7 +251,7 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
             environment._admit(me)
     outcome = _Outcome()
     future = start(byref(outcome.trap), byref(outcome.error))
-    fiber = Fiber(addressof(future.contents), _state_of(store), (outcome, keep_alive, store))
+    fiber = Fiber(addressof(future.contents), state, (outcome, keep_alive, store))
 
     try:
         while (function := fiber.poll(environment)) is not None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
-from embedding import IMPORTS, Embedding, signature
+from embedding import IMPORTS, Embedding
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from greenctx import ContextCanceled, current_environment
-from greenctx.wasix import Program, call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hypothesis.strategies import DrawFn
-    from wasmtime import Func
-
-    from greenctx.wasix.suspend import Caller
 
 MOST = 7
 
@@ -162,9 +158,14 @@ def test_deep_nesting() -> None:
     embedding = Embedding()
     embedding.define("depth", "-> i32", lambda: 100)
     embedding.define("nest", "i32 -> i32", lambda depth: embedding.call("dive", depth))
-    embedding.define("wait", "-> i32", lambda: embedding.env.switch_context(0) or 5)
+    embedding.define("wait", "-> i32", lambda: embedding.switch_and_return(0, 5))
     finished: list[int] = []
-    embedding.define("finish", "i32 ->", lambda result: [finished.append(result), embedding.env.switch_context(0)][1])
+
+    def finish(result: int) -> None:
+        finished.append(result)
+        embedding.env.switch_context(0)
+
+    embedding.define("finish", "i32 ->", finish)
     embedding.load(DIVERS)
 
     def main() -> None:
@@ -207,7 +208,7 @@ def test_call_from_contexts_made_in_python() -> None:
     """Contexts of Python and of guests are the same thing, and switch to one another."""
     embedding = Embedding()
     env = embedding.env
-    embedding.define("swap", "i32 -> i32", lambda value: env.switch_context(1 - env.active_context_id) or value * 2)
+    embedding.define("swap", "i32 -> i32", lambda value: embedding.swap(value * 2))
     embedding.load(
         '(module (import "host" "swap" (func $swap (param i32) (result i32))) (export "swap" (func $swap))'
         '(func (export "add") (param i32 i32) (result i32) (i32.add (call $swap (local.get 0)) (local.get 1))))'
@@ -225,23 +226,3 @@ def test_call_from_contexts_made_in_python() -> None:
 
     embedding.run(main)
     assert results == [42, 21, 63]
-
-
-def test_host_functions_of_programs() -> None:
-    """Program.linker takes host functions, too; the store for a nested call comes with access_caller."""
-    program = Program(
-        b"""(module
-          (import "host" "twice" (func $twice))
-          (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
-          (global $n (mut i32) (i32.const 0))
-          (memory (export "memory") 0)
-          (func (export "step") (global.set $n (i32.add (global.get $n) (i32.const 1))))
-          (func (export "_start") (call $twice) (call $exit (global.get $n))))"""
-    )
-
-    def twice(caller: Caller) -> None:
-        for _ in range(2):
-            call(caller, cast("Func", caller["step"]))
-
-    program.linker.define_func("host", "twice", signature("->"), twice, access_caller=True)
-    assert [program.run(), program.run()] == [2, 2]

@@ -1,0 +1,93 @@
+"""What greenctx needs: nothing but greenlet, and for guests wasmtime and its own native part, or it says so."""
+
+from __future__ import annotations
+
+import pytest
+from processes import run_python
+
+BLOCK = """
+import importlib.abc, sys
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Block())
+"""
+
+
+def run_blocked(blocked: str, script: str) -> str:
+    ran = run_python(f"BLOCKED = {blocked!r}\n{BLOCK}\n{script}")
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+    return ran.stdout
+
+
+def test_core_does_not_import_wasmtime() -> None:
+    """Neither wasmtime nor anything of greenctx.wasix is imported with greenctx."""
+    script = "import sys, greenctx\nprint([name for name in sys.modules if 'wasm' in name or 'wasix' in name])"
+    ran = run_python(script)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize("blocked", ["wasmtime", "greenctx.wasix._fiber"])
+def test_core_without_the_rest(blocked: str) -> None:
+    """Without wasmtime, or without the native part, contexts of Python switch as ever."""
+    script = """
+from greenctx import ContextSwitchingEnvironment
+env = ContextSwitchingEnvironment()
+def other():
+    print("other")
+    env.switch_context(0)
+env.run_main_context(lambda: env.switch_context(env.create_context(other)))
+"""
+    assert run_blocked(blocked, script) == "other\n"
+
+
+@pytest.mark.parametrize(
+    ("blocked", "message"),
+    [
+        ("wasmtime", "greenctx.wasix needs wasmtime: install greenctx[wasix]"),
+        ("greenctx.wasix._fiber", "greenctx.wasix lacks its native part"),
+    ],
+)
+def test_guests_without_the_rest(blocked: str, message: str) -> None:
+    """greenctx.wasix then raises an ImportError that says what is missing and what to do, each time it is imported; the
+    command line says it in one line, with status 2."""
+    script = """
+import contextlib, io
+for _ in range(2):
+    try:
+        import greenctx.wasix
+    except ImportError as error:
+        print(error)
+from greenctx.cli import main
+for arguments in (["run", "x.wasm"], ["demo"]):
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        print(main(arguments))
+    print(stderr.getvalue(), end="")
+"""
+    first, second, *command_line = run_blocked(blocked, script).splitlines()
+    assert first == second
+    assert first.startswith(message)
+    assert "install" in first
+    assert command_line == ["2", f"greenctx: {first}"] * 2
+
+
+def test_native_part_of_another_wasmtime() -> None:
+    """A wasmtime whose structures are laid out otherwise is refused when greenctx.wasix is imported."""
+    ran = run_python(
+        """
+import ctypes, wasmtime
+from wasmtime import _bindings
+class Larger(ctypes.Structure):
+    _fields_ = [("kind", ctypes.c_uint8), ("of", ctypes.c_uint8 * 100)]
+_bindings.wasmtime_val_t = Larger
+try:
+    import greenctx.wasix
+except ImportError as error:
+    print(error)
+"""
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "this wasmtime package lays out its structures as (101, 1, " in ran.stdout
