@@ -214,6 +214,20 @@ class WrongStore(GreenctxError, ValueError):
         return f"the {self.what} and the store do not belong together; use the store (or engine) that it was made with"
 
 
+class StoreInUse(GreenctxError):
+    """A store was to be closed while guests are suspended in it. Nothing has changed."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__(calls)
+        self.calls = calls
+
+    def __str__(self) -> str:
+        return (
+            f"the store cannot be closed: {self.calls} call(s) into its guests have not ended; "
+            "let them return, or destroy the contexts that they were made in"
+        )
+
+
 class InvalidProgram(GreenctxError, ValueError):
     """A file that cannot be run as a WASI command; ``reason`` says why."""
 
@@ -235,3 +249,26 @@ class GuestExit(BaseException):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+class TimeLimitExceeded(GreenctxError, TimeoutError):
+    """A program ran into its limit of time. Every context of it is unwound."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"the program did not end within its limit of {self.seconds:g} seconds"
+
+
+class ShadowStackOverflow(GreenctxError):
+    """A context's address-taken locals have outgrown its shadow stack. The program cannot go on."""
+
+    def __init__(self, context_id: int, size: int) -> None:
+        super().__init__(context_id, size)
+        self.context_id = context_id
+        self.size = size
+
+    def __str__(self) -> str:
+        return f"the shadow stack of context {self.context_id} has overflowed its {self.size} bytes; give it more"

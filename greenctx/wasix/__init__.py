@@ -14,18 +14,34 @@ except ImportError as error:
         f"greenctx.wasix lacks its native part ({error}): install greenctx where a C compiler and Python's headers are"
     ) from error
 
-from greenctx.errors import CalledWithinGuest, GuestExit, InvalidProgram, StoreInUse, WrongStore
+from greenctx.errors import (
+    CalledWithinGuest,
+    GuestExit,
+    InvalidProgram,
+    ShadowStackOverflow,
+    StoreInUse,
+    TimeLimitExceeded,
+    WrongStore,
+)
+from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
 from greenctx.wasix.program import Program
+from greenctx.wasix.stdio import Stdio
+from greenctx.wasix.stores import Caller
 from greenctx.wasix.suspend import call
 
 __all__ = [
     "CalledWithinGuest",
+    "Caller",
     "GuestExit",
     "InvalidProgram",
+    "Limits",
     "Linker",
     "Program",
+    "ShadowStackOverflow",
+    "Stdio",
     "StoreInUse",
+    "TimeLimitExceeded",
     "WrongStore",
     "call",
 ]

@@ -3,7 +3,9 @@ from typing import Any, Final
 
 from wasmtime import Store, ValType
 
-from greenctx.environment import ContextSwitchingEnvironment
+from greenctx.environment import ContextSwitchingEnvironment, WithoutContexts
+from greenctx.wasix.interruption import TimeLimit
+from greenctx.wasix.shadow_stack import ShadowStacks
 
 def configure(
     poll: int,
@@ -23,12 +25,14 @@ YIELDED: Final[object]
 class StoreState:
     store_id: int
     calls: int
-    def __init__(self, store_id: int) -> None: ...
+    time_limit: TimeLimit
+    shadow_stacks: ShadowStacks | None
+    def __init__(self, store_id: int, time_limit: TimeLimit) -> None: ...
     def check(self) -> None: ...
 
 class Fiber:
     def __init__(self, future: int, state: StoreState, keep_alive: object) -> None: ...
-    def poll(self, environment: ContextSwitchingEnvironment | None) -> Any: ...
+    def poll(self, environment: ContextSwitchingEnvironment | WithoutContexts | None) -> Any: ...
     def close(self) -> None: ...
     @property
     def caller(self) -> int: ...

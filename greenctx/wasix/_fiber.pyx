@@ -148,11 +148,15 @@ cdef class StoreState:
 
     cdef readonly object store_id
     cdef readonly Py_ssize_t calls
+    cdef public object time_limit
+    cdef public object shadow_stacks
     cdef bint busy
 
-    def __init__(self, store_id):
+    def __init__(self, store_id, time_limit):
         self.store_id = store_id
         self.calls = 0  # those that have not ended
+        self.time_limit = time_limit
+        self.shadow_stacks = None
 
     cpdef object check(self):
         """Raise CalledWithinGuest when this thread, or another thread in the store, is within guest code."""
@@ -188,16 +192,20 @@ cdef class Fiber:
         """Let the guest run until it calls a host function, which is returned, or has ended: None.
 
         `YIELDED` when it did neither (an epoch has ended). Meanwhile nobody may call ``environment`` (which may be
-        None). Raises what `StoreState.check` does.
+        None), nor one that it is nested in. Raises what `StoreState.check` does.
         """
         global polled
         cdef c_bool ended
+        cdef object caller = None, outer = None, outer_callers = None
         if self.future == NULL:
             raise RuntimeError("this call has ended")
         self.state.check()
         if environment is not None:
             caller = environment._caller
             environment._caller = guest
+            outer = environment._outer
+            if outer is not None:
+                outer_callers = outer._enter_guest()
         self.request.function = NULL
         self.state.busy = True
         polled = &self.request
@@ -207,6 +215,8 @@ cdef class Fiber:
         self.state.busy = False
         if environment is not None:
             environment._caller = caller
+            if outer is not None:
+                outer._leave_guest(outer_callers)
         if ended:
             self.close()
             return None

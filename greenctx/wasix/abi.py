@@ -7,6 +7,9 @@ from typing import Final
 CONTEXT_MODULE: Final = "wasix_32v1"
 """Import module of the context calls, for guests with 32-bit pointers."""
 
+CONTEXT_MODULE_64: Final = "wasix_64v1"
+"""The same for guests with 64-bit pointers (memory64)."""
+
 WASI_MODULE: Final = "wasi_snapshot_preview1"
 
 FUNCTION_TABLE: Final = "__indirect_function_table"
@@ -23,9 +26,14 @@ U32_MASK: Final = 0xFFFF_FFFF
 U64_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
-# The results of the context calls. Plain integers: an IntEnum's cost as much as the rest of a call.
+# Errno values. Plain integers: an IntEnum's cost as much as the rest of a call.
 SUCCESS: Final = 0
 AGAIN: Final = 6
+BADF: Final = 8
 FAULT: Final = 21
 INVAL: Final = 28
+IO: Final = 29
+NOMEM: Final = 48
+NOSPC: Final = 51
 NOTSUP: Final = 58
+PIPE: Final = 64

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import wasmtime
 from wasmtime import FuncType, ValType
 
-from greenctx.errors import GuestExit
-from greenctx.wasix import suspend
-from greenctx.wasix.abi import CONTEXT_MODULE, WASI_MODULE
+from greenctx.wasix import host_functions, suspend
+from greenctx.wasix.abi import CONTEXT_MODULE, CONTEXT_MODULE_64, U64_MASK
 from greenctx.wasix.syscalls import context_create, context_destroy, context_switch
+from greenctx.wasix.wasi import WasiCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wasmtime import Instance, Module
     from wasmtime._store import Storelike
+
+    from greenctx.wasix.stdio import Stdio
 
 
 class Linker(wasmtime.Linker):
@@ -55,33 +58,29 @@ class Linker(wasmtime.Linker):
             raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
         if not callable(func):
             raise TypeError(f"a host function must be callable, not {func!r}")
-        suspend.define_func(self, module, name, ty, func, access_caller)
+        host_functions.define_func(self, module, name, ty, func, access_caller)
 
-    def define_wasi(self) -> None:
-        """Define WASI preview 1: wasmtime's own but for ``proc_exit``, which raises `GuestExit`.
+    def define_wasi(self, stdio: Stdio | None = None) -> None:
+        """Define WASI preview 1: wasmtime's own but for ``proc_exit``, which raises `GuestExit`, and calls that wait.
 
-        As with `wasmtime.Linker`, the store needs its ``set_wasi`` called before the guest runs.
+        With ``stdio``, reading and writing the standard streams is done here too, and can be interrupted. As with
+        `wasmtime.Linker`, the store needs its ``set_wasi`` called before the guest runs.
         """
         super().define_wasi()
         allow_shadowing = self._allow_shadowing
         self.allow_shadowing = True
-        # wasmtime's refuses statuses of 126 and more.
-        self.define_func(WASI_MODULE, "proc_exit", FuncType([ValType.i32()], []), proc_exit)
+        WasiCalls(self.engine, stdio).define(self.define_func)
         self.allow_shadowing = allow_shadowing
 
     def define_wasix(self) -> None:
-        """Define the WASIX context calls. Outside of an environment they answer notsup."""
+        """Define the WASIX context calls, for 32 and 64 bits. Outside of an environment they answer notsup."""
         i32, i64 = ValType.i32(), ValType.i64()
-        create = FuncType([i32, i32], [i32])
-        self.define_func(CONTEXT_MODULE, "context_create", create, context_create, access_caller=True)
-        self.define_func(CONTEXT_MODULE, "context_switch", FuncType([i64], [i32]), context_switch)
-        self.define_func(CONTEXT_MODULE, "context_destroy", FuncType([i64], [i32]), context_destroy)
+        create64 = partial(context_create, mask=U64_MASK)
+        for module, pointer, create in ((CONTEXT_MODULE, i32, context_create), (CONTEXT_MODULE_64, i64, create64)):
+            self.define_func(module, "context_create", FuncType([pointer, i32], [i32]), create, access_caller=True)
+            self.define_func(module, "context_switch", FuncType([i64], [i32]), context_switch)
+            self.define_func(module, "context_destroy", FuncType([i64], [i32]), context_destroy)
 
     def instantiate(self, store: Storelike, module: Module) -> Instance:
         """Instantiate a module; its start function may call host functions that switch."""
         return suspend.instantiate(self, store, module)
-
-
-def proc_exit(status: int) -> NoReturn:
-    """WASI's ``proc_exit``: unwind everything up to whoever runs the program."""
-    raise GuestExit(status)

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, TypedDict, cast
 
-from wasmtime import Config, Engine, FuncType, Module, Store, WasiConfig, WasmtimeError
+from wasmtime import FuncType, Module, Store, WasiConfig, WasmtimeError
 
-from greenctx.environment import ContextSwitchingEnvironment
+from greenctx.environment import ContextSwitchingEnvironment, WithoutContexts
 from greenctx.errors import GuestExit, InvalidProgram
 from greenctx.wasix.abi import START
+from greenctx.wasix.code import compile_module, in_one_line, missing_imports, read_code, to_binary
+from greenctx.wasix.interruption import Ticker, TimeLimit, can_be_signalled
+from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
+from greenctx.wasix.shadow_stack import ShadowStacks
+from greenctx.wasix.stdio import Stdio
+from greenctx.wasix.stores import state_of, yield_every_epoch
 from greenctx.wasix.suspend import call, check_imports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Unpack
 
     from wasmtime import Func
 
-_BINARY_MAGIC = b"\0asm"
-_COMPONENT_LAYER = b"\1\0"
+
+class ProgramSettings(TypedDict, total=False):
+    """The settings of a `Program`."""
+
+    argv: Sequence[str] | None
+    env: Mapping[str, str] | None
+    preopens: Mapping[str, str | os.PathLike[str]] | None
+    limits: Limits | None
+    shadow_stack: int | None
+    contexts: bool
+    stdin: BinaryIO | bytes | None
+    stdout: BinaryIO | None
+    stderr: BinaryIO | None
 
 
 class Program:
     """A WASI command, compiled and ready to run.
 
     ``linker`` has WASI preview 1 and the WASIX context calls; host functions of one's own are added with its
-    ``define_func`` before `run`. Each `run` uses a store of its own and closes it.
+    ``define_func`` before `run`. Each `run` uses a store of its own and closes it. `close`, or a ``with`` statement,
+    frees the rest at once: a host function that refers to its program would keep it alive for ever, for wasmtime's
+    reference to the function is invisible to the garbage collector.
     """
 
     def __init__(
@@ -38,77 +57,102 @@ class Program:
         argv: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         preopens: Mapping[str, str | os.PathLike[str]] | None = None,
+        limits: Limits | None = None,
+        shadow_stack: int | None = None,
+        contexts: bool = True,
+        stdin: BinaryIO | bytes | None = None,
+        stdout: BinaryIO | None = None,
+        stderr: BinaryIO | None = None,
     ) -> None:
         """Compile ``code``, a module in binary or text (WAT) form.
 
         ``argv`` includes the program's name and is ``[name]`` by default; ``env`` is all that the guest sees of
-        environment variables; ``preopens`` maps the guest's directories to the host's. The guest inherits stdin,
-        stdout and stderr.
+        environment variables; ``preopens`` maps the guest's directories to the host's.
+
+        ``limits`` are those of each run. ``shadow_stack`` gives each context that many bytes for its address-taken
+        locals, instead of WASIX's stack that all share; it takes a guest that exports ``__stack_pointer``. With
+        ``contexts=False`` the context calls answer notsup.
+
+        ``stdin`` is a binary file or bytes, ``stdout`` and ``stderr`` are binary files to write to; None inherits the
+        process's own.
 
         Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, and for a directory that
         is not there or a string that WASI cannot pass on.
         """
+        if shadow_stack is not None and shadow_stack <= 0:
+            raise ValueError(f"shadow_stack must be None or a positive number of bytes, not {shadow_stack!r}")
         self.name = name
         self.argv = [name] if argv is None else list(argv)
         self.env = dict(env or {})
         self.preopens = {guest: os.fspath(host) for guest, host in (preopens or {}).items()}
+        self.limits = limits or Limits()
+        self.shadow_stack = shadow_stack
+        self.contexts = contexts
         self._check_settings()
-        self._engine = Engine(Config())
-        self._module = _compile(self._engine, name, code)
+        self._stdio = Stdio(stdin, stdout, stderr)
+        self._code = to_binary(name, code)
+        self._engine, self._module = compile_module(name, self._code)
         _check_start(name, self._module)
         self.linker = Linker(self._engine)
-        self.linker.define_wasi()
+        self.linker.define_wasi(self._stdio)
         self.linker.define_wasix()
 
     @classmethod
-    def from_file(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        argv: Sequence[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        preopens: Mapping[str, str | os.PathLike[str]] | None = None,
-    ) -> Program:
+    def from_file(cls, path: str | os.PathLike[str], **settings: Unpack[ProgramSettings]) -> Program:
         """Load a .wasm or .wat file. See `__init__`; a file that cannot be read is `InvalidProgram`, too."""
         name = os.fspath(path)
-        try:
-            code = Path(path).read_bytes()
-        except (OSError, ValueError) as error:
-            raise InvalidProgram(name, getattr(error, "strerror", None) or str(error)) from error
-        return cls(code, name=name, argv=argv, env=env, preopens=preopens)
+        return cls(read_code(name), name=name, **settings)
 
     def run(self) -> int:
         """Run the program; return its exit status.
 
-        Raises `InvalidProgram` if an import is not defined, `wasmtime.Trap` when the guest traps in any context,
-        `greenctx.ContextEntrypointReturned`, and whatever a host function raises.
+        Raises `InvalidProgram` if an import is not defined or the program starts beyond its limits, `wasmtime.Trap`
+        when the guest traps in any context, `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a
+        host function raises. Ctrl-C is KeyboardInterrupt. Every context is unwound by then.
         """
-        with Store(self._engine) as store:
+        ticks_needed = self.limits.seconds is not None or can_be_signalled()
+        with Store(self._engine) as store, Ticker(self._engine, ticks_needed):
             store.set_wasi(self._wasi_config())
+            self.limits.apply(store, self.name, self._code)
             self._check_imports(store)
-            environment = ContextSwitchingEnvironment()
+            yield_every_epoch(store)
+            state_of(store).time_limit = TimeLimit(self.limits.seconds)
             try:
-                environment.run_main_context(self._run_start, store)
+                if self.contexts:
+                    environment = ContextSwitchingEnvironment(max_contexts=self.limits.contexts)
+                    environment.run_main_context(self._run_start, store)
+                else:
+                    WithoutContexts().run(self._run_start, store)
             except GuestExit as exit:
                 return exit.status
         return 0
 
+    def close(self) -> None:
+        """Free what the program holds. It cannot be run again; closing it again does nothing."""
+        self.linker.close()
+        self._module.close()
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _run_start(self, store: Store) -> None:
-        call(store, cast("Func", self.linker.instantiate(store, self._module).exports(store)[START]))
+        instance = self.linker.instantiate(store, self._module)
+        if self.shadow_stack is not None and self.contexts:
+            state_of(store).shadow_stacks = ShadowStacks(store, instance, self.name, self.shadow_stack)
+        call(store, cast("Func", instance.exports(store)[START]))
 
     def _check_imports(self, store: Store) -> None:
-        missing = []
-        for wanted in self._module.imports:
-            try:
-                self.linker.get(store, wanted.module, wanted.name or "")
-            except WasmtimeError:
-                missing.append(f"{wanted.module}.{wanted.name}")
+        missing = missing_imports(self.linker, store, self._module)
         if missing:
             raise InvalidProgram(self.name, f"nothing provides what it imports: {', '.join(missing)}")
         try:
             check_imports(self.linker, self._module)
         except WasmtimeError as error:
-            raise InvalidProgram(self.name, f"it cannot be linked: {_in_one_line(error)}") from error
+            raise InvalidProgram(self.name, f"it cannot be linked: {in_one_line(error)}") from error
 
     def _check_settings(self) -> None:
         settings = [*self.argv, *self.env, *self.env.values(), *self.preopens, *self.preopens.values()]
@@ -123,9 +167,7 @@ class Program:
         config = WasiConfig()
         config.argv = self.argv
         config.env = self.env.items()
-        config.inherit_stdin()
-        config.inherit_stdout()
-        config.inherit_stderr()
+        self._stdio.configure(config)
         for guest, host in self.preopens.items():
             config.preopen_dir(host, guest)
         return config
@@ -133,25 +175,6 @@ class Program:
 
 def _has_surrogates(text: str) -> bool:
     return any(0xD800 <= ord(character) <= 0xDFFF for character in text)
-
-
-def _compile(engine: Engine, name: str, code: bytes) -> Module:
-    if not code.strip():
-        raise InvalidProgram(name, "it is empty")
-    source: bytes | str = code
-    if not code.startswith(_BINARY_MAGIC):
-        try:
-            source = code.decode()
-        except UnicodeDecodeError:
-            source = "\0"
-        if "\0" in source:
-            raise InvalidProgram(name, "it is neither a WebAssembly module nor WebAssembly text")
-    elif code[6:8] == _COMPONENT_LAYER:
-        raise InvalidProgram(name, "it is a component; only core modules can be run")
-    try:
-        return Module(engine, source)
-    except WasmtimeError as error:
-        raise InvalidProgram(name, f"it does not compile: {_in_one_line(error)}") from error
 
 
 def _check_start(name: str, module: Module) -> None:
@@ -162,7 +185,3 @@ def _check_start(name: str, module: Module) -> None:
         raise InvalidProgram(name, f"its export {START!r} is not a function")
     if start.params or start.results:
         raise InvalidProgram(name, f"its export {START!r} takes arguments or returns results")
-
-
-def _in_one_line(error: WasmtimeError) -> str:
-    return " ".join(str(error).split())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from wasmtime import Func, Memory, Table, WasmtimeError
+from wasmtime import Func, Table, WasmtimeError
 
 from greenctx.environment import current_environment
 from greenctx.errors import NoEnvironment, TooManyContexts
 from greenctx.wasix import abi
-from greenctx.wasix.suspend import Caller, call
+from greenctx.wasix.memory import GuestMemory, MemoryFault
+from greenctx.wasix.shadow_stack import ShadowStackUnavailable
+from greenctx.wasix.stores import Caller, state_of
+from greenctx.wasix.suspend import call
 
 
-def context_create(caller: Caller, pointer: int, entrypoint: int) -> int:
+def context_create(caller: Caller, pointer: int, entrypoint: int, mask: int = abi.U32_MASK) -> int:
     """Create a suspended context that will call a function of the guest's table; write its id, a u64, to memory."""
     try:
         environment = current_environment()
@@ -20,15 +23,22 @@ def context_create(caller: Caller, pointer: int, entrypoint: int) -> int:
     func = _entrypoint(caller, entrypoint & abi.U32_MASK)
     if func is None:
         return abi.INVAL
-    memory = caller.get(abi.MEMORY)
-    start = pointer & abi.U32_MASK  # wasmtime's package hands an i32 over as a signed int
-    if not isinstance(memory, Memory) or start + 8 > memory.data_len(caller):
-        return abi.FAULT
     try:
-        context_id = environment.create_context(lambda: call(store, func))
+        memory = GuestMemory(caller, mask)
+        memory.check(pointer, 8)
+    except MemoryFault:
+        return abi.FAULT
+    stacks = state_of(store).shadow_stacks
+    try:
+        if stacks is None:
+            context_id = environment.create_context(lambda: call(store, func))
+        else:
+            context_id = stacks.create_context(environment, lambda: call(store, func))
     except TooManyContexts:
         return abi.AGAIN
-    memory.write(caller, context_id.to_bytes(8, "little"), start)
+    except ShadowStackUnavailable:
+        return abi.NOMEM
+    memory.write_u64(pointer, context_id)
     return abi.SUCCESS
 
 

@@ -188,7 +188,7 @@ class Run:
         set_nomemory(start, start + 1)
         try:
             call(self.store, self.nested, 1, 0)
-        except (MemoryError, ctypes.ArgumentError):  # ctypes raises the latter for the former
+        except (MemoryError, ctypes.ArgumentError, SystemError):  # ctypes and CPython raise these, too
             self.counts["MemoryError"] += 1
         finally:
             remove_mem_hooks()

@@ -1,0 +1,80 @@
+"""A guest's code: read, told apart from what is none, and compiled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wasmtime import Config, Engine, Linker, Module, Store, WasmtimeError, wat2wasm
+
+from greenctx.errors import InvalidProgram
+
+_BINARY_MAGIC = b"\0asm"
+_COMPONENT_LAYER = b"\1\0"
+
+
+def read_code(name: str) -> bytes:
+    """The content of a file; `InvalidProgram` if it cannot be read."""
+    try:
+        return Path(name).read_bytes()
+    except (OSError, ValueError) as error:
+        raise InvalidProgram(name, getattr(error, "strerror", None) or str(error)) from error
+
+
+def to_binary(name: str, code: bytes) -> bytes:
+    """A core module's binary, from itself or from its text; `InvalidProgram` if it is neither."""
+    if not code.strip():
+        raise InvalidProgram(name, "it is empty")
+    if code.startswith(_BINARY_MAGIC):
+        if code[6:8] == _COMPONENT_LAYER:
+            raise InvalidProgram(name, "it is a component; only core modules can be run")
+        return code
+    try:
+        text = code.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise InvalidProgram(name, "it is neither a WebAssembly module nor WebAssembly text")
+    try:
+        binary = bytes(wat2wasm(text))
+    except WasmtimeError as error:
+        raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
+    if binary[6:8] == _COMPONENT_LAYER:
+        raise InvalidProgram(name, "it is a component; only core modules can be run")
+    return binary
+
+
+def compile_module(name: str, binary: bytes) -> tuple[Engine, Module]:
+    """Compile a module, without garbage collection if it can do without; `InvalidProgram` if it is not valid."""
+    # A collection does not see the stacks of suspended fibers (see README.md), so guests that need none get none.
+    try:
+        return _compile(binary, collector=False)
+    except WasmtimeError:
+        pass
+    try:
+        return _compile(binary, collector=True)
+    except WasmtimeError as error:
+        raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
+
+
+def _compile(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:
+    config = Config()
+    config.epoch_interruption = True
+    config.gc_support = collector
+    config.wasm_exceptions = collector  # without the collector, wasmtime 50 panics on a try_table
+    engine = Engine(config)
+    return engine, Module(engine, binary)
+
+
+def missing_imports(linker: Linker, store: Store, module: Module) -> list[str]:
+    """The names of the imports that nothing provides."""
+    missing = []
+    for wanted in module.imports:
+        try:
+            linker.get(store, wanted.module, wanted.name or "")
+        except WasmtimeError:
+            missing.append(f"{wanted.module}.{wanted.name}")
+    return missing
+
+
+def in_one_line(error: WasmtimeError) -> str:
+    return " ".join(str(error).split())
