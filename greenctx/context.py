@@ -59,7 +59,7 @@ class Context(greenlet):
         self.destroyer: greenlet | None = None
         """The one that waits in destroy_context for this context to end, if any."""
 
-    def run(self) -> None:
+    def run(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # in greenlet, it is to be overridden
         """Run the entrypoint. Returns only for an end that nobody needs to hear of."""
         try:
             self.entrypoint()

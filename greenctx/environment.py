@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 from greenlet import getcurrent, greenlet
@@ -45,7 +45,9 @@ Ts = TypeVarTuple("Ts")
 GUEST: Any = object()
 """Stands for the caller while guest code runs on its fiber: no greenlet is it, so every call is refused."""
 
-_current: ContextVar[ContextSwitchingEnvironment | None] = ContextVar("greenctx.current_environment", default=None)
+_current: ContextVar[ContextSwitchingEnvironment | WithoutContexts | None] = ContextVar(
+    "greenctx.current_environment", default=None
+)
 
 
 def current_environment() -> ContextSwitchingEnvironment:
@@ -54,9 +56,33 @@ def current_environment() -> ContextSwitchingEnvironment:
     Raises `NoEnvironment` outside of any ``run_main_context``.
     """
     environment = _current.get()
-    if environment is None:
+    if environment is None or isinstance(environment, WithoutContexts):
         raise NoEnvironment
     return environment
+
+
+class WithoutContexts:
+    """Stands for the environment where a guest is to have none, though it may be called from within one."""
+
+    def __init__(self) -> None:
+        self._outer = _current.get()
+        self._caller: greenlet | None = None
+
+    def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run ``function(*args)`` with no current environment."""
+        context = copy_context()
+        context.run(_current.set, self)
+        return context.run(function, *args)
+
+    def _admit(self, _: greenlet) -> None:
+        """Let everybody call guests."""
+
+    def _enter_guest(self) -> Any:
+        return self._outer and self._outer._enter_guest()
+
+    def _leave_guest(self, callers: Any) -> None:
+        if self._outer is not None:
+            self._outer._leave_guest(callers)
 
 
 class ContextSwitchingEnvironment:
@@ -77,6 +103,7 @@ class ContextSwitchingEnvironment:
         self._state = "has not run yet"
         self._main: greenlet | None = None
         self._thread_id = 0
+        self._outer: ContextSwitchingEnvironment | WithoutContexts | None = None
         self._active: greenlet | None = None
         # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
         # and GUEST while its guest code runs (greenctx.wasix sets it).
@@ -112,7 +139,7 @@ class ContextSwitchingEnvironment:
         """
         if self._state != "has not run yet":
             raise EnvironmentAlreadyUsed("is running" if self._main else "has run")
-        outer = _current.get()
+        outer = self._outer = _current.get()
         errors: list[BaseException] = []
         try:
             self._thread_id = threading.get_ident()
@@ -140,6 +167,7 @@ class ContextSwitchingEnvironment:
         finally:
             self._main = self._active = self._caller = None
             self._started = self._registry.started = {}
+            self._outer = None
             self._state = "has ended"
             _current.set(outer)
             errors.clear()  # their tracebacks refer to this frame
@@ -238,6 +266,16 @@ class ContextSwitchingEnvironment:
             del handled  # into whose chain the error may come, whose traceback refers to this frame
         return True
 
+    def _enter_guest(self) -> Any:
+        """Refuse calls to this environment and those it is nested in, until `_leave_guest` of what this returns."""
+        caller, self._caller = self._caller, GUEST
+        return caller, self._outer and self._outer._enter_guest()
+
+    def _leave_guest(self, callers: Any) -> None:
+        self._caller, outer_callers = callers
+        if self._outer is not None:
+            self._outer._leave_guest(outer_callers)
+
     def _can_switch_to(self, context_id: int) -> bool:
         """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
         return context_id in self._started or context_id in self._registry.unstarted or self._caller is None
@@ -251,6 +289,8 @@ class ContextSwitchingEnvironment:
         target = unstarted[context_id]
         self._started[context_id] = target
         del unstarted[context_id]
+        if me is self._main:
+            self._main_can_start_others = True  # wherever it was when somebody switched to it
         if me is self._main or not self._main_can_start_others:
             return target, target
         # A greenlet begins at its starter's depth, of recursion and of the native stack: a chain of starts would
@@ -293,19 +333,24 @@ class ContextSwitchingEnvironment:
             self._adopt(me)
 
     def _destroy_remaining(self, errors: list[BaseException]) -> None:
-        """Destroy every context that is left, collecting the errors. An interruption does not end it."""
+        """Destroy every context that is left, collecting the errors, interruptions among them.
+
+        Nothing is called outside of the `try`, so that it takes an interruption at the very jump to end this early.
+        """
         self._state = "is being torn down"
-        try:
-            while remaining := self._registry.ids():
-                for context_id in remaining:
-                    try:
-                        self.destroy_context(context_id)
-                    except BaseException as error:
-                        errors.append(error)
-        finally:
-            # A KeyboardInterrupt can arrive between the lines above and stop the loop: go on before it is raised.
-            if self._registry.ids():
-                self._destroy_remaining(errors)
+        registry = self._registry
+        while {MAIN, *registry.started, *registry.unstarted, *registry.unwinding} != {MAIN}:
+            try:
+                self._destroy_each(registry.ids(), errors)
+            except BaseException as error:
+                errors += [error]
+
+    def _destroy_each(self, context_ids: list[int], errors: list[BaseException]) -> None:
+        for context_id in context_ids:
+            try:
+                self.destroy_context(context_id)
+            except BaseException as error:
+                errors += [error]
 
     def _admit(self, me: greenlet) -> None:
         """The check of every call, where the calling greenlet is not known as the active one: adopt or refuse it."""

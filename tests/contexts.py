@@ -12,8 +12,15 @@ if TYPE_CHECKING:
 MAIN = ContextSwitchingEnvironment.main_context_id
 
 
+def state(env: ContextSwitchingEnvironment) -> tuple[int, list[int]]:
+    """The ids of the active and of the suspended contexts. (No call of the environment, which would see to them.)"""
+    assert env._active is not None
+    active = env._id_of(env._active)
+    return active, env._registry.suspended_ids(active)
+
+
 def suspended(env: ContextSwitchingEnvironment) -> list[int]:
-    return env._registry.suspended_ids(env.active_context_id)
+    return state(env)[1]
 
 
 def go_to_main(env: ContextSwitchingEnvironment) -> Callable[[], None]:

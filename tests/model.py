@@ -45,6 +45,10 @@ class Model:
     def suspended(self) -> set[int]:
         return self.alive - {self.active} - set(self.destroyer.values())
 
+    def can_switch_to(self, target: int) -> bool:
+        """Whether a switch is not refused (but canceled, perhaps)."""
+        return self.active in self.canceled or target in {self.active, *self.suspended} - self.canceled
+
     @property
     def holds_cancellation(self) -> bool:
         """Whether the error that the active context caught last is its own cancellation."""
@@ -67,14 +71,14 @@ class Model:
             self.next_id += 1
 
     def switch(self, target: int) -> None:
-        if self.active in self.canceled:
+        if not self.can_switch_to(target):
+            self._raised(f"SwitchTargetMissing({target}, {self._state_of(target)!r})")
+        elif self.active in self.canceled:
             self._raised(f"ContextCanceled({self.active})")
         elif target == self.active:
             self._returned(None)
-        elif target in self.suspended - self.canceled:
-            self._resume(target)
         else:
-            self._raised(f"SwitchTargetMissing({target}, {self._state_of(target)!r})")
+            self._resume(target)
 
     def destroy(self, target: int) -> None:
         if target in (MAIN, self.active):
@@ -242,10 +246,6 @@ class World:
             self.command(End(None))
         raise AssertionError(f"does not end: {self.env!r}")
 
-    def notice_resumption(self) -> None:
-        """The environment learns by its next call of a context that was resumed while it waited for a command."""
-        assert self.env.active_context_id in self.greenlets
-
     def obey(self, context_id: int) -> None:
         """The code of every context."""
         self.greenlets[context_id] = getcurrent()
@@ -257,10 +257,7 @@ class World:
                     if isinstance(command, End):
                         break
                     self.log.append(f"{context_id} got {command()!r}")
-                except BaseException as caught:
-                    self.notice_resumption()
-                    # The environment unwraps it, unless it is met while waiting for a command.
-                    error = caught.exit if isinstance(caught, ContextExited) else caught
+                except BaseException as error:
                     self.errors[context_id] = error
                     self.log.append(f"{context_id} got {error!r}")
             if command.error is not None:
@@ -270,8 +267,21 @@ class World:
 
     def _next_command(self) -> Any:
         self._listener = getcurrent()
-        command = self._outside.switch()
-        return command or self.notice_resumption  # nothing came: resumed by another context or by the end of one
+        try:
+            command = self._outside.switch()
+        except BaseException as caught:
+            # The environment could not unwrap what came here.
+            self.let_it_notice()
+            error = caught.exit if isinstance(caught, ContextExited) else caught
+            return lambda: throw(error)
+        if command:
+            return command
+        self.let_it_notice()
+        return lambda: None
+
+    def let_it_notice(self) -> None:
+        """A context was resumed while it waited for a command. The environment learns of it by the next call."""
+        assert self.env.active_context_id in self.greenlets
 
     def _run(self) -> None:
         try:
@@ -280,6 +290,12 @@ class World:
             self.result = tell(error)
         else:
             self.result = "returned"
+        # The collector does not track a dict into which only running greenlets were put: a cycle that it cannot free.
+        self.greenlets.clear()
+
+
+def throw(error: BaseException) -> None:
+    raise error
 
 
 def tell(error: BaseException) -> str:

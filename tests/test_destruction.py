@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from contexts import MAIN, go_to_main, raises, start, suspended, then_main
+from contexts import MAIN, go_to_main, raises, start, state, suspended, then_main
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from greenctx import (
@@ -215,6 +216,36 @@ class TestCancellation:
 
         assert self.cancel(env, cleanup, also=2) is True
 
+    def test_cannot_destroy_one_that_waits_for_its_end(self, env: ContextSwitchingEnvironment) -> None:
+        """A context that waits in destroy_context for another's end cannot be destroyed meanwhile, even if it is being
+        destroyed itself."""
+        log: list[object] = []
+
+        def inner(canceled: ContextCanceled) -> None:
+            log.extend([env.active_context_id, suspended(env), env.destroy_context(1), env.destroy_context(2)])
+            raise canceled
+
+        def cleanup(canceled: ContextCanceled) -> None:
+            log.append(env.destroy_context(env.create_context(list)))
+            log.append(env.destroy_context(4))
+            raise canceled
+
+        def waits(cleanup: Callable[[ContextCanceled], object]) -> None:
+            try:
+                env.switch_context(MAIN)
+            except ContextCanceled as canceled:
+                cleanup(canceled)
+
+        def main() -> None:
+            start(env, lambda: waits(cleanup))
+            env.create_context(then_main(env, lambda: env.destroy_context(1)))
+            env.create_context(list)
+            start(env, lambda: waits(inner))
+            env.switch_context(2)
+
+        env.run_main_context(main)
+        assert log == [True, 4, [0, 3], False, False, True]
+
     def test_returning_swallows_it(self, env: ContextSwitchingEnvironment) -> None:
         """An entrypoint that catches its ContextCanceled and returns makes destroy_context raise
         CancellationSwallowed; the context has ended all the same."""
@@ -231,7 +262,7 @@ class TestCancellation:
                 env.destroy_context(context_id)
             assert caught.value.context_id == 1
             assert env.destroy_context(context_id) is False
-            assert (env.active_context_id, suspended(env)) == (0, [])
+            assert state(env) == (0, [])
 
         env.run_main_context(main)
 
@@ -273,9 +304,33 @@ class TestCancellation:
             assert caught.value is error
             assert error.__context__ is None
             assert env.destroy_context(context_id) is False
-            assert (env.active_context_id, suspended(env)) == (0, [])
+            assert state(env) == (0, [])
 
         env.run_main_context(main)
+
+    @pytest.mark.parametrize("error", [ValueError(), GreenletExit()], ids=repr)
+    def test_what_is_handled_meanwhile_is_the_context_of_the_error(
+        self, env: ContextSwitchingEnvironment, error: BaseException
+    ) -> None:
+        """An error that comes out of destroy_context has the exception that is being handled there as its context, as
+        if the victim's code had been called."""
+
+        def entrypoint() -> None:
+            with suppress(ContextCanceled):
+                env.switch_context(MAIN)
+            raise error
+
+        def main() -> None:
+            start(env, entrypoint)
+            try:
+                raise ZeroDivisionError
+            finally:
+                env.destroy_context(1)
+
+        with pytest.raises(type(error)) as caught:
+            env.run_main_context(main)
+        assert caught.value is error
+        assert isinstance(error.__context__, ZeroDivisionError)
 
     def test_traceback_of_cleanup_is_whole(self, env: ContextSwitchingEnvironment) -> None:
         """The traceback of an error in a cleanup goes from destroy_context on into the victim's frames; the
@@ -353,7 +408,7 @@ class TestOvertakenDestroyer:
         def main() -> None:
             start(env, victim)
             start(env, destroyer)
-            assert (env.active_context_id, suspended(env)) == (0, [1])
+            assert state(env) == (0, [1])
             main_goes_on()
 
         env.run_main_context(main)
@@ -368,6 +423,8 @@ class TestOvertakenDestroyer:
                 env.switch_context(1)
             with pytest.raises(SwitchTargetMissing, match="2: it waits in destroy_context for context 1 to end; swit"):
                 env.switch_context(2)
+            with pytest.raises(SwitchTargetMissing, match="context 3: it was never created; switch to an id"):
+                env.switch_context(3)
             assert env.destroy_context(2) is False
 
         self.overtake(env, main)
@@ -398,20 +455,20 @@ class TestOvertakenDestroyer:
                 try:
                     main_greenlet.switch()
                 finally:
-                    log.append(f"active {env.active_context_id}, suspended {suspended(env)}")
+                    log.append(f"active {state(env)[0]}, suspended {state(env)[1]}")
                     destroyer_greenlet[0].switch()
 
         def destroyer() -> None:
             destroyer_greenlet.append(getcurrent())
             log.append(f"destroyed: {env.destroy_context(1)}")
-            log.append(f"active {env.active_context_id}, suspended {suspended(env)}")
+            log.append(f"active {state(env)[0]}, suspended {state(env)[1]}")
             env.switch_context(MAIN)
 
         def main() -> None:
             start(env, victim)
             start(env, destroyer)
             assert env.destroy_context(1) is True
-            log.append(f"active {env.active_context_id}, suspended {suspended(env)}")
+            log.append(f"active {state(env)[0]}, suspended {state(env)[1]}")
 
         main_greenlet = getcurrent()
         destroyer_greenlet: list[greenlet] = []
@@ -422,6 +479,104 @@ class TestOvertakenDestroyer:
             "active 2, suspended [0]",
             "active 0, suspended [2]",
         ]
+
+    def test_main_of_an_inner_environment_waits_as_main(self, env: ContextSwitchingEnvironment) -> None:
+        """Where main is itself a context of an outer environment, the error still names it by its id here, 0."""
+        inner = ContextSwitchingEnvironment()
+        third_greenlet: list[greenlet] = []
+
+        def victim() -> None:
+            try:
+                inner.switch_context(MAIN)
+            finally:
+                third_greenlet[0].switch()
+
+        def third() -> None:
+            third_greenlet.append(getcurrent())
+            inner.switch_context(MAIN)
+            with pytest.raises(SwitchTargetMissing, match="context 0: it waits in destroy_context for context 1 to"):
+                inner.switch_context(MAIN)
+
+        def inner_main() -> None:
+            start(inner, victim)
+            start(inner, third)
+            with pytest.raises(ContextEntrypointReturned):
+                inner.destroy_context(1)
+
+        env.run_main_context(lambda: start(env, then_main(env, lambda: inner.run_main_context(inner_main))))
+
+    def test_any_delivery_ends_it_silently(self, env: ContextSwitchingEnvironment) -> None:
+        """A context that is destroyed again may let out the ContextCanceled of the first time."""
+
+        def victim() -> None:
+            try:
+                env.switch_context(MAIN)
+            except ContextCanceled as first:
+                with pytest.raises(ContextCanceled):
+                    main_greenlet.switch()
+                raise first
+
+        def main() -> None:
+            start(env, victim)
+            start(env, then_main(env, lambda: env.destroy_context(1)))
+            assert env.destroy_context(1) is True
+
+        main_greenlet = getcurrent()
+        env.run_main_context(main)
+
+    def test_a_destroyer_that_is_being_destroyed(self, env: ContextSwitchingEnvironment) -> None:
+        """If the overtaken destroyer is being destroyed itself, it is suspended, but only to be destroyed again."""
+        main_greenlet = getcurrent()
+
+        def waits_then(cleanup: Callable[[], object]) -> Callable[[], None]:
+            def entrypoint() -> None:
+                try:
+                    env.switch_context(MAIN)
+                finally:
+                    cleanup()
+
+            return entrypoint
+
+        def main() -> None:
+            start(env, waits_then(main_greenlet.switch))
+            start(env, waits_then(lambda: env.destroy_context(1)))
+            start(env, then_main(env, lambda: env.destroy_context(2)))
+            assert state(env) == (0, [1])
+            assert env.destroy_context(1) is True
+            assert state(env) == (0, [2])
+            with pytest.raises(SwitchTargetMissing, match="context 2: it is being destroyed"):
+                env.switch_context(2)
+            assert env.destroy_context(2) is True
+            assert state(env) == (0, [3])
+
+        env.run_main_context(main)
+
+    def test_an_exception_thrown_into_the_destroyer_comes_out_there(self, env: ContextSwitchingEnvironment) -> None:
+        """If somebody else throws an exception (a timeout, say) into the greenlet that waits in destroy_context, it
+        comes out there; the victim, whose cleanup is not done, is suspended and can be destroyed again."""
+        log: list[object] = []
+
+        def victim() -> None:
+            try:
+                env.switch_context(MAIN)
+            finally:
+                try:
+                    main_greenlet.throw(TimeoutError())
+                finally:
+                    log.append("unwound")
+
+        def main() -> None:
+            start(env, victim)
+            with pytest.raises(TimeoutError):
+                env.destroy_context(1)
+            assert (env.active_context_id, suspended(env), log) == (0, [1], [])
+            with pytest.raises(SwitchTargetMissing, match="it is being destroyed"):
+                env.switch_context(1)
+            log.append(env.destroy_context(1))
+
+        main_greenlet = getcurrent()
+        env.run_main_context(main)
+        assert log == ["unwound", True]
 
     def test_a_start_does_not_go_through_main_then(self, env: ContextSwitchingEnvironment) -> None:
         """A context that is started while main waits in destroy_context, overtaken in its turn, starts all the
@@ -440,16 +595,15 @@ class TestOvertakenDestroyer:
         def destroyer() -> None:
             destroyer_greenlet.append(getcurrent())
             env.destroy_context(1)
-            env.switch_context(
-                env.create_context(then_main(env, lambda: log.append(f"{env.active_context_id} started")))
-            )
+            third = env.create_context(then_main(env, lambda: log.append("started")))
+            env.switch_context(third)
             raise AssertionError("nobody switches back")
 
         def main() -> None:
             start(env, victim)
             start(env, destroyer)
             assert env.destroy_context(1) is True
-            log.append(f"active {env.active_context_id}, suspended {suspended(env)}")
+            log.append(f"active {state(env)[0]}, suspended {state(env)[1]}")
 
         main_greenlet = getcurrent()
         destroyer_greenlet: list[greenlet] = []

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from contexts import MAIN, go_to_main, raises, start, suspended, then_main
+from contexts import MAIN, go_to_main, raises, start, state, suspended, then_main
 from greenlet import getcurrent, greenlet
 
 from greenctx import (
@@ -86,7 +86,7 @@ class TestRunMainContext:
         def main() -> None:
             run_again()
             start(env, then_main(env, run_again))
-            assert (env.active_context_id, suspended(env)) == (0, [1])
+            assert state(env) == (0, [1])
 
         env.run_main_context(main)
 
@@ -149,7 +149,7 @@ class TestCreate:
 
             context_id = env.create_context(entrypoint)
             assert calls == []
-            assert (env.active_context_id, suspended(env)) == (0, [1])
+            assert state(env) == (0, [1])
             env.switch_context(context_id)
             assert calls == [()]
 
@@ -248,6 +248,39 @@ class TestMaxContexts:
             start(env, destroyer)
             assert refused == [4, 3]
             assert env.create_context(list) == 5
+
+        env.run_main_context(main)
+
+    def test_counts_each_once_in_a_cleanup_inside_a_cleanup(self) -> None:
+        """Main does not count, not even while it destroys; one that is being destroyed and destroys another counts
+        once."""
+        env = ContextSwitchingEnvironment(max_contexts=3)
+        created: list[int] = []
+
+        def fill() -> None:
+            with suppress(TooManyContexts):
+                while True:
+                    created.append(env.create_context(list))
+
+        def outer() -> None:
+            try:
+                env.switch_context(MAIN)
+            finally:
+                env.destroy_context(2)
+
+        def inner() -> None:
+            try:
+                env.switch_context(MAIN)
+            finally:
+                fill()
+
+        def main() -> None:
+            start(env, outer)
+            start(env, inner)
+            env.destroy_context(1)
+            assert created == [3]
+            fill()
+            assert created == [3, 4, 5]
 
         env.run_main_context(main)
 

@@ -44,7 +44,7 @@ def sleeper(env: ContextSwitchingEnvironment) -> Callable[[], None]:
 def test_a_leaked_object_is_found_and_named() -> None:
     """An object more per run fails the check, which names its type."""
     kept: list[object] = []
-    with pytest.raises(MemoryDidNotSettleError, match="builtins.set"):
+    with pytest.raises(MemoryDidNotSettleError, match=r"builtins\.set"):
         assert_no_leak(lambda: kept.append({1}))
 
 
@@ -90,7 +90,7 @@ def test_a_leaked_context_is_found() -> None:
 
         env.switch_context(env.create_context(entrypoint))
 
-    with pytest.raises(MemoryDidNotSettleError, match="greenctx.context.Context"):
+    with pytest.raises(MemoryDidNotSettleError, match=r"greenctx\.context\.Context"):
         assert_no_leak(lambda: in_main(body))
 
 
@@ -296,7 +296,11 @@ def interruption_of_the_end_beside_mains_error(_: ContextSwitchingEnvironment) -
 
 
 def nested_environments(env: ContextSwitchingEnvironment) -> None:
-    env.switch_context(env.create_context(lambda: (in_main(end_with_suspended), env.switch_context(0))))
+    def entrypoint() -> None:
+        in_main(end_with_suspended)
+        env.switch_context(0)
+
+    env.switch_context(env.create_context(entrypoint))
 
 
 SCENARIOS = [

@@ -100,6 +100,8 @@ class Machine(RuleBasedStateMachine):
             active = world.env._id_of(world.env._active)  # type: ignore[arg-type]
             assert active == model.active
             assert world.env._registry.suspended_ids(active) == sorted(model.suspended)
+            for target in (*model.alive, model.next_id):
+                assert world.env._can_switch_to(target) == model.can_switch_to(target)
         else:
             assert repr(world.env) == "<ContextSwitchingEnvironment that has ended>"
             self.start()

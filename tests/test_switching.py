@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from contexts import MAIN, go_to_main, raises, start, suspended, then_main
-from greenlet import GreenletExit
+from contexts import MAIN, go_to_main, raises, start, state, suspended, then_main
+from greenlet import GreenletExit, getcurrent
 
 from greenctx import (
     ContextCanceled,
@@ -45,7 +46,7 @@ class TestSwitch:
         log: list[tuple[int, list[int]]] = []
 
         def note() -> None:
-            log.append((env.active_context_id, suspended(env)))
+            log.append(state(env))
 
         def first() -> None:
             note()
@@ -136,6 +137,63 @@ class TestSwitch:
 
         env.run_main_context(main)
 
+    def test_from_a_context_that_somebody_else_resumed(self, env: ContextSwitchingEnvironment) -> None:
+        """A context that a bare greenlet switch resumed is the active one from then on, and may switch; the one that
+        was active is suspended."""
+
+        def main() -> None:
+            seen: list[list[int]] = []
+            third = env.create_context(then_main(env, lambda: seen.append(suspended(env))))
+            other = env.create_context(getcurrent().switch)
+            env.switch_context(other)
+            env.switch_context(third)
+            assert seen == [[0, other]]
+
+        env.run_main_context(main)
+
+    def test_from_a_context_that_was_resumed_while_it_waited_elsewhere(self, env: ContextSwitchingEnvironment) -> None:
+        """The same holds where the context did not wait in the environment: its next call makes it the active one."""
+        seen: list[list[int]] = []
+
+        def main() -> None:
+            main_greenlet = getcurrent()
+
+            def other() -> None:
+                main_greenlet.switch()
+                env.switch_context(third)
+
+            third = env.create_context(then_main(env, lambda: seen.append(suspended(env))))
+            start(env, other)
+            assert suspended(env) == [1, 2]
+            env._registry.started[2].switch()
+            assert seen == [[0, 2]]
+
+        env.run_main_context(main)
+
+    def test_can_be_foretold(self, env: ContextSwitchingEnvironment) -> None:
+        """_can_switch_to, which greenctx.wasix asks, tells whether a switch would be SwitchTargetMissing."""
+
+        def foretell() -> list[bool]:
+            return [env._can_switch_to(target) for target in (MAIN, 1, 2, 3, 4)]
+
+        told: list[list[bool]] = []
+
+        def cleanup() -> None:
+            try:
+                env.switch_context(MAIN)
+            finally:
+                told.append(foretell())
+
+        def main() -> None:
+            env.destroy_context(env.create_context(list))
+            env.create_context(list)
+            start(env, cleanup)
+            told.append(foretell())
+
+        env.run_main_context(main)
+        assert told == [[True, False, True, True, False], [True] * 5]  # the last would be canceled, whatever the target
+
+    @pytest.mark.skipif(sys.gettrace() is not None, reason="Python ends the tracing for a RecursionError in it")
     def test_starting_is_flat(self, env: ContextSwitchingEnvironment) -> None:
         """A context has what main has left of the recursion limit, however deep the one was that started it."""
 
@@ -158,10 +216,14 @@ class TestSwitch:
             start(env, measure)
             env.create_context(measure)
             start(env, lambda: deeply(400, lambda: env.switch_context(2)))
+            env.destroy_context(2)
+            env.create_context(measure)
+            start(env, lambda: deeply(400, lambda: env.switch_context(4)))
 
         env.run_main_context(main)
         # The frame at which RecursionError strikes varies by some, for what the environment calls meanwhile.
         assert abs(depths[1] - depths[2]) < 20
+        assert abs(depths[1] - depths[4]) < 20
 
     def test_an_exception_that_is_being_handled_stays_with_its_context(self, env: ContextSwitchingEnvironment) -> None:
         """What a context raises is not chained to an exception that another one is handling."""
@@ -187,7 +249,7 @@ class TestEntrypointEnds:
                 start(env, list)
             assert caught.value.context_id == 1
             assert caught.value.exit_code == 129
-            assert (env.active_context_id, suspended(env)) == (0, [])
+            assert state(env) == (0, [])
 
         env.run_main_context(main)
 
@@ -200,7 +262,7 @@ class TestEntrypointEnds:
             with pytest.raises(ContextEntrypointReturned) as caught:
                 start(env, lambda: env.switch_context(1))
             assert caught.value.context_id == 1
-            assert (env.active_context_id, suspended(env)) == (0, [2])
+            assert state(env) == (0, [2])
 
         env.run_main_context(main)
 
@@ -224,7 +286,7 @@ class TestEntrypointEnds:
                 env.switch_context(context_id)
             assert caught.value is error
             assert error.__context__ is None
-            assert (env.active_context_id, suspended(env)) == (0, [])
+            assert state(env) == (0, [])
             assert env.destroy_context(context_id) is False
 
         env.run_main_context(main)
@@ -262,6 +324,21 @@ class TestEntrypointEnds:
             "entrypoint",
             "inner",
         ]
+
+    def test_an_end_that_the_environment_does_not_see(self, env: ContextSwitchingEnvironment) -> None:
+        """Contexts that end while main waits for them elsewhere have ended for the environment as well."""
+
+        def main() -> None:
+            main_greenlet = getcurrent()
+            for _ in range(3):
+                start(env, main_greenlet.switch)
+            for context_id in (1, 2, 3):
+                with pytest.raises(ContextEntrypointReturned):
+                    env._registry.started[context_id].switch()
+            assert env.active_context_id == MAIN
+            assert suspended(env) == []
+
+        env.run_main_context(main)
 
     def test_own_context_of_an_exit_is_kept(self, env: ContextSwitchingEnvironment) -> None:
         """A GreenletExit that was raised while another exception was handled keeps that as its context."""
