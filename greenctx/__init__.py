@@ -1,6 +1,7 @@
 """greenctx: WASIX context switching for Python hosts. Several call stacks, one running at a time, each a greenlet."""
 
-from greenctx.environment import ContextSwitchingEnvironment, current_environment
+from greenctx.current import current_environment
+from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import (
     CancellationSwallowed,
     ContextCanceled,

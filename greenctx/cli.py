@@ -1,8 +1,10 @@
-"""The command line: ``greenctx run`` and ``greenctx demo``."""
+"""The command line: ``greenctx run``, ``greenctx demo`` and ``greenctx inspect``."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import sys
 from importlib.resources import as_file, files
@@ -34,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command == "demo":
             with as_file(files("greenctx.wasix") / "demo.wat") as path:
                 return _run(Program.from_file(path))
+        if options.command == "inspect":
+            return _inspect(options.file, options.json)
         preopens = dict(_split_dir(text) for text in options.dir)
         variables = dict(_split_variable(text) for text in options.env)
         limits = Limits(contexts=options.max_contexts, memory=options.max_memory, seconds=options.timeout)
@@ -66,8 +70,23 @@ def _run(program: Program) -> int:
         return _fail(EXIT_TRAP, *lines)
     except (TimeLimitExceeded, ShadowStackOverflow) as error:
         return _fail(EXIT_TIMEOUT if isinstance(error, TimeLimitExceeded) else EXIT_TRAP, str(error))
+    except RecursionError:  # a malloc that creates contexts, each of which takes a call of malloc for its shadow stack
+        return _fail(EXIT_TRAP, "calls of the guest's and of the host's are nested too deeply")
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _inspect(file: str, as_json: bool) -> int:
+    from greenctx.wasix.inspection import inspect_file
+
+    found = inspect_file(file)
+    text = f"{json.dumps(found.as_dict())}\n" if as_json else found.as_text()
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
+    except BrokenPipeError:  # whoever reads it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own flush at exit
+    return 0
 
 
 def _fail(status: int, *lines: str) -> int:
@@ -99,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     file_and_args = "a WASI command (.wasm, or .wat text), and its arguments"
     run.add_argument("argv", metavar="FILE [ARGS]", nargs=argparse.REMAINDER, help=file_and_args)
     commands.add_parser("demo", help="run the bundled guest, in which several contexts work together")
+    inspect = commands.add_parser("inspect", help="say what a module imports and exports, and whether it can be run")
+    inspect.add_argument("--json", action="store_true", help="as one JSON object")
+    inspect.add_argument("file", metavar="FILE", help="a module (.wasm, or .wat text)")
     return parser
 
 

@@ -1,39 +1,26 @@
-"""ContextSwitchingEnvironment: the registry of contexts, and the switch between them.
-
-A switch changes one fact, which context is active, and the registry stays as it is. (Taking the target out of it and
-putting the caller in cost 0.2 bare switches, and was one more state that an interruption could leave half done.)
-Two habits keep the state right whatever happens:
-
-- Between the first change of state and the greenlet switch that it announces nothing is called, so that no signal's
-  KeyboardInterrupt can come between them.
-- Whoever is resumed sees to it that it is the active context (`_adopt`), whether it was resumed by this module, by
-  other code that switches greenlets (gevent), or by an exception. Should that be interrupted as well, its next call
-  does it (`_admit`).
-"""
+"""ContextSwitchingEnvironment: create contexts, switch between them, destroy them. Its state is in state.py."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent, greenlet
 
 from greenctx.context import Context, ContextExited
+from greenctx.current import current
 from greenctx.errors import (
     Cancellation,
     ContextCanceled,
     DestroyNotAllowed,
     EnvironmentAlreadyUsed,
     EnvironmentNotRunning,
-    NoEnvironment,
-    NotTheActiveContext,
     SwitchTargetMissing,
     TooManyContexts,
-    WrongThread,
 )
-from greenctx.registry import MAIN, Registry
+from greenctx.registry import MAIN
+from greenctx.state import EnvironmentState, is_unstarted
 from greenctx.teardown import append_context, chain_errors, raise_errors
 
 if TYPE_CHECKING:
@@ -42,50 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-GUEST: Any = object()
-"""Stands for the caller while guest code runs on its fiber: no greenlet is it, so every call is refused."""
 
-_current: ContextVar[ContextSwitchingEnvironment | WithoutContexts | None] = ContextVar(
-    "greenctx.current_environment", default=None
-)
-
-
-def current_environment() -> ContextSwitchingEnvironment:
-    """Return the environment in whose contexts the calling code runs: the innermost one where they nest.
-
-    Raises `NoEnvironment` outside of any ``run_main_context``.
-    """
-    environment = _current.get()
-    if environment is None or isinstance(environment, WithoutContexts):
-        raise NoEnvironment
-    return environment
-
-
-class WithoutContexts:
-    """Stands for the environment where a guest is to have none, though it may be called from within one."""
-
-    def __init__(self) -> None:
-        self._outer = _current.get()
-        self._caller: greenlet | None = None
-
-    def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run ``function(*args)`` with no current environment."""
-        context = copy_context()
-        context.run(_current.set, self)
-        return context.run(function, *args)
-
-    def _admit(self, _: greenlet) -> None:
-        """Let everybody call guests."""
-
-    def _enter_guest(self) -> Any:
-        return self._outer and self._outer._enter_guest()
-
-    def _leave_guest(self, callers: Any) -> None:
-        if self._outer is not None:
-            self._outer._leave_guest(callers)
-
-
-class ContextSwitchingEnvironment:
+class ContextSwitchingEnvironment(EnvironmentState):
     """A set of contexts (call stacks), one of which runs at a time, and which switch to one another by id.
 
     `run_main_context` makes the calling greenlet the main context, id 0. Only the code of the active context may call
@@ -99,33 +44,8 @@ class ContextSwitchingEnvironment:
         """``max_contexts`` limits the contexts alive at any one time, besides main; None is no limit."""
         if max_contexts is not None and max_contexts < 0:
             raise ValueError(f"max_contexts must be None or at least 0, not {max_contexts!r}")
+        super().__init__()
         self._max_contexts = max_contexts
-        self._state = "has not run yet"
-        self._main: greenlet | None = None
-        self._thread_id = 0
-        self._outer: ContextSwitchingEnvironment | WithoutContexts | None = None
-        self._active: greenlet | None = None
-        # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
-        # and GUEST while its guest code runs (greenctx.wasix sets it).
-        self._caller: greenlet | None = None
-        self._registry = Registry()
-        self._started = self._registry.started
-        # False while main waits elsewhere than in its switch_context: in destroy_context, or in gevent's hub, say.
-        self._main_can_start_others = True
-
-    def __repr__(self) -> str:
-        if self._active is None:
-            return f"<ContextSwitchingEnvironment that {self._state}>"
-        active = self._id_of(self._active)
-        return f"<ContextSwitchingEnvironment active={active} suspended={self._registry.suspended_ids(active)}>"
-
-    @property
-    def active_context_id(self) -> int:
-        """The id of the context that runs: the caller's."""
-        me = getcurrent()
-        if me is not self._caller:
-            self._admit(me)
-        return self._id_of(me)
 
     def run_main_context(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run ``main(*args)`` as context 0 on the calling greenlet; return what it returns.
@@ -139,11 +59,11 @@ class ContextSwitchingEnvironment:
         """
         if self._state != "has not run yet":
             raise EnvironmentAlreadyUsed("is running" if self._main else "has run")
-        outer = self._outer = _current.get()
+        outer = self._outer = current.get()
         errors: list[BaseException] = []
         try:
             self._thread_id = threading.get_ident()
-            _current.set(self)
+            current.set(self)
             me = getcurrent()
             self._state = "is running"
             self._main = self._active = self._caller = self._started[MAIN] = me
@@ -169,7 +89,7 @@ class ContextSwitchingEnvironment:
             self._started = self._registry.started = {}
             self._outer = None
             self._state = "has ended"
-            _current.set(outer)
+            current.set(outer)
             errors.clear()  # their tracebacks refer to this frame
 
     def create_context(self, entrypoint: Callable[[], object]) -> int:
@@ -266,20 +186,6 @@ class ContextSwitchingEnvironment:
             del handled  # into whose chain the error may come, whose traceback refers to this frame
         return True
 
-    def _enter_guest(self) -> Any:
-        """Refuse calls to this environment and those it is nested in, until `_leave_guest` of what this returns."""
-        caller, self._caller = self._caller, GUEST
-        return caller, self._outer and self._outer._enter_guest()
-
-    def _leave_guest(self, callers: Any) -> None:
-        self._caller, outer_callers = callers
-        if self._outer is not None:
-            self._outer._leave_guest(outer_callers)
-
-    def _can_switch_to(self, context_id: int) -> bool:
-        """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
-        return context_id in self._started or context_id in self._registry.unstarted or self._caller is None
-
     def _find_target(self, context_id: int, me: greenlet) -> tuple[greenlet, greenlet]:
         """Start of a context: its greenlet, and the greenlet to resume so that it begins to run."""
         assert self._main is not None
@@ -351,61 +257,3 @@ class ContextSwitchingEnvironment:
                 self.destroy_context(context_id)
             except BaseException as error:
                 errors += [error]
-
-    def _admit(self, me: greenlet) -> None:
-        """The check of every call, where the calling greenlet is not known as the active one: adopt or refuse it."""
-        main, active = self._main, self._active
-        if main is None or active is None:
-            raise EnvironmentNotRunning(self._state)
-        if _root(me) is not _root(main):
-            raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
-        if self._caller is GUEST:
-            raise NotTheActiveContext(self._id_of(active), "guest code on its fiber")
-        if me is not main and self._own(me) is None:
-            raise NotTheActiveContext(self._id_of(active))
-        self._adopt(me)
-
-    def _adopt(self, me: greenlet) -> None:
-        """Make ``me``, which is running, the active context. The one that was becomes suspended unless it has ended."""
-        former = self._active
-        if former is not me and former is not None:
-            if former is self._main:
-                self._main_can_start_others = False
-            elif former.dead:  # its end took it out of the registry, unless it was interrupted before its first line
-                self._started.pop(self._id_of(former), None)
-            elif is_unstarted(former):  # main was to start it, and was interrupted
-                context = cast("Context", former)
-                self._registry.unstarted[context.context_id] = context
-                del self._started[context.context_id]
-            if me is self._main:
-                self._main_can_start_others = True
-            self._active = me
-        own = self._own(me)
-        if own is not None and own.cancellation is not None:
-            self._caller = None
-        else:
-            self._started[self._id_of(me)] = me  # not there if it waited in destroy_context
-            self._caller = me
-
-    def _own(self, of: greenlet) -> Context | None:
-        """That greenlet as a context of this environment, other than main (which may be a context of an outer one)."""
-        return of if isinstance(of, Context) and of.environment is self else None
-
-    def _id_of(self, of: greenlet) -> int:
-        context = self._own(of)
-        return MAIN if context is None else context.context_id
-
-
-def is_unstarted(of: greenlet) -> bool:
-    return not of and not of.dead
-
-
-def _root(of: greenlet) -> greenlet:
-    """The greenlet that its thread began with; it tells threads apart (their idents change under gevent)."""
-    while of.parent is not None:
-        of = of.parent
-    return of
-
-
-def _thread_name(ident: int) -> str:
-    return next((thread.name for thread in threading.enumerate() if thread.ident == ident), f"#{ident}")

@@ -272,3 +272,14 @@ class ShadowStackOverflow(GreenctxError):
 
     def __str__(self) -> str:
         return f"the shadow stack of context {self.context_id} has overflowed its {self.size} bytes; give it more"
+
+
+class ShadowStackUnavailable(GreenctxError, MemoryError):
+    """The guest has no memory for another shadow stack. Nothing has changed; ``context_create`` answers nomem."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+    def __str__(self) -> str:
+        return f"the guest has no memory for another shadow stack of {self.size} bytes; destroy a context first"

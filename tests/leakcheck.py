@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 RESIDENT_SLACK = 128 * 1024
-"""What resident memory may grow by in a round: the allocators take it from the system in such portions."""
+"""What resident memory may grow by in a round of small scenarios: allocators take it from the system in portions."""
 
 
 class MemoryDidNotSettleError(AssertionError):
@@ -59,7 +59,7 @@ class Snapshot:
         objects = Counter(f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in gc.get_objects())
         return cls(objects, sys.getallocatedblocks(), resident_bytes())
 
-    def growth_since(self, before: Snapshot, repeats: int) -> str:
+    def growth_since(self, before: Snapshot, repeats: int, resident_slack: int) -> str:
         """What grew in a round of that many runs, as a phrase; empty if nothing did.
 
         Less than one in every other run is noise (a cache, a counter that became a bigger int), not a leak.
@@ -68,13 +68,18 @@ class Snapshot:
         phrases = [f"{count} {name}" for name, count in sorted(grown.items()) if count * 2 >= repeats]
         if (blocks := self.blocks - before.blocks) * 2 >= repeats:
             phrases.append(f"{blocks} blocks")
-        if (resident := self.resident - before.resident) > RESIDENT_SLACK:
+        if (resident := self.resident - before.resident) > resident_slack:
             phrases.append(f"{resident} bytes of resident memory")
         return ", ".join(phrases)
 
 
 def assert_no_leak(
-    scenario: Callable[[], object], *, repeats: int = 50, calm_rounds: int = 3, max_rounds: int = 20
+    scenario: Callable[[], object],
+    *,
+    repeats: int = 50,
+    calm_rounds: int = 3,
+    max_rounds: int = 20,
+    resident_slack: int = RESIDENT_SLACK,
 ) -> None:
     """Run ``scenario`` in rounds of ``repeats`` until ``calm_rounds`` in a row left nothing behind.
 
@@ -89,7 +94,7 @@ def assert_no_leak(
             for _ in range(repeats):
                 scenario()
             now = Snapshot.take()
-            growth = now.growth_since(before, repeats)
+            growth = now.growth_since(before, repeats, resident_slack)
             before = now
             calm = 0 if growth else calm + 1
             if calm == calm_rounds:

@@ -24,7 +24,7 @@ from greenctx import (
     WrongThread,
     current_environment,
 )
-from greenctx.environment import GUEST
+from greenctx.current import WithoutContexts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -402,15 +402,35 @@ class TestWhoMayCall:
         def main() -> None:
             start(env, go_to_main(env))
             before = repr(env)
-            env._caller = GUEST  # as greenctx.wasix does around guest code
+            callers = env._enter_guest()  # as greenctx.wasix does around guest code
             with pytest.raises(NotTheActiveContext, match=r"^context 0 is the active .* guest code") as caught:
                 call(env)
             assert caught.value.context_id == 0
             assert caught.value.caller == "guest code on its fiber"
             assert repr(env) == before
-            env._caller = getcurrent()
+            env._leave_guest(callers)
+            assert env.active_context_id == MAIN
 
         env.run_main_context(main)
+
+    @each_call
+    def test_guest_code_may_not_call_an_outer_environment_either(
+        self, env: ContextSwitchingEnvironment, call: Callable[[ContextSwitchingEnvironment], object]
+    ) -> None:
+        """Guest code that runs in an inner environment may call neither that nor the outer ones, not even where the
+        inner one is hidden from it."""
+        inner = ContextSwitchingEnvironment()
+
+        def inner_main() -> None:
+            for innermost in (inner, WithoutContexts()):
+                callers = innermost._enter_guest()
+                for one in (env, inner):
+                    with pytest.raises(NotTheActiveContext, match="guest code on its fiber"):
+                        call(one)
+                innermost._leave_guest(callers)
+                assert inner.active_context_id == env.active_context_id == MAIN
+
+        env.run_main_context(lambda: inner.run_main_context(inner_main))
 
     @each_call
     def test_not_from_a_context_of_another_environment(
@@ -462,6 +482,21 @@ class TestCurrentEnvironment:
 
         with pytest.raises(NoEnvironment):
             current_environment()
+
+    def test_hidden(self, env: ContextSwitchingEnvironment) -> None:
+        """WithoutContexts().run calls a function for which there is none, though it is called in an environment."""
+
+        def main() -> int:
+            without = WithoutContexts()
+            with pytest.raises(NoEnvironment):
+                without.run(current_environment)
+            without._admit(getcurrent())
+            assert current_environment() is env
+            return without.run(max, 1, 2)
+
+        assert env.run_main_context(main) == 2
+        outside = WithoutContexts()
+        outside._leave_guest(outside._enter_guest())
 
     def test_nested(self, env: ContextSwitchingEnvironment) -> None:
         """Environments nest: inside it is the inner one, afterwards the outer one again."""

@@ -30,6 +30,7 @@ from greenctx.errors import (
     GuestExit,
     InvalidProgram,
     ShadowStackOverflow,
+    ShadowStackUnavailable,
     StoreInUse,
     TimeLimitExceeded,
     WrongStore,
@@ -142,6 +143,12 @@ ERRORS: list[tuple[BaseException, type[BaseException], dict[str, object], list[s
         GreenctxError,
         {"context_id": 9, "size": 65536},
         ["context 9", "has overflowed its 65536 bytes", "give it more"],
+    ),
+    (
+        ShadowStackUnavailable(65536),
+        MemoryError,
+        {"size": 65536},
+        ["no memory for another shadow stack of 65536 bytes", "destroy a context first"],
     ),
     (GuestExit(3), BaseException, {"status": 3}, ["3"]),
 ]

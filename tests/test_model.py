@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from model import MAIN, End, Model, World, hand_made
@@ -134,4 +135,4 @@ def pick(ids: list[int], number: int) -> int:
     return ids[number % len(ids)]
 
 
-TestModel = Machine.TestCase
+TestModel = pytest.mark.timeout(3600)(Machine.TestCase)  # the long profile takes some minutes

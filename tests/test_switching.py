@@ -212,13 +212,19 @@ class TestSwitch:
             depths[env.active_context_id] = depth()
             env.switch_context(MAIN)
 
+        def starts_the_fourth() -> None:
+            env.switch_context(MAIN)
+            deeply(400, lambda: env.switch_context(4))
+
         def main() -> None:
             start(env, measure)
             env.create_context(measure)
             start(env, lambda: deeply(400, lambda: env.switch_context(2)))
-            env.destroy_context(2)
+            # Main was in destroy_context meanwhile, and does not start a context before it is to start the next.
             env.create_context(measure)
-            start(env, lambda: deeply(400, lambda: env.switch_context(4)))
+            starter = start(env, starts_the_fourth)
+            env.destroy_context(2)
+            env.switch_context(starter)
 
         env.run_main_context(main)
         # The frame at which RecursionError strikes varies by some, for what the environment calls meanwhile.

@@ -11,7 +11,7 @@ from contexts import MAIN, raises, start
 from greenlet import GreenletExit
 
 from greenctx import CancellationSwallowed, ContextCanceled
-from greenctx.teardown import chain_errors, raise_errors
+from greenctx.teardown import append_context, chain_errors, raise_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -320,6 +320,18 @@ class TestChains:
         assert isinstance(group, ExceptionGroup)
         assert list(group.exceptions) == [other]
         assert chain(other) == [other]
+
+    def test_a_context_is_appended_once(self) -> None:
+        """append_context puts an exception at the end of the chain, and leaves a chain as it is that has it."""
+        first, second, third = ValueError(1), ValueError(2), ValueError(3)
+        first.__context__ = second
+
+        append_context(first, third)
+        append_context(first, second)
+        append_context(first, first)
+        append_context(first, None)
+
+        assert chain(first) == [first, second, third]
 
     def test_no_errors_raise_nothing(self) -> None:
         """Without errors nothing is raised."""

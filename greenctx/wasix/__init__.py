@@ -8,7 +8,7 @@ try:
 except ImportError as error:
     raise ImportError("greenctx.wasix needs wasmtime: install greenctx[wasix]") from error
 try:
-    from greenctx.wasix import _fiber as _fiber
+    import greenctx.wasix._fiber  # noqa: F401
 except ImportError as error:
     raise ImportError(
         f"greenctx.wasix lacks its native part ({error}): install greenctx where a C compiler and Python's headers are"
@@ -19,6 +19,7 @@ from greenctx.errors import (
     GuestExit,
     InvalidProgram,
     ShadowStackOverflow,
+    ShadowStackUnavailable,
     StoreInUse,
     TimeLimitExceeded,
     WrongStore,
@@ -39,6 +40,7 @@ __all__ = [
     "Linker",
     "Program",
     "ShadowStackOverflow",
+    "ShadowStackUnavailable",
     "Stdio",
     "StoreInUse",
     "TimeLimitExceeded",

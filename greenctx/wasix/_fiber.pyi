@@ -3,7 +3,8 @@ from typing import Any, Final
 
 from wasmtime import Store, ValType
 
-from greenctx.environment import ContextSwitchingEnvironment, WithoutContexts
+from greenctx.current import WithoutContexts
+from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.wasix.interruption import TimeLimit
 from greenctx.wasix.shadow_stack import ShadowStacks
 

@@ -18,6 +18,11 @@ FUNCTION_TABLE: Final = "__indirect_function_table"
 MEMORY: Final = "memory"
 """The exported memory that pointers point into."""
 
+STACK_POINTER: Final = "__stack_pointer"
+"""The global that is the top of LLVM's stack in linear memory, where a guest exports it."""
+
+MALLOC: Final = "malloc"
+
 START: Final = "_start"
 """The exported function that runs a WASI command."""
 

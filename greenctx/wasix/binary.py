@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PAGE = 65536
-_IMPORT, _TABLE, _MEMORY = 2, 4, 5  # section ids
+_IMPORT, _TABLE, _MEMORY, _EXPORT = 2, 4, 5, 7  # section ids
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,9 @@ class Size:
     maximum: int | None
     shared: bool = False
     imported: bool = False
+    is_64: bool = False
+    exported: tuple[str, ...] = ()
+    """The names under which it is."""
 
 
 def sizes(code: bytes) -> tuple[list[Size], list[Size]]:
@@ -35,6 +38,12 @@ def sizes(code: bytes) -> tuple[list[Size], list[Size]]:
             tables += [reader.table() for _ in range(reader.number())]
         elif section == _MEMORY:
             memories += [reader.memory() for _ in range(reader.number())]
+        elif section == _EXPORT:
+            for _ in range(reader.number()):
+                name, kind, index = reader.name(), reader.byte(), reader.number()
+                things = {1: tables, 2: memories}.get(kind)
+                if things is not None:
+                    things[index] = replace(things[index], exported=(*things[index].exported, name))
         reader.position = end
     return memories, tables
 
@@ -63,12 +72,19 @@ class _Reader:
             if byte < 0x80:
                 return value
 
+    def name(self) -> str:
+        length = self.number()
+        self.skip(length)
+        return self.code[self.position - length : self.position].decode()
+
     def memory(self, imported: bool = False) -> Size:
         flags = self.byte()
         minimum = self.number()
         maximum = self.number() if flags & 1 else None
         page = 1 << self.number() if flags & 8 else PAGE
-        return Size(minimum * page, None if maximum is None else maximum * page, bool(flags & 2), imported)
+        return Size(
+            minimum * page, None if maximum is None else maximum * page, bool(flags & 2), imported, bool(flags & 4)
+        )
 
     def table(self, imported: bool = False) -> Size:
         with_initializer = self.code[self.position] == 0x40
@@ -80,7 +96,7 @@ class _Reader:
         maximum = self.number() if flags & 1 else None
         if with_initializer:
             self.constant_expression()
-        return Size(minimum, maximum, imported=imported)
+        return Size(minimum, maximum, imported=imported, is_64=bool(flags & 4))
 
     def reference_type(self) -> None:
         if self.byte() in (0x63, 0x64):  # (ref null ht), (ref ht)

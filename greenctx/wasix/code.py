@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wasmtime import Config, Engine, Linker, Module, Store, WasmtimeError, wat2wasm
+from wasmtime import Config, Engine, FuncType, Linker, Module, Store, WasmtimeError, wat2wasm
 
 from greenctx.errors import InvalidProgram
+from greenctx.wasix import suspend
+from greenctx.wasix.abi import START
 
+if TYPE_CHECKING:
+    from wasmtime import ImportType
+
+LONGEST_MESSAGE = 600
 _BINARY_MAGIC = b"\0asm"
 _COMPONENT_LAYER = b"\1\0"
 
@@ -56,6 +63,15 @@ def compile_module(name: str, binary: bytes) -> tuple[Engine, Module]:
         raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
 
 
+def needs_collector(binary: bytes) -> bool:
+    """Whether a module that compiles needs garbage collection for it."""
+    try:
+        _compile(binary, collector=False)
+    except WasmtimeError:
+        return True
+    return False
+
+
 def _compile(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:
     config = Config()
     config.epoch_interruption = True
@@ -65,6 +81,28 @@ def _compile(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:
     return engine, Module(engine, binary)
 
 
+def check_start(name: str, module: Module) -> None:
+    """Raise `InvalidProgram` unless the module is a WASI command."""
+    start = next((export.type for export in module.exports if export.name == START), None)
+    if start is None:
+        raise InvalidProgram(name, f"it exports no {START!r}, so it is not a WASI command")
+    if not isinstance(start, FuncType):
+        raise InvalidProgram(name, f"its export {START!r} is not a function")
+    if start.params or start.results:
+        raise InvalidProgram(name, f"its export {START!r} takes arguments or returns results")
+
+
+def check_imports(name: str, linker: Linker, store: Store, module: Module) -> None:
+    """Raise `InvalidProgram` unless everything that the module imports is defined, and of the type it wants."""
+    missing = missing_imports(linker, store, module)
+    if missing:
+        raise InvalidProgram(name, f"nothing provides what it imports: {', '.join(missing)}")
+    try:
+        suspend.check_imports(linker, module)
+    except WasmtimeError as error:
+        raise InvalidProgram(name, f"it cannot be linked: {in_one_line(error)}") from error
+
+
 def missing_imports(linker: Linker, store: Store, module: Module) -> list[str]:
     """The names of the imports that nothing provides."""
     missing = []
@@ -72,9 +110,15 @@ def missing_imports(linker: Linker, store: Store, module: Module) -> list[str]:
         try:
             linker.get(store, wanted.module, wanted.name or "")
         except WasmtimeError:
-            missing.append(f"{wanted.module}.{wanted.name}")
+            missing.append(import_name(wanted))
     return missing
 
 
+def import_name(wanted: ImportType) -> str:
+    return f"{wanted.module}.{wanted.name}"
+
+
 def in_one_line(error: WasmtimeError) -> str:
-    return " ".join(str(error).split())
+    """What it says, without the lines of a text that it quotes where they are long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."

@@ -40,8 +40,7 @@ class TimeLimit:
         while True:
             self.check()
             now = time.monotonic()
-            ends = [end for end in (until, self._end) if end is not None]
-            left = max(0.0, min(ends) - now) if ends else threading.TIMEOUT_MAX
+            left = min([threading.TIMEOUT_MAX, *(max(0.0, end - now) for end in (until, self._end) if end is not None)])
             if readable:
                 if found := select.select(readable, [], [], left)[0]:
                     return found

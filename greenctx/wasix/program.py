@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, BinaryIO, Self, TypedDict, cast
 
-from wasmtime import FuncType, Module, Store, WasiConfig, WasmtimeError
+from wasmtime import Store, WasiConfig
 
-from greenctx.environment import ContextSwitchingEnvironment, WithoutContexts
+from greenctx.current import WithoutContexts
+from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestExit, InvalidProgram
 from greenctx.wasix.abi import START
-from greenctx.wasix.code import compile_module, in_one_line, missing_imports, read_code, to_binary
+from greenctx.wasix.code import check_imports, check_start, compile_module, read_code, to_binary
 from greenctx.wasix.interruption import Ticker, TimeLimit, can_be_signalled
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
-from greenctx.wasix.shadow_stack import ShadowStacks
+from greenctx.wasix.shadow_stack import ShadowStacks, check_exports
 from greenctx.wasix.stdio import Stdio
 from greenctx.wasix.stores import state_of, yield_every_epoch
-from greenctx.wasix.suspend import call, check_imports
+from greenctx.wasix.suspend import call
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +93,9 @@ class Program:
         self._stdio = Stdio(stdin, stdout, stderr)
         self._code = to_binary(name, code)
         self._engine, self._module = compile_module(name, self._code)
-        _check_start(name, self._module)
+        check_start(name, self._module)
+        if shadow_stack is not None and contexts:
+            check_exports(name, self._module)
         self.linker = Linker(self._engine)
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix()
@@ -114,7 +117,7 @@ class Program:
         with Store(self._engine) as store, Ticker(self._engine, ticks_needed):
             store.set_wasi(self._wasi_config())
             self.limits.apply(store, self.name, self._code)
-            self._check_imports(store)
+            check_imports(self.name, self.linker, store, self._module)
             yield_every_epoch(store)
             state_of(store).time_limit = TimeLimit(self.limits.seconds)
             try:
@@ -142,17 +145,10 @@ class Program:
     def _run_start(self, store: Store) -> None:
         instance = self.linker.instantiate(store, self._module)
         if self.shadow_stack is not None and self.contexts:
-            state_of(store).shadow_stacks = ShadowStacks(store, instance, self.name, self.shadow_stack)
+            if state_of(store).calls:
+                raise InvalidProgram(self.name, "its start function starts contexts, too early for shadow stacks")
+            state_of(store).shadow_stacks = ShadowStacks(store, instance, self.shadow_stack)
         call(store, cast("Func", instance.exports(store)[START]))
-
-    def _check_imports(self, store: Store) -> None:
-        missing = missing_imports(self.linker, store, self._module)
-        if missing:
-            raise InvalidProgram(self.name, f"nothing provides what it imports: {', '.join(missing)}")
-        try:
-            check_imports(self.linker, self._module)
-        except WasmtimeError as error:
-            raise InvalidProgram(self.name, f"it cannot be linked: {in_one_line(error)}") from error
 
     def _check_settings(self) -> None:
         settings = [*self.argv, *self.env, *self.env.values(), *self.preopens, *self.preopens.values()]
@@ -175,13 +171,3 @@ class Program:
 
 def _has_surrogates(text: str) -> bool:
     return any(0xD800 <= ord(character) <= 0xDFFF for character in text)
-
-
-def _check_start(name: str, module: Module) -> None:
-    start = next((export.type for export in module.exports if export.name == START), None)
-    if start is None:
-        raise InvalidProgram(name, f"it exports no {START!r}, so it is not a WASI command")
-    if not isinstance(start, FuncType):
-        raise InvalidProgram(name, f"its export {START!r} is not a function")
-    if start.params or start.results:
-        raise InvalidProgram(name, f"its export {START!r} takes arguments or returns results")

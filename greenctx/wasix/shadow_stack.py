@@ -2,116 +2,189 @@
 
 LLVM keeps such locals on a stack in linear memory whose top is the global ``__stack_pointer``. WASIX leaves it shared
 by all contexts, and a plain C guest corrupts it when one context returns to a shallower frame while another waits
-below. With regions each context has its own, and the pointer is put back whenever a host function returns to the guest:
-only there can another context have run. (Putting it back without regions would be wrong: contexts would write over each
-other.)
+below. Here each greenlet that calls the guest has a stack of its own: main the one that the linker laid out, a context
+a region from its creation to its end. (A context that Python created gets its region when it calls the guest, and
+gives it back when that call ends.)
+
+The pointer is put right where guest code is about to run, in `CallOnStack.poll`, and nowhere else: then it does not
+matter what has happened since the guest ran last: switches, nested calls, traps, exceptions, destroyed contexts. Whose
+pointer the global holds is known, so where nobody else has run it is left alone. (To put it back without regions would
+be wrong: contexts would write over each other.)
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+from weakref import WeakKeyDictionary
 
-from wasmtime import Func, Global, Memory, WasmtimeError
+from greenlet import getcurrent, greenlet
+from wasmtime import Global, GlobalType, Memory, MemoryType
 
-from greenctx.environment import ContextSwitchingEnvironment
+from greenctx.context import Context
 from greenctx.errors import InvalidProgram, ShadowStackOverflow
-from greenctx.wasix.abi import MEMORY, U32_MASK
-from greenctx.wasix.binary import PAGE
-from greenctx.wasix.suspend import call
+from greenctx.registry import MAIN
+from greenctx.wasix._fiber import YIELDED
+from greenctx.wasix.abi import MEMORY, STACK_POINTER
+from greenctx.wasix.regions import Regions
+from greenctx.wasix.stack_pointer import StackPointer
+from greenctx.wasix.value_types import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasmtime import Instance, Store
+    from wasmtime import Instance, Module, Store
 
-STACK_POINTER = "__stack_pointer"
-ALIGNMENT = 16  # of LLVM's stack pointer for wasm32
-CANARY = b"greenctx canary!" * 4  # at the low end of each region, where an overflow begins
+    from greenctx.environment import ContextSwitchingEnvironment
+    from greenctx.wasix._fiber import Fiber
 
 
-class ShadowStackUnavailable(Exception):
-    """There is no memory for another region. Answered with errno nomem."""
+def check_exports(name: str, module: Module) -> None:
+    """Raise `InvalidProgram` unless the module exports what shadow stacks take."""
+    types = {export.name: export.type for export in module.exports}
+    pointer, memory = types.get(STACK_POINTER), types.get(MEMORY)
+    if not isinstance(pointer, GlobalType) or not pointer.mutable or kind_of(pointer.content) not in ("i32", "i64"):
+        raise InvalidProgram(
+            name,
+            f"shadow stacks need its {STACK_POINTER!r}, which it does not export as a mutable global; "
+            f"link it with -Wl,--export={STACK_POINTER}",
+        )
+    if not isinstance(memory, MemoryType) or memory.is_shared:
+        raise InvalidProgram(name, f"shadow stacks need a memory that is not shared, exported as {MEMORY!r}")
+
+
+class Stack:
+    """Where the guest's locals of one greenlet go."""
+
+    __slots__ = ("bottom", "pointer")
+
+    def __init__(self, bottom: int | None, pointer: int) -> None:
+        self.bottom = bottom
+        """Of its region; None for the stack that the linker laid out."""
+        self.pointer = pointer
+        """The guest's stack pointer, unless this is the stack in use: then the global has it."""
 
 
 class ShadowStacks:
-    """The regions of one running program."""
+    """The stacks of one running program. The greenlet that makes this has main's.
 
-    def __init__(self, store: Store, instance: Instance, name: str, size: int) -> None:
-        """``size`` is that of each region, in bytes. `InvalidProgram` if the guest does not export what it takes."""
+    It does not refer to the store, which would then live for ever: what is known of a store refers to this.
+    """
+
+    def __init__(self, store: Store, instance: Instance, size: int) -> None:
+        """``size`` is that of each region, in bytes. The module must have passed `check_exports`."""
         exports = instance.exports(store)
-        pointer, memory, allocate = exports.get(STACK_POINTER), exports.get(MEMORY), exports.get("malloc")
-        if not isinstance(pointer, Global) or not pointer.type(store).mutable:
-            raise InvalidProgram(
-                name,
-                f"shadow stacks need its {STACK_POINTER!r}, which it does not export; "
-                f"link it with -Wl,--export={STACK_POINTER}",
-            )
-        assert isinstance(memory, Memory)
-        self._store = store
-        self._pointer = pointer
-        self._memory = memory
-        self._malloc = allocate if isinstance(allocate, Func) else None
-        self._size = -(-size // ALIGNMENT) * ALIGNMENT
-        self._free: list[int] = []
-        self._bottoms: dict[int, int] = {}  # of the regions in use, by context id
+        self.pointer = StackPointer(store, cast("Global", exports[STACK_POINTER]), cast("Memory", exports[MEMORY]))
+        self.regions = Regions(store, exports, self.pointer, size)
+        self._main = Stack(None, self.pointer.get())
+        self.in_use: Stack | None = self._main
+        self._stacks: WeakKeyDictionary[greenlet, Stack] = WeakKeyDictionary({getcurrent(): self._main})
+        # Regions of contexts that had not begun when they were last heard of. Looked through seldom: when none is
+        # free, and there are twice as many as were left the last time.
+        self._reserved: dict[tuple[ContextSwitchingEnvironment, int], int] = {}
         self._sweep_at = 16
 
-    def create_context(self, environment: ContextSwitchingEnvironment, entrypoint: Callable[[], object]) -> int:
-        """Create a context with a region of its own. Raises `ShadowStackUnavailable`, or what the environment does."""
+    def create_context(
+        self, store: Store, environment: ContextSwitchingEnvironment, entrypoint: Callable[[], object]
+    ) -> int:
+        """Create a context with a region. Raises `ShadowStackUnavailable`, or what the environment does."""
 
         def on_region() -> None:
-            self._pointer.set_value(self._store, _signed(bottom + self._size))
-            entrypoint()
+            me = getcurrent()
+            self._reserved.pop((environment, context_id), None)
+            try:
+                self._stacks[me] = Stack(bottom, self.regions.top(bottom))
+                entrypoint()
+            finally:
+                self._end(me, bottom)
 
-        context_id = environment.create_context(on_region)
+        if not self.regions and len(self._reserved) >= self._sweep_at:
+            self._sweep()
+        bottom = self.regions.take(store)
         try:
-            bottom = self._allocate(environment)
+            context_id = environment.create_context(on_region)
         except BaseException:
-            environment.destroy_context(context_id)
+            self.regions.give_back(bottom)
             raise
-        self._memory.write(self._store, CANARY, bottom)
-        self._bottoms[context_id] = bottom
+        self._reserved[environment, context_id] = bottom
         return context_id
 
-    def around(self, host_function: Callable[[], object], environment: object) -> None:
-        """Run a host function; afterwards the stack pointer is what it was."""
-        pointer = self._pointer.value(self._store)
-        if isinstance(environment, ContextSwitchingEnvironment):
-            self._check(environment.active_context_id, pointer & U32_MASK)
-        host_function()
-        self._pointer.set_value(self._store, pointer)
-
-    def _allocate(self, environment: ContextSwitchingEnvironment) -> int:
-        """The bottom of a region that no living context has."""
-        if not self._free and len(self._bottoms) >= self._sweep_at:
-            self._sweep(environment)
-        if self._free:
-            return self._free.pop()
-        if self._malloc is not None:
-            block = call(self._store, self._malloc, self._size + ALIGNMENT) & U32_MASK
-            if block == 0:
-                raise ShadowStackUnavailable
-            return int(-(-block // ALIGNMENT)) * ALIGNMENT
+    def begin(self, store: Store) -> CallOnStack:
+        """Prepare a call into the guest by the current greenlet. Raises `ShadowStackUnavailable`."""
+        store._context()  # raises ValueError when it is closed
+        me = getcurrent()
+        stack = self._stacks.get(me)
+        if stack is not None:
+            return CallOnStack(self, stack)
+        self._stacks[me] = self._main  # for malloc's locals
         try:
-            return self._memory.grow(self._store, -(-self._size // PAGE)) * PAGE
-        except WasmtimeError:
-            raise ShadowStackUnavailable from None
+            bottom = self.regions.take(store)
+        finally:
+            self._stacks.pop(me, None)
+        stack = self._stacks[me] = Stack(bottom, self.regions.top(bottom))
+        return CallOnStack(self, stack, me)
 
-    def _check(self, context_id: int, pointer: int) -> None:
-        bottom = self._bottoms.get(context_id)
-        if bottom is None:  # main, on the stack that the linker laid out
-            return
-        canary = self._memory.read(self._store, bottom, bottom + len(CANARY))
-        if pointer < bottom + len(CANARY) or canary != CANARY:
-            raise ShadowStackOverflow(context_id, self._size)
+    def use(self, stack: Stack) -> None:
+        """Let the guest's pointer point into that stack."""
+        # An interruption may come after any of the lines, and leaves nothing wrong.
+        former = self.in_use
+        if former is not None:
+            former.pointer = self.pointer.get()
+        self.in_use = None
+        self.pointer.set(stack.pointer)
+        self.in_use = stack
 
-    def _sweep(self, environment: ContextSwitchingEnvironment) -> None:
-        """Take back the regions of contexts that have ended. Seldom, so that it costs little for each context."""
-        alive = set(environment._registry.ids())
-        ended = [context_id for context_id in self._bottoms if context_id not in alive]
-        self._free += [self._bottoms.pop(context_id) for context_id in ended]
-        self._sweep_at = max(16, 2 * len(self._bottoms))
+    def _end(self, me: greenlet, bottom: int) -> None:
+        self._stacks.pop(me, None)
+        self.regions.give_back(bottom)
+
+    def _sweep(self) -> None:
+        """Take back the regions of contexts that were destroyed before they began."""
+        for (environment, context_id), bottom in [*self._reserved.items()]:
+            registry = environment._registry
+            if context_id not in registry.unstarted and context_id not in registry.started:
+                del self._reserved[environment, context_id]
+                self.regions.give_back(bottom)
+        self._sweep_at = max(16, 2 * len(self._reserved))
 
 
-def _signed(address: int) -> int:
-    return address - (1 << 32) if address >= 1 << 31 else address
+class CallOnStack:
+    """One call into the guest, whose locals go on one stack, below those of the calls that it is nested in."""
+
+    __slots__ = ("_owner", "_stack", "_stacks", "_start")
+
+    def __init__(self, stacks: ShadowStacks, stack: Stack, owner: greenlet | None = None) -> None:
+        """``owner`` is the greenlet if it has the stack for this call only."""
+        self._stacks = stacks
+        self._stack = stack
+        self._owner = owner
+        self._start = stacks.pointer.get() if stacks.in_use is stack else stack.pointer
+
+    def poll(self, fiber: Fiber, environment: Any) -> Any:
+        """`Fiber.poll` on the stack. When that has overflowed, what it returns will raise so when it is served."""
+        stacks, stack = self._stacks, self._stack
+        if stacks.in_use is not stack:
+            stacks.use(stack)
+        asked = fiber.poll(environment)
+        if stack.bottom is None or asked is None or asked is YIELDED or not stacks.regions.is_overrun(stack.bottom):
+            return asked
+        return _Overflow(stacks.regions.size)
+
+    def end(self) -> None:
+        """Free the stack of what the call has left on it: a call that has trapped or was destroyed leaves all."""
+        stacks, stack = self._stacks, self._stack
+        stack.pointer = self._start
+        if stacks.in_use is stack:
+            stacks.in_use = None
+        if self._owner is not None and stack.bottom is not None:
+            stacks._end(self._owner, stack.bottom)
+
+
+class _Overflow:
+    """Takes the place of the host function that was called when the overflow was noticed."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def serve(self, *_: object) -> NoReturn:
+        me = getcurrent()
+        raise ShadowStackOverflow(me.context_id if isinstance(me, Context) else MAIN, self._size)

@@ -21,11 +21,13 @@ from wasmtime import _bindings as ffi
 from wasmtime import _func as wasmtime_func
 from wasmtime._ffi import dll
 
-from greenctx.environment import GUEST, _current
+from greenctx.current import current
 from greenctx.errors import GuestExit, WrongStore
+from greenctx.state import GUEST
 from greenctx.wasix._fiber import YIELDED, Fiber, configure
 from greenctx.wasix.host_functions import load_reference, store_reference
 from greenctx.wasix.stores import state_of, store_of
+from greenctx.wasix.value_types import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +90,8 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     converted = 0
     try:
         for index, (param_type, arg) in enumerate(zip(param_types, args, strict=True)):
+            if kind_of(param_type) is None:
+                raise TypeError(f"no value of Python's can be argument {index} of the guest's function")
             params[index] = Val._convert_to_raw(store, param_type, arg)
             converted += 1
         _run(
@@ -132,7 +136,7 @@ def check_imports(linker: wasmtime.Linker, module: wasmtime.Module) -> None:
 def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> None:
     """Poll a future until it has ended, running host functions in between; raise what it ended with."""
     state = state_of(store)
-    environment = _current.get()
+    environment = current.get()
     if environment is not None:
         me = getcurrent()
         if me is not environment._caller:
@@ -140,17 +144,18 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
     outcome = _Outcome()
     future = start(byref(outcome.trap), byref(outcome.error))
     fiber = Fiber(addressof(future.contents), state, (outcome, keep_alive, store))
+    poll, on_stack = fiber.poll, None
 
     try:
-        while (function := fiber.poll(environment)) is not None:
+        if state.shadow_stacks is not None:
+            on_stack = state.shadow_stacks.begin(store)
+            poll = partial(on_stack.poll, fiber)
+        while (function := poll(environment)) is not None:
             if function is YIELDED:
                 state.time_limit.check()
                 continue
             try:
-                if state.shadow_stacks is None:
-                    function.serve(fiber, store)
-                else:
-                    state.shadow_stacks.around(partial(function.serve, fiber, store), environment)
+                function.serve(fiber, store)
             except (GreenletExit, GuestExit):  # no errors: nobody needs to know where they came from
                 raise
             except BaseException as error:
@@ -162,6 +167,8 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
                 raise
     finally:
         fiber.close()  # a guest that is still suspended unwinds
+        if on_stack is not None:
+            on_stack.end()
     exception = outcome.exception()
     if exception is not None:
         raise exception

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from wasmtime import Func, Table, WasmtimeError
 
-from greenctx.environment import current_environment
-from greenctx.errors import NoEnvironment, TooManyContexts
+from greenctx.current import current_environment
+from greenctx.errors import NoEnvironment, ShadowStackUnavailable, TooManyContexts
 from greenctx.wasix import abi
 from greenctx.wasix.memory import GuestMemory, MemoryFault
-from greenctx.wasix.shadow_stack import ShadowStackUnavailable
 from greenctx.wasix.stores import Caller, state_of
 from greenctx.wasix.suspend import call
 
@@ -33,7 +32,7 @@ def context_create(caller: Caller, pointer: int, entrypoint: int, mask: int = ab
         if stacks is None:
             context_id = environment.create_context(lambda: call(store, func))
         else:
-            context_id = stacks.create_context(environment, lambda: call(store, func))
+            context_id = stacks.create_context(store, environment, lambda: call(store, func))
     except TooManyContexts:
         return abi.AGAIN
     except ShadowStackUnavailable:

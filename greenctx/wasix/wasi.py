@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from wasmtime import FuncType, ValType
 
-from greenctx.errors import GuestExit
+from greenctx.errors import GuestExit, TimeLimitExceeded
 from greenctx.wasix import abi
 from greenctx.wasix.memory import GuestMemory, MemoryFault
 from greenctx.wasix.native_wasi import NativeWasi
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from greenctx.wasix.stores import Caller
 
-MOST_AT_ONCE = 1 << 20  # bytes of one read of stdin; a read may always return less than was asked for
+# Of one call, however much memory its arguments name: reading and writing may always do less than was asked for.
+MOST_AT_ONCE = 1 << 20  # bytes
+MOST_BUFFERS = 1024
 
 # iovec, subscription and event of WASI preview 1 (wasi/api.h)
 _IOVEC = Struct("<I I")
@@ -73,11 +75,13 @@ class WasiCalls:
         except MemoryFault:
             return abi.FAULT
         data = b""
-        if wanted := min(sum(length for _, length in buffers), MOST_AT_ONCE):
+        if wanted := sum(length for _, length in buffers):
             try:
                 if source.descriptor is not None:
                     state_of(caller.store).time_limit.wait(None, source.descriptor)
                 data = source.read(wanted)
+            except TimeLimitExceeded:  # which is an OSError, as every TimeoutError
+                raise
             except OSError as error:
                 return _errno(error)
         memory.write_u32(stored, len(data))
@@ -130,7 +134,7 @@ class WasiCalls:
         native = self._native.of(caller)
         try:
             memory = GuestMemory(caller)
-            asked = list(_SUBSCRIPTION.iter_unpack(memory.read(subscriptions, count * _SUBSCRIPTION.size)))
+            asked = _SUBSCRIPTION.iter_unpack(memory.read(subscriptions, count * _SUBSCRIPTION.size))
             memory.check(events, count * _EVENT.size)
             memory.check(stored, 4)
         except MemoryFault:
@@ -157,6 +161,8 @@ class WasiCalls:
         left = 0.0 if ready else min((seconds for seconds, _ in clocks), default=None)
         try:
             readable = state_of(caller.store).time_limit.wait(left, *readers)
+        except TimeLimitExceeded:
+            raise
         except OSError as error:
             return _errno(error)
         for descriptor in readable:
@@ -170,9 +176,15 @@ class WasiCalls:
 
 
 def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, int]]:
-    """The address and length of each buffer, all within the memory."""
-    buffers = [*_IOVEC.iter_unpack(memory.read(iovecs, (count & abi.U32_MASK) * _IOVEC.size))]
-    return [(memory.check(start, length), length) for start, length in buffers]
+    """The address and length of each buffer, all within the memory: the first ones, `MOST_AT_ONCE` bytes at most."""
+    count &= abi.U32_MASK
+    memory.check(iovecs, count * _IOVEC.size)
+    left, buffers = MOST_AT_ONCE, []
+    for start, length in _IOVEC.iter_unpack(memory.read(iovecs, min(count, MOST_BUFFERS) * _IOVEC.size)):
+        memory.check(start, length)
+        buffers.append((start, min(length, left)))
+        left -= buffers[-1][1]
+    return buffers
 
 
 def _errno(error: OSError) -> int:

@@ -1,0 +1,57 @@
+"""The current environment: a context variable, so that environments nest, and interleave on one thread."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+
+from greenctx.errors import NoEnvironment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from greenlet import greenlet
+
+    from greenctx.environment import ContextSwitchingEnvironment
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+current: ContextVar[ContextSwitchingEnvironment | WithoutContexts | None] = ContextVar(
+    "greenctx.current_environment", default=None
+)
+
+
+def current_environment() -> ContextSwitchingEnvironment:
+    """Return the environment in whose contexts the calling code runs: the innermost one where they nest.
+
+    Raises `NoEnvironment` outside of any ``run_main_context``.
+    """
+    environment = current.get()
+    if environment is None or isinstance(environment, WithoutContexts):
+        raise NoEnvironment
+    return environment
+
+
+class WithoutContexts:
+    """Stands for the environment where a guest is to have none, though it may be called from within one."""
+
+    def __init__(self) -> None:
+        self._outer = current.get()
+        self._caller: greenlet | None = None
+
+    def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run ``function(*args)`` with no current environment."""
+        context = copy_context()
+        context.run(current.set, self)
+        return context.run(function, *args)
+
+    def _admit(self, _: greenlet) -> None:
+        """Let everybody call guests."""
+
+    def _enter_guest(self) -> Any:
+        return self._outer and self._outer._enter_guest()
+
+    def _leave_guest(self, callers: Any) -> None:
+        if self._outer is not None:
+            self._outer._leave_guest(callers)

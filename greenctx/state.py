@@ -1,0 +1,133 @@
+"""The state of an environment: which greenlet is which context, which one is active, and who may call.
+
+A switch changes one fact, which context is active, and the registry stays as it is. (Taking the target out of it and
+putting the caller in cost 0.2 bare switches, and was one more state that an interruption could leave half done.)
+Two habits keep the state right whatever happens:
+
+- Between the first change of state and the greenlet switch that it announces nothing is called, so that no signal's
+  KeyboardInterrupt can come between them.
+- Whoever is resumed sees to it that it is the active context (`_adopt`), whether it was resumed by an environment, by
+  other code that switches greenlets (gevent), or by an exception. Should that be interrupted as well, its next call
+  does it (`_admit`).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+from greenlet import getcurrent, greenlet
+
+from greenctx.context import Context
+from greenctx.errors import EnvironmentNotRunning, NotTheActiveContext, WrongThread
+from greenctx.registry import MAIN, Registry
+
+if TYPE_CHECKING:
+    from greenctx.current import WithoutContexts
+
+GUEST: Any = object()
+"""Stands for the caller while guest code runs on its fiber: no greenlet is it, so every call is refused."""
+
+
+class EnvironmentState:
+    """What `ContextSwitchingEnvironment` is made on: everything but the operations."""
+
+    def __init__(self) -> None:
+        self._state = "has not run yet"
+        self._main: greenlet | None = None
+        self._thread_id = 0
+        self._outer: EnvironmentState | WithoutContexts | None = None
+        self._active: greenlet | None = None
+        # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
+        # and GUEST while its guest code runs (greenctx.wasix sets it).
+        self._caller: greenlet | None = None
+        self._registry = Registry()
+        self._started = self._registry.started
+        # False while main waits elsewhere than in its switch_context: in destroy_context, or in gevent's hub, say.
+        self._main_can_start_others = True
+
+    def __repr__(self) -> str:
+        if self._active is None:
+            return f"<{type(self).__name__} that {self._state}>"
+        active = self._id_of(self._active)
+        return f"<{type(self).__name__} active={active} suspended={self._registry.suspended_ids(active)}>"
+
+    @property
+    def active_context_id(self) -> int:
+        """The id of the context that runs: the caller's."""
+        me = getcurrent()
+        if me is not self._caller:
+            self._admit(me)
+        return self._id_of(me)
+
+    def _enter_guest(self) -> Any:
+        """Refuse calls to this environment and those it is nested in, until `_leave_guest` of what this returns."""
+        caller, self._caller = self._caller, GUEST
+        return caller, self._outer and self._outer._enter_guest()
+
+    def _leave_guest(self, callers: Any) -> None:
+        self._caller, outer_callers = callers
+        if self._outer is not None:
+            self._outer._leave_guest(outer_callers)
+
+    def _can_switch_to(self, context_id: int) -> bool:
+        """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
+        return context_id in self._started or context_id in self._registry.unstarted or self._caller is None
+
+    def _admit(self, me: greenlet) -> None:
+        """The check of every call, where the calling greenlet is not known as the active one: adopt or refuse it."""
+        main, active = self._main, self._active
+        if main is None or active is None:
+            raise EnvironmentNotRunning(self._state)
+        if _root(me) is not _root(main):
+            raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
+        if self._caller is GUEST:
+            raise NotTheActiveContext(self._id_of(active), "guest code on its fiber")
+        if me is not main and self._own(me) is None:
+            raise NotTheActiveContext(self._id_of(active))
+        self._adopt(me)
+
+    def _adopt(self, me: greenlet) -> None:
+        """Make ``me``, which is running, the active context. The one that was becomes suspended unless it has ended."""
+        former = self._active
+        if former is not me and former is not None:
+            if former is self._main:
+                self._main_can_start_others = False
+            elif former.dead:  # its end took it out of the registry, unless it was interrupted before its first line
+                self._started.pop(self._id_of(former), None)
+            elif is_unstarted(former):  # main was to start it, and was interrupted
+                context = cast("Context", former)
+                self._registry.unstarted[context.context_id] = context
+                del self._started[context.context_id]
+            if me is self._main:
+                self._main_can_start_others = True
+            self._active = me
+        own = self._own(me)
+        if own is not None and own.cancellation is not None:
+            self._caller = None
+        else:
+            self._started[self._id_of(me)] = me  # not there if it waited in destroy_context
+            self._caller = me
+
+    def _own(self, of: greenlet) -> Context | None:
+        """That greenlet as a context of this environment, other than main (which may be a context of an outer one)."""
+        return of if isinstance(of, Context) and of.environment is self else None
+
+    def _id_of(self, of: greenlet) -> int:
+        context = self._own(of)
+        return MAIN if context is None else context.context_id
+
+
+def is_unstarted(of: greenlet) -> bool:
+    return not of and not of.dead
+
+
+def _root(of: greenlet) -> greenlet:
+    """The greenlet that its thread began with; it tells threads apart (their idents change under gevent)."""
+    while of.parent is not None:
+        of = of.parent
+    return of
+
+
+def _thread_name(ident: int) -> str:
+    return next((thread.name for thread in threading.enumerate() if thread.ident == ident), f"#{ident}")

@@ -1,0 +1,22 @@
+"""Value types, told apart without the wasmtime package's own `==` and `str`.
+
+Those abort the process on a type for which its C API has no number: v128, exceptions, references of garbage collection.
+A guest's exports may have any of them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wasmtime import ValType
+from wasmtime import _bindings as ffi
+
+_KINDS: Final = {kind: getattr(ValType, kind)() for kind in ("i32", "i64", "f32", "f64", "externref", "funcref")}
+
+
+def kind_of(ty: ValType) -> str | None:
+    """The type's name in WebAssembly text; None if Python has no values of it."""
+    for kind, known in _KINDS.items():
+        if ffi.wasmtime_wasm_valtype_equal(ty.ptr(), known.ptr()):
+            return kind
+    return None

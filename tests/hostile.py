@@ -1,0 +1,102 @@
+"""Runs guests that mean harm through the command line's `main`, many in one process, which is a process of its own."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PATIENCE = 100
+"""Seconds that a guest may take, whose own time limit is a few of them."""
+
+MOST_MEMORY = 1 << 30
+"""Bytes that the process may have come to use."""
+
+GOOD_GUEST = Path(__file__).parent / "guests" / "good.wat"
+GOOD_STATUS = 42
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How one guest ended, and what was written to stderr."""
+
+    arguments: list[str]
+    status: int | str
+    stderr: str
+    memory: int
+
+    def check(self) -> None:
+        """It ended in a status, with a message if there was something to say, within the memory it may take."""
+        assert isinstance(self.status, int), self
+        assert 0 <= self.status <= 255, self
+        assert "Traceback" not in self.stderr, self
+        assert "Exception ignored" not in self.stderr, self
+        assert self.stderr.startswith("greenctx: ") or not self.stderr, self
+        assert "\x1b" not in self.stderr, self
+        assert self.memory < MOST_MEMORY, self
+
+
+def run_all(runs: Sequence[Sequence[str | os.PathLike[str]]], *, good_guest_every: int = 1) -> list[Ran]:
+    """Do ``greenctx run ARGUMENTS`` for each. Checks that the process survives all of them, and that every so often a
+    good guest still does what it should. In a failure the guest at fault is named.
+    """
+    jobs: list[list[str]] = []
+    for number, run in enumerate(runs, 1):
+        jobs.append(["run", *map(os.fspath, run)])
+        if number % good_guest_every == 0 or number == len(runs):
+            jobs.append(["run", str(GOOD_GUEST)])
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(jobs, file)
+        file.flush()
+        command = [sys.executable, "-W", "error", __file__, file.name]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    if done.returncode or len(lines) != 2 * len(jobs):
+        raise AssertionError(f"the process ended with {done.returncode} after {lines[-1:]}: {done.stderr[-5000:]}")
+    results = [Ran(job, *line) for job, line in zip(jobs, lines[1::2], strict=True)]
+    for before, after in zip(results, results[1:], strict=False):
+        if after.arguments == ["run", str(GOOD_GUEST)]:
+            assert after.status == GOOD_STATUS, (before, after)
+    return [ran for ran in results if ran.arguments != ["run", str(GOOD_GUEST)]]
+
+
+def work(jobs: list[list[str]]) -> None:
+    """Run them all. On stdout there is a line before each (its arguments) and one after it (how it ended)."""
+    from greenctx.cli import main
+
+    report, own_stderr = os.fdopen(os.dup(1), "w"), os.dup(2)
+    faulthandler.enable(own_stderr)
+    with open(os.devnull, "w") as nowhere, tempfile.TemporaryFile("w+", errors="replace") as heard:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(heard.fileno(), 2)
+        for job in jobs:
+            print(json.dumps(job), file=report, flush=True)
+            faulthandler.dump_traceback_later(PATIENCE, exit=True, file=own_stderr)
+            status: int | str
+            try:
+                status = main(job)
+            except BaseException as error:
+                status = repr(error)
+                traceback.print_exc()
+            faulthandler.cancel_dump_traceback_later()
+            sys.stderr.flush()
+            heard.seek(0)
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            print(json.dumps([status, heard.read()[:10_000], memory]), file=report, flush=True)
+            heard.seek(0)
+            heard.truncate()
+
+
+if __name__ == "__main__":
+    work(json.loads(Path(sys.argv[1]).read_text()))
