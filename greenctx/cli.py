@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import json
 import os
-import re
 import sys
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
-from greenctx.errors import ContextEntrypointReturned, InvalidProgram, ShadowStackOverflow, TimeLimitExceeded
+from greenctx.errors import ContextEntrypointReturned, GreenctxError, InvalidProgram, TimeLimitExceeded
+from greenctx.options import count, seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,21 +28,32 @@ EXIT_USAGE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    options = _parser().parse_args(argv)
+    sys.unraisablehook = _deliver_again
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    finally:
+        sys.unraisablehook = sys.__unraisablehook__
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    given = _parser().parse_args(argv)
+    _occupy_standard_streams()
     try:
         from greenctx.wasix import Limits, Program
     except ImportError as error:
         return _fail(EXIT_USAGE, str(error))
     try:
-        if options.command == "demo":
+        if given.command == "demo":
             with as_file(files("greenctx.wasix") / "demo.wat") as path:
                 return _run(Program.from_file(path))
-        if options.command == "inspect":
-            return _inspect(options.file, options.json)
-        preopens = dict(_split_dir(text) for text in options.dir)
-        variables = dict(_split_variable(text) for text in options.env)
-        limits = Limits(contexts=options.max_contexts, memory=options.max_memory, seconds=options.timeout)
-        argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+        if given.command == "inspect":
+            return _inspect(given.file, given.json)
+        preopens = dict(_split_dir(text) for text in given.dir)
+        variables = dict(_split_variable(text) for text in given.env)
+        limits = Limits(contexts=given.max_contexts, memory=given.max_memory, seconds=given.timeout)
+        argv = given.argv[1:] if given.argv[:1] == ["--"] else given.argv
         if not argv:
             return _fail(EXIT_USAGE, "no FILE to run (see greenctx run --help)")
         program = Program.from_file(
@@ -50,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             env=variables,
             preopens=preopens,
             limits=limits,
-            shadow_stack=options.shadow_stack,
-            contexts=not options.no_contexts,
+            shadow_stack=given.shadow_stack,
+            contexts=not given.no_contexts,
         )
         return _run(program)
     except InvalidProgram as error:
@@ -63,17 +75,34 @@ def _run(program: Program) -> int:
 
     try:
         return program.run() & 0xFF
+    except InvalidProgram:
+        raise
     except ContextEntrypointReturned as error:
         return _fail(error.exit_code, str(error))
+    except TimeLimitExceeded as error:
+        return _fail(EXIT_TIMEOUT, str(error))
+    except GreenctxError as error:
+        return _fail(EXIT_TRAP, str(error))
     except (Trap, WasmtimeError) as error:  # the latter is an exception of the guest's that it did not catch, for one
         lines = "\n".join([str(error), *getattr(error, "__notes__", [])]).splitlines()
         return _fail(EXIT_TRAP, *lines)
-    except (TimeLimitExceeded, ShadowStackOverflow) as error:
-        return _fail(EXIT_TIMEOUT if isinstance(error, TimeLimitExceeded) else EXIT_TRAP, str(error))
-    except RecursionError:  # a malloc that creates contexts, each of which takes a call of malloc for its shadow stack
-        return _fail(EXIT_TRAP, "calls of the guest's and of the host's are nested too deeply")
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+
+
+def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C may come in a ``__del__``, where Python drops it: let it come once more, in a moment."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        _thread.start_new_thread(_thread.interrupt_main, ())
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _occupy_standard_streams() -> None:
+    """See to it that no file that is opened from now on becomes the guest's stdin, stdout or stderr."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # it is closed, and the lowest that is, so it is the next to be opened
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _inspect(file: str, as_json: bool) -> int:
@@ -92,7 +121,8 @@ def _inspect(file: str, as_json: bool) -> int:
 def _fail(status: int, *lines: str) -> int:
     # Names in files can hold anything, a terminal's control sequences included.
     text = "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
-    print(f"greenctx: {text}", file=sys.stderr)
+    if sys.stderr is not None:  # as it is when it was closed from the beginning
+        print(f"greenctx: {text}", file=sys.stderr)
     return status
 
 
@@ -109,10 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a program", usage=usage)
     run.add_argument("--dir", action="append", default=[], metavar="HOST[::GUEST]", help="give it a directory")
     run.add_argument("--env", action="append", default=[], metavar="K=V", help="set an environment variable")
-    run.add_argument("--max-contexts", type=_count, metavar="N", help="contexts alive at any one time, besides main")
-    run.add_argument("--max-memory", type=_size, metavar="SIZE", help="memory of all in all, as 64MiB")
-    run.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end it after that time, with status 124")
-    run.add_argument("--shadow-stack", type=_size, metavar="SIZE", help="a stack of its own for each context's locals")
+    run.add_argument("--max-contexts", type=count, metavar="N", help="contexts alive at any one time, besides main")
+    run.add_argument("--max-memory", type=size, metavar="SIZE", help="memory and tables together, as 64MiB")
+    run.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end it after that time, with status 124")
+    run.add_argument("--shadow-stack", type=size, metavar="SIZE", help="a stack of its own for each context's locals")
     run.add_argument("--no-contexts", action="store_true", help="let the context calls answer notsup")
     # One positional: of two, argparse would drop a double dash that is the guest's first argument.
     file_and_args = "a WASI command (.wasm, or .wat text), and its arguments"
@@ -136,28 +166,3 @@ def _split_variable(text: str) -> tuple[str, str]:
     if not name or not separator:
         raise InvalidProgram("--env", f"{text!r} is not NAME=VALUE")
     return name, value
-
-
-def _count(text: str) -> int:
-    """A number of things."""
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
-
-
-def _seconds(text: str) -> float:
-    """A positive, finite time."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
-    return value
-
-
-def _size(text: str) -> int:
-    """A number of bytes: ``65536``, ``64KiB``, ``1.5MiB``, ``2G``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)(?:I?B)?", text.upper())
-    value = int(float(match[1]) * 1024 ** (" KMGT".index(match[2] or " "))) if match else 0
-    if value <= 0:
-        raise ValueError
-    return value

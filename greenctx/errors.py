@@ -228,6 +228,32 @@ class StoreInUse(GreenctxError):
         )
 
 
+class WasiNotSet(GreenctxError):
+    """A guest that uses WASI was to be instantiated in a store that has none. Nothing has changed."""
+
+    def __str__(self) -> str:
+        return "the guest uses WASI but its store lacks it; call the store's set_wasi(WasiConfig()) first"
+
+
+class FiberStacksExhausted(GreenctxError, MemoryError):
+    """There is no room for the stack of another call into a guest; every context that has started has one.
+
+    ``max_map_count`` is the limit of the kernel's that it is about, or None where there is no such limit.
+    """
+
+    def __init__(self, calls: int, max_map_count: int | None) -> None:
+        super().__init__(calls, max_map_count)
+        self.calls = calls
+        self.max_map_count = max_map_count
+
+    def __str__(self) -> str:
+        limit = "" if self.max_map_count is None else f" (vm.max_map_count is {self.max_map_count}; each takes two)"
+        return (
+            f"the system has no room for the stack of another context beside {self.calls}{limit}; "
+            "destroy contexts, limit their number, or raise the system's limit"
+        )
+
+
 class InvalidProgram(GreenctxError, ValueError):
     """A file that cannot be run as a WASI command; ``reason`` says why."""
 
@@ -238,6 +264,20 @@ class InvalidProgram(GreenctxError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+class ProgramClosed(GreenctxError):
+    """A program was to be run after its `close`."""
+
+    def __str__(self) -> str:
+        return "the program is closed; load it again to run it again"
+
+
+class ProgramInUse(GreenctxError):
+    """A program was to be closed while it runs. Nothing has changed."""
+
+    def __str__(self) -> str:
+        return "the program cannot be closed while it runs; wait for the end of run()"
 
 
 class GuestExit(BaseException):

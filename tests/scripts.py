@@ -87,7 +87,7 @@ class Model:
                 self._log()
             case Do.RETURN, _ if self.active != MAIN:
                 self.end = f"context {self.active} returned"
-            case (Do.RETURN | Do.EXIT), status:
+            case ((Do.RETURN | Do.EXIT), status):
                 self.log.append(Entry(MAIN, 0, AT_EXIT))
                 self.end = f"status {status}"
             case Do.TRAP, _:
@@ -229,5 +229,4 @@ def tell_end(run: Callable[[], str]) -> str:
     except Trapped:
         return "trap"
     except Trap as trap:
-        assert trap.trap_code == TrapCode.UNREACHABLE
-        return "trap"
+        return "trap" if trap.trap_code == TrapCode.UNREACHABLE else str(trap)

@@ -16,15 +16,20 @@ except ImportError as error:
 
 from greenctx.errors import (
     CalledWithinGuest,
+    FiberStacksExhausted,
     GuestExit,
     InvalidProgram,
+    ProgramClosed,
+    ProgramInUse,
     ShadowStackOverflow,
     ShadowStackUnavailable,
     StoreInUse,
     TimeLimitExceeded,
+    WasiNotSet,
     WrongStore,
 )
 from greenctx.wasix.limits import Limits
+from greenctx.wasix.linked import InstancePre
 from greenctx.wasix.linker import Linker
 from greenctx.wasix.program import Program
 from greenctx.wasix.stdio import Stdio
@@ -34,16 +39,21 @@ from greenctx.wasix.suspend import call
 __all__ = [
     "CalledWithinGuest",
     "Caller",
+    "FiberStacksExhausted",
     "GuestExit",
+    "InstancePre",
     "InvalidProgram",
     "Limits",
     "Linker",
     "Program",
+    "ProgramClosed",
+    "ProgramInUse",
     "ShadowStackOverflow",
     "ShadowStackUnavailable",
     "Stdio",
     "StoreInUse",
     "TimeLimitExceeded",
+    "WasiNotSet",
     "WrongStore",
     "call",
 ]

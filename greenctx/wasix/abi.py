@@ -33,12 +33,17 @@ U64_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 # Errno values. Plain integers: an IntEnum's cost as much as the rest of a call.
 SUCCESS: Final = 0
+ACCES: Final = 2
 AGAIN: Final = 6
 BADF: Final = 8
+CONNRESET: Final = 15
 FAULT: Final = 21
+FBIG: Final = 22
 INVAL: Final = 28
 IO: Final = 29
+ISDIR: Final = 31
 NOMEM: Final = 48
 NOSPC: Final = 51
 NOTSUP: Final = 58
+PERM: Final = 63
 PIPE: Final = 64

@@ -12,6 +12,7 @@ from wasmtime import _bindings as ffi
 from greenctx.errors import WrongStore
 from greenctx.wasix._fiber import callback_addresses
 from greenctx.wasix.stores import Caller, state_of
+from greenctx.wasix.value_types import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,10 @@ class HostFunction:
         self.function = function
         self.access_caller = access_caller
         self.result_types = ty.results
-        self.kinds = bytes(_VALUE_KINDS.get(str(result), _OTHER_KIND) for result in ty.results)
+        kinds = [kind_of(result) for result in ty.results]
+        if None in kinds:
+            raise TypeError(f"no value of Python's can be the result of host function {name!r}")
+        self.kinds = bytes(_VALUE_KINDS.get(kind or "", _OTHER_KIND) for kind in kinds)
 
     def serve(self, fiber: Fiber, store: Store) -> None:
         """Run the function on the current greenlet and hand its result to the guest."""

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from wasmtime import FuncType, GlobalType, MemoryType, Store, TableType
+from wasmtime import FuncType, GlobalType, MemoryType, Store, TableType, WasiConfig
 
 from greenctx.errors import InvalidProgram
 from greenctx.wasix import abi, code
@@ -99,6 +99,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
     engine, module = code.compile_module(name, binary)
     imports = module.imports
     with Store(engine) as store, Linker(engine) as linker:
+        store.set_wasi(WasiConfig())
         linker.define_wasi(Stdio())
         linker.define_wasix()
         missing = code.missing_imports(linker, store, module)

@@ -5,24 +5,57 @@ from __future__ import annotations
 import select
 import threading
 import time
+from contextlib import suppress
+from contextvars import ContextVar
+from errno import EBADF
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from greenctx.errors import TimeLimitExceeded
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from contextvars import Token
     from types import TracebackType
 
     from wasmtime import Engine
 
 TICK_SECONDS = 0.01
+LONGEST_WAIT = 3600.0  # the system's calls have limits; what is longer is waited for in parts
+
+Wait = tuple[int, bool]
+"""A file descriptor to wait for: until it can be written to, if true; else until it can be read from."""
+
+_innermost: ContextVar[TimeLimit | None] = ContextVar("greenctx.time_limit", default=None)
 
 
 class TimeLimit:
-    """A point in time at which a program has to have ended, or none."""
+    """A point in time at which a program has to have ended, or none.
+
+    While it is entered it holds for the programs that host functions run meanwhile, too: theirs end no later.
+    """
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
+
+    @classmethod
+    def within_the_current(cls, seconds: float | None) -> TimeLimit:
+        """A limit of so many seconds from now or, if that ends earlier, the one that is entered now."""
+        limit, outer = cls(seconds), _innermost.get()
+        if outer is not None and outer._end is not None and (limit._end is None or outer._end < limit._end):
+            limit._seconds, limit._end = outer._seconds, outer._end
+        return limit
+
+    def __bool__(self) -> bool:
+        return self._end is not None
+
+    def __enter__(self) -> None:
+        self._token: Token[TimeLimit | None] = _innermost.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        _innermost.reset(self._token)
+        del self._token  # refers to the context, in which this object is
 
     def check(self) -> None:
         """Raise `TimeLimitExceeded` from that point in time on."""
@@ -30,25 +63,46 @@ class TimeLimit:
             assert self._seconds is not None
             raise TimeLimitExceeded(self._seconds)
 
-    def wait(self, seconds: float | None, *readable: int) -> list[int]:
-        """Wait for so long, or without end, or until one of the file descriptors is readable; return those that are.
+    def wait(self, seconds: float | None, wanted: Collection[Wait] = ()) -> set[Wait]:
+        """Wait for so long, or without end, or until one of those is ready; return those that are.
 
         Signal handlers run meanwhile, so Ctrl-C ends it with KeyboardInterrupt. Raises `TimeLimitExceeded`, and OSError
-        for a descriptor that cannot be waited for.
+        for a descriptor that is not open.
         """
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             self.check()
             now = time.monotonic()
-            left = min([threading.TIMEOUT_MAX, *(max(0.0, end - now) for end in (until, self._end) if end is not None)])
-            if readable:
-                if found := select.select(readable, [], [], left)[0]:
-                    return found
-            else:
+            ends = [end for end in (until, self._end) if end is not None]
+            left = min([LONGEST_WAIT, *(max(0.0, end - now) for end in ends)])
+            if not wanted:
                 time.sleep(left)
+            elif found := _ready(wanted, left):
+                return found
             if until is not None and time.monotonic() >= until:
                 self.check()
-                return []
+                return set()
+
+
+def _ready(wanted: Collection[Wait], seconds: float) -> set[Wait]:
+    """Wait for one of those; return all that are ready."""
+    if not hasattr(select, "poll"):  # Windows, where only sockets can be waited for
+        return set(wanted)
+    masks: dict[int, int] = {}
+    for descriptor, to_write in wanted:
+        masks[descriptor] = masks.get(descriptor, 0) | (select.POLLOUT if to_write else select.POLLIN)
+    poll = select.poll()
+    for descriptor, mask in masks.items():
+        poll.register(descriptor, mask)
+    found = dict(poll.poll(seconds * 1000))
+    if any(mask & select.POLLNVAL for mask in found.values()):
+        raise OSError(EBADF, "not an open file descriptor")
+    # Whatever else it is (an error, or that nobody is at the other end), reading and writing do not wait for it.
+    return {
+        (descriptor, to_write)
+        for descriptor, to_write in wanted
+        if found.get(descriptor, 0) & ~(select.POLLIN if to_write else select.POLLOUT)
+    }
 
 
 class Ticker:
@@ -59,9 +113,15 @@ class Ticker:
     """
 
     def __init__(self, engine: Engine, needed: bool) -> None:
-        self._engine = engine
+        self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._tick, name="greenctx epochs", daemon=True) if needed else None
+        if needed:
+            # The thread has no reference to this object: should an interruption keep __exit__ from being called, the
+            # end of this object is the end of it.
+            reference = ref(self, lambda _, stop=self._stop: stop.set())  # type: ignore[misc]
+            self._thread = threading.Thread(
+                target=_tick, args=(engine, self._stop, reference), name="greenctx epochs", daemon=True
+            )
 
     def __enter__(self) -> None:
         if self._thread is not None:
@@ -70,13 +130,24 @@ class Ticker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        if self._thread is None:
+            return
+        # Until the thread has ended the engine must not be closed, whatever interrupts the wait for it.
+        interruption: BaseException | None = None
+        while self._thread.is_alive():
+            try:
+                self._stop.set()
+                self._thread.join()
+            except BaseException as error:
+                interruption = error
+        if interruption is not None:
+            raise interruption
 
-    def _tick(self) -> None:
-        while not self._stop.wait(TICK_SECONDS):
-            self._engine.increment_epoch()
+
+def _tick(engine: Engine, stop: threading.Event, _: object) -> None:
+    with suppress(ValueError):  # the engine was closed after such an interruption
+        while not stop.wait(TICK_SECONDS):
+            engine.increment_epoch()
 
 
 def can_be_signalled() -> bool:

@@ -6,36 +6,51 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
-from wasmtime import FuncType, ValType
+from wasmtime import Engine, Func, FuncType, Module, ValType, WasmtimeError
 
-from greenctx.wasix import host_functions, suspend
-from greenctx.wasix.abi import CONTEXT_MODULE, CONTEXT_MODULE_64, U64_MASK
+from greenctx.errors import WrongStore
+from greenctx.wasix import commands, host_functions, suspend
+from greenctx.wasix.abi import CONTEXT_MODULE, CONTEXT_MODULE_64, START, U64_MASK, WASI_MODULE
+from greenctx.wasix.linked import InstancePre, Needs
+from greenctx.wasix.stores import check_belongs, state_of, store_id_of
 from greenctx.wasix.syscalls import context_create, context_destroy, context_switch
 from greenctx.wasix.wasi import WasiCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from wasmtime import Instance, Module
+    from wasmtime import Instance
+    from wasmtime._exportable import AsExtern
     from wasmtime._store import Storelike
 
     from greenctx.wasix.stdio import Stdio
+
+Key = tuple[str, str]
+"""A definition's module and name."""
 
 
 class Linker(wasmtime.Linker):
     """A `wasmtime.Linker` whose host functions run on the calling context's greenlet, where they may switch.
 
     Call the functions of its instances by `greenctx.wasix.call`: once a store has such a host function, wasmtime
-    refuses every other way in.
+    refuses every other way in. Where wasmtime would end the process, because store, engine and items do not belong
+    together, it is `WrongStore`.
 
     **Unsafe**: `define` and `define_instance` take a plain `wasmtime.Func` as it is, and its Python then runs on the
     guest's fiber. Calls to the environment from there are refused, but a bare greenlet (or gevent) switch aborts the
     process. Use `define_func`.
     """
 
-    def __init__(self, engine: wasmtime.Engine) -> None:
+    def __init__(self, engine: Engine) -> None:
+        if not isinstance(engine, Engine):
+            raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
         super().__init__(engine)
         self._allow_shadowing = False
+        self._has_wasi = False
+        self._without_wasi: set[Key] = set()
+        """The host functions that are defined in place of WASI's, and do not use it."""
+        self._owners: dict[Key, int] = {}
+        """The ids of the stores that definitions belong to; host functions belong to none."""
 
     @property
     def allow_shadowing(self) -> bool:
@@ -46,6 +61,12 @@ class Linker(wasmtime.Linker):
     def allow_shadowing(self, allow: bool) -> None:
         wasmtime.Linker.allow_shadowing.__set__(self, allow)
         self._allow_shadowing = allow
+
+    def define(self, store: Storelike, module: str, name: str, item: AsExtern) -> None:
+        """Define something of the store's. For a Python function use `define_func`, which is safe."""
+        check_belongs(self._needs().check(store), item)
+        super().define(store, module, name, item)
+        self._note(module, name, store_id_of(item))
 
     def define_func(
         self, module: str, name: str, ty: FuncType, func: Callable[..., Any], access_caller: bool = False
@@ -59,18 +80,49 @@ class Linker(wasmtime.Linker):
         if not callable(func):
             raise TypeError(f"a host function must be callable, not {func!r}")
         host_functions.define_func(self, module, name, ty, func, access_caller)
+        self._note(module, name, None)
+
+    def define_instance(self, store: Storelike, name: str, instance: Instance) -> None:
+        """Define all exports of an instance of the store's."""
+        if not isinstance(instance, wasmtime.Instance):
+            raise TypeError(f"expected a wasmtime.Instance, not {instance!r}")
+        check_belongs(self._needs().check(store), instance)
+        super().define_instance(store, name, instance)
+        for export in instance.exports(store):
+            self._note(name, export, store_id_of(instance))
+
+    def define_module(self, store: Storelike, name: str, module: Module) -> None:
+        """Define the exports of a module, as WASI's commands and reactors have it.
+
+        Each call of a function of a command (a module that exports ``_start``) is to a fresh instance. Anything else is
+        instantiated now, and its ``_initialize`` is called if it has one.
+        """
+        store = self._needs().check(store)
+        if commands.is_command(module):
+            commands.define_command(self, name, module)
+        else:
+            instance = self.instantiate(store, module)
+            initialize = instance.exports(store).get(commands.INITIALIZE)
+            if isinstance(initialize, Func):
+                suspend.call(store, initialize)
+            self.define_instance(store, name, instance)
 
     def define_wasi(self, stdio: Stdio | None = None) -> None:
         """Define WASI preview 1: wasmtime's own but for ``proc_exit``, which raises `GuestExit`, and calls that wait.
 
         With ``stdio``, reading and writing the standard streams is done here too, and can be interrupted. As with
-        `wasmtime.Linker`, the store needs its ``set_wasi`` called before the guest runs.
+        `wasmtime.Linker`, the store needs its ``set_wasi`` called before anything is instantiated that uses it; that is
+        `WasiNotSet` otherwise.
         """
         super().define_wasi()
+        self._has_wasi = True
         allow_shadowing = self._allow_shadowing
         self.allow_shadowing = True
-        WasiCalls(self.engine, stdio).define(self.define_func)
-        self.allow_shadowing = allow_shadowing
+        try:
+            WasiCalls(self.engine, stdio).define(self.define_func)
+            self._without_wasi = {(WASI_MODULE, "proc_exit")}
+        finally:
+            self.allow_shadowing = allow_shadowing
 
     def define_wasix(self) -> None:
         """Define the WASIX context calls, for 32 and 64 bits. Outside of an environment they answer notsup."""
@@ -81,6 +133,67 @@ class Linker(wasmtime.Linker):
             self.define_func(module, "context_switch", FuncType([i64], [i32]), context_switch)
             self.define_func(module, "context_destroy", FuncType([i64], [i32]), context_destroy)
 
+    def define_unknown_imports_as_traps(self, module: Module) -> None:
+        """Define the imports of a module that nothing provides as functions that trap."""
+        self._check_engine(module)
+        super().define_unknown_imports_as_traps(module)
+
+    def define_unknown_imports_as_default_values(self, store: Storelike, module: Module) -> None:
+        """Define the imports of a module that nothing provides: functions that return zeros, empty memories, etc."""
+        state = state_of(self._needs().check(store))
+        self._check_engine(module)
+        unknown = [key for key in _imports(module) if not self._provides(store, key)]
+        super().define_unknown_imports_as_default_values(store, module)
+        self._owners |= dict.fromkeys(unknown, state.store_id)
+
+    def get(self, store: Storelike, module: str, name: str) -> AsExtern:
+        """What is defined by that name. Call it by `greenctx.wasix.call` if it is a function."""
+        return super().get(self._needs([(module, name)]).check(store), module, name)
+
+    def get_default(self, store: Storelike, name: str) -> Func:
+        """What a module is called for, as `define_module` defined it; to be called by `greenctx.wasix.call`."""
+        return super().get_default(self._needs([(name, ""), (name, START)]).check(store), name)
+
     def instantiate(self, store: Storelike, module: Module) -> Instance:
         """Instantiate a module; its start function may call host functions that switch."""
-        return suspend.instantiate(self, store, module)
+        return suspend.instantiate(self, self._needs(_imports(module)).check(store), module)
+
+    def instantiate_pre(self, module: Module) -> InstancePre:
+        """Look up the imports of a module once, to instantiate it often."""
+        needs = self._needs(_imports(module))
+        return InstancePre._of(super().instantiate_pre(module), needs)
+
+    def _note(self, module: str, name: str, owner: int | None) -> None:
+        """Remember to which store a new definition belongs."""
+        self._without_wasi.add((module, name))
+        self._owners.pop((module, name), None)
+        if owner is not None:
+            self._owners[module, name] = owner
+
+    def _needs(self, keys: Iterable[Key] = ()) -> Needs:
+        """What is needed of a store in which those definitions are used."""
+        keys = [*keys]
+        owners = {key: self._owners[key] for key in keys if key in self._owners}
+        wasi = any(key[0] == WASI_MODULE and key not in self._without_wasi for key in keys)
+        return Needs(self.engine, owners, wasi and self._has_wasi)
+
+    def _provides(self, store: Storelike, key: Key) -> bool:
+        try:
+            super().get(store, *key)
+        except WasmtimeError:
+            return False
+        return True
+
+    def _check_engine(self, module: Module) -> None:
+        # A module does not tell its engine. wasmtime looks at that before anything else.
+        try:
+            super().instantiate_pre(module)
+        except WasmtimeError as error:
+            if "cross-`Engine`" in str(error):
+                raise WrongStore("module") from error
+
+
+def _imports(module: Module) -> list[Key]:
+    if not isinstance(module, Module):
+        raise TypeError(f"expected a wasmtime.Module, not {module!r}")
+    return [(wanted.module, wanted.name or "") for wanted in module.imports]

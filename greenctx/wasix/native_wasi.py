@@ -13,6 +13,7 @@ from greenctx.wasix import abi, suspend
 if TYPE_CHECKING:
     from wasmtime import Engine
 
+    from greenctx.wasix.stdio import Sink, Source, Stdio
     from greenctx.wasix.stores import Caller
 
 _SIGNATURES = {
@@ -26,22 +27,24 @@ _SIGNATURES = {
 
 
 class NativeCalls:
-    """The functions for one guest memory, and what is known of the guest's file descriptors."""
+    """The functions on one guest memory, and what is known of the file descriptors of its store."""
 
-    def __init__(self, store: Store, instance: Instance) -> None:
+    def __init__(self, store: Store, instance: Instance, streams: dict[int, Source | Sink]) -> None:
         self._exports = instance.exports(store)
-        self.stdio = {0: 0, 1: 1, 2: 2}
-        """Which of stdin, stdout and stderr (0, 1, 2) each file descriptor is that is still one of them."""
-
-    def stdio_of(self, fd: int) -> int | None:
-        return self.stdio.get(fd)
+        self.streams = streams
+        """The file descriptors that are still stdin, stdout or stderr, and read or write here."""
 
     def call(self, caller: Caller, name: str, *args: int) -> int:
         """Call the function; return its errno."""
         func = self._exports[name]
         assert isinstance(func, Func)
-        errno: int = suspend.call(caller.store, func, *args)
-        return errno
+        return suspend.call_integers(caller.store, func, _SIGNATURES[name], *args)
+
+
+class _OfStore:
+    def __init__(self, streams: dict[int, Source | Sink]) -> None:
+        self.streams = streams
+        self.calls: dict[bytes, NativeCalls] = {}
 
 
 class NativeWasi:
@@ -51,27 +54,34 @@ class NativeWasi:
     exports the guest's, so calls that come through it work on that.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, stdio: Stdio | None) -> None:
         self._engine = engine
-        self._linker = wasmtime.Linker(engine)
-        self._linker.define_wasi()
-        self._linker.allow_shadowing = True
+        self._stdio = stdio
         self._module: Module | None = None
-        self._calls: WeakKeyDictionary[Store, dict[bytes, NativeCalls]] = WeakKeyDictionary()
+        self._stores: WeakKeyDictionary[Store, _OfStore] = WeakKeyDictionary()
 
     def of(self, caller: Caller) -> NativeCalls:
         """The functions on the memory that the calling guest exports."""
         memory = caller.get(abi.MEMORY)
         if not isinstance(memory, Memory):
             raise WasmtimeError(f"a guest that calls WASI has to export its memory as {abi.MEMORY!r}")
-        calls = self._calls.setdefault(caller.store, {})
+        store = caller.store
+        found = self._stores.get(store)
+        if found is None:
+            found = self._stores[store] = _OfStore({} if self._stdio is None else self._stdio.streams())
         key = bytes(memory._memory)
-        if key not in calls:
-            if self._module is None:
-                self._module = Module(self._engine, _shim())
-            self._linker.define(caller.store, "guest", abi.MEMORY, memory)
-            calls[key] = NativeCalls(caller.store, suspend.instantiate(self._linker, caller.store, self._module))
-        return calls[key]
+        calls = found.calls.get(key)
+        if calls is None:
+            calls = found.calls[key] = NativeCalls(store, self._instantiate(store, memory), found.streams)
+        return calls
+
+    def _instantiate(self, store: Store, memory: Memory) -> Instance:
+        if self._module is None:
+            self._module = Module(self._engine, _shim())
+        linker = wasmtime.Linker(self._engine)  # one for each: the program may run in several threads
+        linker.define_wasi()
+        linker.define(store, "guest", abi.MEMORY, memory)
+        return suspend.instantiate(linker, store, self._module)
 
 
 def _shim() -> str:

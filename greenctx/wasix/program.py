@@ -9,7 +9,7 @@ from wasmtime import Store, WasiConfig
 
 from greenctx.current import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
-from greenctx.errors import GuestExit, InvalidProgram
+from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse
 from greenctx.wasix.abi import START
 from greenctx.wasix.code import check_imports, check_start, compile_module, read_code, to_binary
 from greenctx.wasix.interruption import Ticker, TimeLimit, can_be_signalled
@@ -17,7 +17,7 @@ from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
 from greenctx.wasix.shadow_stack import ShadowStacks, check_exports
 from greenctx.wasix.stdio import Stdio
-from greenctx.wasix.stores import state_of, yield_every_epoch
+from greenctx.wasix.stores import close, state_of, yield_every_epoch
 from greenctx.wasix.suspend import call
 
 if TYPE_CHECKING:
@@ -74,14 +74,18 @@ class Program:
         locals, instead of WASIX's stack that all share; it takes a guest that exports ``__stack_pointer``. With
         ``contexts=False`` the context calls answer notsup.
 
-        ``stdin`` is a binary file or bytes, ``stdout`` and ``stderr`` are binary files to write to; None inherits the
-        process's own.
+        ``stdin`` is a binary file, or bytes, which each run reads from the beginning; ``stdout`` and ``stderr`` are
+        binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
 
         Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, and for a directory that
         is not there or a string that WASI cannot pass on.
         """
+        if not isinstance(code, bytes):
+            raise TypeError(f"code must be the bytes of a module, not {code!r:.80}; for a file use Program.from_file")
         if shadow_stack is not None and shadow_stack <= 0:
             raise ValueError(f"shadow_stack must be None or a positive number of bytes, not {shadow_stack!r}")
+        self._closed = False
+        self._runs: set[object] = set()
         self.name = name
         self.argv = [name] if argv is None else list(argv)
         self.env = dict(env or {})
@@ -107,19 +111,33 @@ class Program:
         return cls(read_code(name), name=name, **settings)
 
     def run(self) -> int:
-        """Run the program; return its exit status.
+        """Run the program; return its exit status, as the guest gave it: an unsigned number of 32 bits.
+
+        (A shell sees the low eight of them, so ``exit(-1)``, 4294967295 here, is 255 there.)
 
         Raises `InvalidProgram` if an import is not defined or the program starts beyond its limits, `wasmtime.Trap`
         when the guest traps in any context, `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a
         host function raises. Ctrl-C is KeyboardInterrupt. Every context is unwound by then.
         """
-        ticks_needed = self.limits.seconds is not None or can_be_signalled()
-        with Store(self._engine) as store, Ticker(self._engine, ticks_needed):
+        this_run = object()
+        try:
+            self._runs.add(this_run)
+            if self._closed:
+                raise ProgramClosed
+            return self._run()
+        finally:
+            self._runs.discard(this_run)
+
+    def _run(self) -> int:
+        limit = TimeLimit.within_the_current(self.limits.seconds)
+        ticker = Ticker(self._engine, needed=bool(limit) or can_be_signalled())
+        with Store(self._engine) as store, ticker, limit:
             store.set_wasi(self._wasi_config())
             self.limits.apply(store, self.name, self._code)
             check_imports(self.name, self.linker, store, self._module)
             yield_every_epoch(store)
-            state_of(store).time_limit = TimeLimit(self.limits.seconds)
+            state = state_of(store)
+            state.time_limit = limit
             try:
                 if self.contexts:
                     environment = ContextSwitchingEnvironment(max_contexts=self.limits.contexts)
@@ -128,13 +146,22 @@ class Program:
                     WithoutContexts().run(self._run_start, store)
             except GuestExit as exit:
                 return exit.status
+            finally:
+                state.shadow_stacks = None  # which refer to the store
         return 0
 
     def close(self) -> None:
-        """Free what the program holds. It cannot be run again; closing it again does nothing."""
-        self.linker.close()
-        self._module.close()
-        self._engine.close()
+        """Free what the program holds. It cannot be run again (`ProgramClosed`); closing it again does nothing.
+
+        Raises `ProgramInUse` while it runs.
+        """
+        # A run notes itself before it looks here, so one of the two sees the other.
+        closed, self._closed = self._closed, True
+        if self._runs:
+            self._closed = closed
+            raise ProgramInUse
+        for thing in (self.linker, self._module, self._engine):
+            close(thing)
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ from greenlet import getcurrent, greenlet
 from wasmtime import Global, GlobalType, Memory, MemoryType
 
 from greenctx.context import Context
-from greenctx.errors import InvalidProgram, ShadowStackOverflow
+from greenctx.errors import InvalidProgram, ShadowStackOverflow, ShadowStackUnavailable
 from greenctx.registry import MAIN
 from greenctx.wasix._fiber import YIELDED
 from greenctx.wasix.abi import MEMORY, STACK_POINTER
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from greenctx.environment import ContextSwitchingEnvironment
     from greenctx.wasix._fiber import Fiber
+    from greenctx.wasix.regions import Watch
 
 
 def check_exports(name: str, module: Module) -> None:
@@ -55,13 +56,13 @@ def check_exports(name: str, module: Module) -> None:
 class Stack:
     """Where the guest's locals of one greenlet go."""
 
-    __slots__ = ("bottom", "pointer")
+    __slots__ = ("pointer", "watch")
 
-    def __init__(self, bottom: int | None, pointer: int) -> None:
-        self.bottom = bottom
-        """Of its region; None for the stack that the linker laid out."""
+    def __init__(self, pointer: int, watch: Watch | None = None) -> None:
         self.pointer = pointer
         """The guest's stack pointer, unless this is the stack in use: then the global has it."""
+        self.watch = watch
+        """None for the stack that the linker laid out, whose end is not known."""
 
 
 class ShadowStacks:
@@ -75,11 +76,10 @@ class ShadowStacks:
         exports = instance.exports(store)
         self.pointer = StackPointer(store, cast("Global", exports[STACK_POINTER]), cast("Memory", exports[MEMORY]))
         self.regions = Regions(store, exports, self.pointer, size)
-        self._main = Stack(None, self.pointer.get())
+        self._main = Stack(self.pointer.get())
         self.in_use: Stack | None = self._main
         self._stacks: WeakKeyDictionary[greenlet, Stack] = WeakKeyDictionary({getcurrent(): self._main})
-        # Regions of contexts that had not begun when they were last heard of. Looked through seldom: when none is
-        # free, and there are twice as many as were left the last time.
+        # Regions of contexts that had not begun when they were last heard of.
         self._reserved: dict[tuple[ContextSwitchingEnvironment, int], int] = {}
         self._sweep_at = 16
 
@@ -92,14 +92,12 @@ class ShadowStacks:
             me = getcurrent()
             self._reserved.pop((environment, context_id), None)
             try:
-                self._stacks[me] = Stack(bottom, self.regions.top(bottom))
+                self._place(me, bottom)
                 entrypoint()
             finally:
                 self._end(me, bottom)
 
-        if not self.regions and len(self._reserved) >= self._sweep_at:
-            self._sweep()
-        bottom = self.regions.take(store)
+        bottom = self._take(store)
         try:
             context_id = environment.create_context(on_region)
         except BaseException:
@@ -110,18 +108,16 @@ class ShadowStacks:
 
     def begin(self, store: Store) -> CallOnStack:
         """Prepare a call into the guest by the current greenlet. Raises `ShadowStackUnavailable`."""
-        store._context()  # raises ValueError when it is closed
         me = getcurrent()
         stack = self._stacks.get(me)
         if stack is not None:
             return CallOnStack(self, stack)
         self._stacks[me] = self._main  # for malloc's locals
         try:
-            bottom = self.regions.take(store)
+            bottom = self._take(store)
         finally:
             self._stacks.pop(me, None)
-        stack = self._stacks[me] = Stack(bottom, self.regions.top(bottom))
-        return CallOnStack(self, stack, me)
+        return CallOnStack(self, self._place(me, bottom), lambda: self._end(me, bottom))
 
     def use(self, stack: Stack) -> None:
         """Let the guest's pointer point into that stack."""
@@ -132,6 +128,23 @@ class ShadowStacks:
         self.in_use = None
         self.pointer.set(stack.pointer)
         self.in_use = stack
+
+    def _take(self, store: Store) -> int:
+        # Looked through seldom, so that it costs little for each: when there are twice as many as were left last time.
+        if not self.regions and len(self._reserved) >= self._sweep_at:
+            self._sweep()
+        try:
+            return self.regions.take(store)
+        except ShadowStackUnavailable:
+            self._sweep()
+            if not self.regions:
+                raise
+            return self.regions.take(store)
+
+    def _place(self, me: greenlet, bottom: int) -> Stack:
+        watch = self.regions.watch(bottom)
+        stack = self._stacks[me] = Stack(watch.top, watch)
+        return stack
 
     def _end(self, me: greenlet, bottom: int) -> None:
         self._stacks.pop(me, None)
@@ -150,24 +163,24 @@ class ShadowStacks:
 class CallOnStack:
     """One call into the guest, whose locals go on one stack, below those of the calls that it is nested in."""
 
-    __slots__ = ("_owner", "_stack", "_stacks", "_start")
+    __slots__ = ("_at_end", "_stack", "_stacks", "_start")
 
-    def __init__(self, stacks: ShadowStacks, stack: Stack, owner: greenlet | None = None) -> None:
-        """``owner`` is the greenlet if it has the stack for this call only."""
+    def __init__(self, stacks: ShadowStacks, stack: Stack, at_end: Callable[[], None] | None = None) -> None:
         self._stacks = stacks
         self._stack = stack
-        self._owner = owner
         self._start = stacks.pointer.get() if stacks.in_use is stack else stack.pointer
+        self._at_end = at_end
 
     def poll(self, fiber: Fiber, environment: Any) -> Any:
         """`Fiber.poll` on the stack. When that has overflowed, what it returns will raise so when it is served."""
-        stacks, stack = self._stacks, self._stack
-        if stacks.in_use is not stack:
-            stacks.use(stack)
+        stack = self._stack
+        if self._stacks.in_use is not stack:
+            self._stacks.use(stack)
         asked = fiber.poll(environment)
-        if stack.bottom is None or asked is None or asked is YIELDED or not stacks.regions.is_overrun(stack.bottom):
+        watch = stack.watch
+        if watch is None or asked is None or asked is YIELDED or not watch.overflowed():
             return asked
-        return _Overflow(stacks.regions.size)
+        return _Overflow(self._stacks.regions.size)
 
     def end(self) -> None:
         """Free the stack of what the call has left on it: a call that has trapped or was destroyed leaves all."""
@@ -175,8 +188,8 @@ class CallOnStack:
         stack.pointer = self._start
         if stacks.in_use is stack:
             stacks.in_use = None
-        if self._owner is not None and stack.bottom is not None:
-            stacks._end(self._owner, stack.bottom)
+        if self._at_end is not None:
+            self._at_end()
 
 
 class _Overflow:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import PYFUNCTYPE, addressof, c_uint32, c_uint64, c_void_p
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wasmtime import _bindings as ffi
 from wasmtime._ffi import dll
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wasmtime import Global, Memory, Store
 
 
@@ -32,26 +35,21 @@ class StackPointer:
 
     def __init__(self, store: Store, pointer: Global, memory: Memory) -> None:
         """``pointer`` must be mutable, and an i32 or an i64."""
-        self._objects = pointer._global, memory._memory, ffi.wasmtime_val_t()  # what the addresses are of
-        self._global, self._memory, self._value = map(addressof, self._objects)
-        self._context = _address(store._context())
         self.bits = 64 if str(pointer.type(store).content) == "i64" else 32
-        slot = c_uint64 if self.bits == 64 else c_uint32
-        self._slot = slot.from_address(self._value + ffi.wasmtime_val_t.of.offset)
+        found, given = ffi.wasmtime_val_t(), ffi.wasmtime_val_t()
+        context, self._kept_alive = store._context(), (pointer, memory, found, given)
+        self._get = partial(_get, _address(context), addressof(pointer._global), addressof(found))
+        self._set = partial(_set, _address(context), addressof(pointer._global), addressof(given))
+        self.memory_address: Callable[[], int] = partial(_data, _address(context), addressof(memory._memory))
+        """Where the guest's memory is; growing may move it."""
+        number, offset = c_uint64 if self.bits == 64 else c_uint32, ffi.wasmtime_val_t.of.offset
+        self._found, self._given = (number.from_address(addressof(value) + offset) for value in (found, given))
+        _get(_address(context), addressof(pointer._global), addressof(given))  # for its type
 
     def get(self) -> int:
-        _get(self._context, self._global, self._value)
-        return self._slot.value
+        self._get()
+        return self._found.value
 
     def set(self, value: int) -> None:
-        _get(self._context, self._global, self._value)  # for its type
-        self._slot.value = value
-        _set(self._context, self._global, self._value)
-
-    def read_memory(self, start: int, length: int) -> bytes:
-        """Read from the guest's memory; all of it must be there."""
-        return ctypes.string_at(_data(self._context, self._memory) + start, length)
-
-    def write_memory(self, start: int, data: bytes) -> None:
-        """The same for writing."""
-        ctypes.memmove(_data(self._context, self._memory) + start, data, len(data))
+        self._given.value = value
+        self._set()

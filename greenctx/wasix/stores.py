@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 import wasmtime
-from wasmtime import Global, GlobalType, Store, Val, ValType
+from wasmtime import Global, GlobalType, Instance, SharedMemory, Store, Val, ValType
 from wasmtime import _bindings as ffi
+from wasmtime._extern import get_extern_ptr
+from wasmtime._ffi import dll
 
-from greenctx.errors import StoreInUse
+from greenctx.errors import StoreInUse, WrongStore
 from greenctx.wasix._fiber import StoreState
 from greenctx.wasix.interruption import TimeLimit
 
 if TYPE_CHECKING:
+    from wasmtime._exportable import AsExtern
+    from wasmtime._managed import Managed
     from wasmtime._store import Storelike
 
 _states: WeakKeyDictionary[Store, StoreState] = WeakKeyDictionary()
@@ -55,20 +59,48 @@ def state_of(store: Store) -> StoreState:
     return state
 
 
+def store_id_of(item: AsExtern | Instance) -> int | None:
+    """The id of the store that it belongs to; None for what belongs to none."""
+    if isinstance(item, Instance):
+        return int(item._instance.store_id)
+    if isinstance(item, SharedMemory):
+        return None
+    return ctypes.c_uint64.from_buffer(get_extern_ptr(item).of).value  # where every kind of them has it
+
+
+def check_belongs(store: Store, item: AsExtern | Instance) -> None:
+    """Raise `WrongStore` if the item belongs to another store."""
+    if store_id_of(item) not in (None, state_of(store).store_id):
+        raise WrongStore(type(item).__name__.lower())
+
+
 def _guard(store: Store, state: StoreState) -> None:
     """Let nobody close the store while a guest is suspended in it: the guest's fiber refers to the store."""
     reference = ref(store)
+    deleted = False
 
     def delete(pointer: Any) -> None:
+        nonlocal deleted
         if state.calls:
             raise StoreInUse(state.calls)
         alive = reference()
-        if alive is None:  # it is being collected
-            ffi.wasmtime_store_delete(pointer)
-        else:
-            Store._delete(alive, pointer)
+        if alive is not None:  # it is not being collected
+            alive._Store__context = None  # type: ignore[attr-defined]
+        # Before, not after: an interruption of wasmtime's close() lets it delete the store once more later.
+        if not deleted:
+            deleted = True
+            dll.wasmtime_store_delete(pointer)
 
     store._delete = delete  # type: ignore[method-assign, assignment]
+
+
+def close(thing: Managed[Any]) -> None:
+    """Its ``close``, but an interruption in the middle leaves it to be freed once at most, not twice."""
+    try:
+        pointer = thing._consume()
+    except ValueError:  # it is closed
+        return
+    thing._delete(pointer)
 
 
 def yield_every_epoch(store: Store) -> None:

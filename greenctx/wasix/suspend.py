@@ -26,6 +26,7 @@ from greenctx.errors import GuestExit, WrongStore
 from greenctx.state import GUEST
 from greenctx.wasix._fiber import YIELDED, Fiber, configure
 from greenctx.wasix.host_functions import load_reference, store_reference
+from greenctx.wasix.stacks import check_stacks, explain
 from greenctx.wasix.stores import state_of, store_of
 from greenctx.wasix.value_types import kind_of
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wasmtime._store import Storelike
+
+
+_INTEGER_KINDS = {"i32": 0, "i64": 1}
 
 
 def _address(function: Any) -> int:
@@ -108,6 +112,26 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     return values if len(values) > 1 else values[0] if values else None
 
 
+def call_integers(store: Store, func: Func, kinds: str, *args: int) -> int:
+    """`call` for a function of integers of those types, such as "i32 i64", that returns an i32.
+
+    It does without wasmtime's objects for types. Those are slow, and a Ctrl-C that comes in one's ``__del__`` is lost.
+    """
+    params = (ffi.wasmtime_val_t * len(args))()
+    for param, kind, arg in zip(params, kinds.split(), args, strict=True):
+        param.kind = _INTEGER_KINDS[kind]
+        setattr(param.of, kind, arg)
+    result = ffi.wasmtime_val_t()
+    _run(
+        store,
+        lambda trap, error: ffi.wasmtime_func_call_async(
+            store._context(), byref(func._func), params, len(args), byref(result), 1, trap, error
+        ),
+        (func, params, result),
+    )
+    return int(result.of.i32)
+
+
 def instantiate(linker: wasmtime.Linker, store: Storelike, module: wasmtime.Module) -> Instance:
     """Instantiate a module whose start function may call host functions that switch."""
     store = store_of(store)
@@ -120,6 +144,19 @@ def instantiate(linker: wasmtime.Linker, store: Storelike, module: wasmtime.Modu
             linker.ptr(), store._context(), module.ptr(), byref(instance), trap, error
         ),
         (linker, module, instance),
+    )
+    return Instance._from_raw(instance)
+
+
+def instantiate_pre(pre: wasmtime.InstancePre, store: Store) -> Instance:
+    """The same for a module whose imports were looked up already."""
+    instance = ffi.wasmtime_instance_t()
+    _run(
+        store,
+        lambda trap, error: ffi.wasmtime_instance_pre_instantiate_async(
+            pre.ptr(), store._context(), byref(instance), trap, error
+        ),
+        (pre, instance),
     )
     return Instance._from_raw(instance)
 
@@ -141,6 +178,7 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
         me = getcurrent()
         if me is not environment._caller:
             environment._admit(me)
+    check_stacks(state)
     outcome = _Outcome()
     future = start(byref(outcome.trap), byref(outcome.error))
     fiber = Fiber(addressof(future.contents), state, (outcome, keep_alive, store))
@@ -171,4 +209,4 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
             on_stack.end()
     exception = outcome.exception()
     if exception is not None:
-        raise exception
+        raise explain(exception, state)

@@ -11,12 +11,13 @@ from typing import Final
 from wasmtime import ValType
 from wasmtime import _bindings as ffi
 
-_KINDS: Final = {kind: getattr(ValType, kind)() for kind in ("i32", "i64", "f32", "f64", "externref", "funcref")}
+# A tuple: where memory is short, CPython (3.11 to 3.13) crashes when it cannot begin to iterate over a dict's items.
+_KINDS: Final = tuple((kind, getattr(ValType, kind)()) for kind in ("i32", "i64", "f32", "f64", "externref", "funcref"))
 
 
 def kind_of(ty: ValType) -> str | None:
     """The type's name in WebAssembly text; None if Python has no values of it."""
-    for kind, known in _KINDS.items():
+    for kind, known in _KINDS:
         if ffi.wasmtime_wasm_valtype_equal(ty.ptr(), known.ptr()):
             return kind
     return None

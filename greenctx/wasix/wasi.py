@@ -1,4 +1,4 @@
-"""The WASI calls that are done here: those that wait, those on redirected stdio, and ``proc_exit``.
+"""The WASI calls that are done here: those that wait, those on the standard streams, and ``proc_exit``.
 
 wasmtime's own run on the guest's fiber, where neither Ctrl-C nor a time limit can end a wait, and no other context's
 host code could decide how to wait. These run on the context's greenlet. They hand on to wasmtime's what is not theirs.
@@ -16,7 +16,8 @@ from greenctx.errors import GuestExit, TimeLimitExceeded
 from greenctx.wasix import abi
 from greenctx.wasix.memory import GuestMemory, MemoryFault
 from greenctx.wasix.native_wasi import NativeWasi
-from greenctx.wasix.stdio import Stdio
+from greenctx.wasix.polling import poll_oneoff
+from greenctx.wasix.stdio import Sink, Source
 from greenctx.wasix.stores import state_of
 
 if TYPE_CHECKING:
@@ -24,20 +25,29 @@ if TYPE_CHECKING:
 
     from wasmtime import Engine
 
+    from greenctx.wasix.stdio import Stdio
     from greenctx.wasix.stores import Caller
 
 # Of one call, however much memory its arguments name: reading and writing may always do less than was asked for.
 MOST_AT_ONCE = 1 << 20  # bytes
 MOST_BUFFERS = 1024
 
-# iovec, subscription and event of WASI preview 1 (wasi/api.h)
 _IOVEC = Struct("<I I")
-_SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")  # userdata, tag, clock id or fd, timeout, precision, flags
-_EVENT = Struct("<Q H B5x Q H6x")  # userdata, error, type, nbytes, flags
-_CLOCK, _FD_READ = 0, 1
-_ABSOLUTE = 1
 
 _PARAMETERS = {"poll_oneoff": 4, "fd_read": 4, "fd_write": 4, "fd_close": 1, "fd_renumber": 2}
+
+_ERRNOS = {
+    host_errno.EACCES: abi.ACCES,
+    host_errno.EAGAIN: abi.AGAIN,
+    host_errno.EBADF: abi.BADF,
+    host_errno.ECONNRESET: abi.CONNRESET,
+    host_errno.EFBIG: abi.FBIG,
+    host_errno.EINVAL: abi.INVAL,
+    host_errno.EISDIR: abi.ISDIR,
+    host_errno.ENOSPC: abi.NOSPC,
+    host_errno.EPERM: abi.PERM,
+    host_errno.EPIPE: abi.PIPE,
+}
 
 
 def proc_exit(status: int) -> NoReturn:
@@ -50,8 +60,7 @@ class WasiCalls:
 
     def __init__(self, engine: Engine, stdio: Stdio | None) -> None:
         """Without ``stdio``, reading and writing is left to wasmtime."""
-        self._native = NativeWasi(engine)
-        self._stdio = Stdio(stdin=b"") if stdio is None else stdio
+        self._native = NativeWasi(engine, stdio)
         self._names = ["poll_oneoff"] if stdio is None else [*_PARAMETERS]
 
     def define(self, define_func: Callable[..., None]) -> None:
@@ -65,8 +74,8 @@ class WasiCalls:
     def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, stored: int) -> int:
         """Read from stdin when it has something; from anything else as wasmtime does."""
         native = self._native.of(caller)
-        source = self._stdio.source(native.stdio_of(fd))
-        if source is None:
+        source = native.streams.get(fd)
+        if not isinstance(source, Source):
             return native.call(caller, "fd_read", fd, iovecs, count, stored)
         try:
             memory = GuestMemory(caller)
@@ -74,16 +83,25 @@ class WasiCalls:
             memory.check(stored, 4)
         except MemoryFault:
             return abi.FAULT
-        data = b""
-        if wanted := sum(length for _, length in buffers):
-            try:
+        wanted = sum(length for _, length in buffers)
+        data: bytes | None = b""
+        try:
+            while wanted:
                 if source.descriptor is not None:
-                    state_of(caller.store).time_limit.wait(None, source.descriptor)
-                data = source.read(wanted)
-            except TimeLimitExceeded:  # which is an OSError, as every TimeoutError
-                raise
-            except OSError as error:
-                return _errno(error)
+                    state_of(caller.store).time_limit.wait(None, [(source.descriptor, False)])
+                try:
+                    data = source.read(wanted)
+                except BlockingIOError:  # somebody else was quicker
+                    if source.descriptor is not None:
+                        continue
+                    raise
+                break
+        except TimeLimitExceeded:  # which is an OSError, as every TimeoutError
+            raise
+        except OSError as error:
+            return _errno(error)
+        if data is None:
+            return abi.AGAIN
         memory.write_u32(stored, len(data))
         for start, length in buffers:
             memory.write(start, data[:length])
@@ -91,10 +109,10 @@ class WasiCalls:
         return abi.SUCCESS
 
     def fd_write(self, caller: Caller, fd: int, iovecs: int, count: int, stored: int) -> int:
-        """Write to redirected stdout or stderr; to anything else as wasmtime does."""
+        """Write to stdout or stderr, when it takes something; to anything else as wasmtime does."""
         native = self._native.of(caller)
-        sink = self._stdio.sink(native.stdio_of(fd))
-        if sink is None:
+        sink = native.streams.get(fd)
+        if not isinstance(sink, Sink):
             return native.call(caller, "fd_write", fd, iovecs, count, stored)
         try:
             memory = GuestMemory(caller)
@@ -102,77 +120,60 @@ class WasiCalls:
             memory.check(stored, 4)
         except MemoryFault:
             return abi.FAULT
+        written = 0
         try:
-            sink.write(data)
+            while written < len(data):
+                if sink.descriptor is not None:
+                    state_of(caller.store).time_limit.wait(None, [(sink.descriptor, True)])
+                try:
+                    now = sink.write(data[written:])
+                except BlockingIOError:
+                    if sink.descriptor is not None:
+                        continue
+                    raise
+                written += now or 0
+                if sink.descriptor is None:  # nothing to wait for: the guest may try the rest
+                    break
+        except TimeLimitExceeded:
+            raise
         except OSError as error:
-            return _errno(error)
-        memory.write_u32(stored, len(data))
+            if not written:
+                return _errno(error)
+        if data and not written:
+            return abi.AGAIN
+        memory.write_u32(stored, written)
         return abi.SUCCESS
 
     def fd_close(self, caller: Caller, fd: int) -> int:
+        """Close a descriptor, which is none of the standard streams afterwards."""
         native = self._native.of(caller)
         result = native.call(caller, "fd_close", fd)
         if result == abi.SUCCESS:
-            native.stdio.pop(fd, None)
+            native.streams.pop(fd, None)
         return result
 
     def fd_renumber(self, caller: Caller, fd: int, to: int) -> int:
+        """Move a descriptor, which stays the standard stream that it is."""
         native = self._native.of(caller)
         result = native.call(caller, "fd_renumber", fd, to)
         if result == abi.SUCCESS and fd != to:
-            moved = native.stdio.pop(fd, None)
-            native.stdio.pop(to, None)
+            moved = native.streams.pop(fd, None)
+            native.streams.pop(to, None)
             if moved is not None:
-                native.stdio[to] = moved
+                native.streams[to] = moved
         return result
 
     def poll_oneoff(self, caller: Caller, subscriptions: int, events: int, count: int, stored: int) -> int:
         """Wait until one of the subscriptions is ready; report all that are."""
-        count &= abi.U32_MASK
-        if count == 0:
-            return abi.INVAL
         native = self._native.of(caller)
         try:
-            memory = GuestMemory(caller)
-            asked = _SUBSCRIPTION.iter_unpack(memory.read(subscriptions, count * _SUBSCRIPTION.size))
-            memory.check(events, count * _EVENT.size)
-            memory.check(stored, 4)
+            return poll_oneoff(native, caller, subscriptions, events, count, stored)
         except MemoryFault:
             return abi.FAULT
-        ready: list[bytes] = []
-        clocks: list[tuple[float, int]] = []  # seconds to wait, userdata
-        readers: dict[int, list[int]] = {}  # userdata by the host's file descriptor
-        for userdata, tag, subject, timeout, _, flags in asked:
-            if tag == _CLOCK:
-                result = native.call(caller, "clock_time_get", subject, 1, events)
-                if result == abi.SUCCESS:
-                    # wasmtime's clocks begin when they like, so the guest's times mean something only beside theirs.
-                    now = int.from_bytes(memory.read(events, 8), "little") if flags & _ABSOLUTE else 0
-                    clocks.append((max(0, timeout - now) / 1e9, userdata))
-                    continue
-            else:
-                source = self._stdio.source(native.stdio_of(subject)) if tag == _FD_READ else None
-                if source is not None and source.descriptor is not None:
-                    readers.setdefault(source.descriptor, []).append(userdata)
-                    continue
-                # Files are always ready, unless there is no such file.
-                result = native.call(caller, "fd_fdstat_get", subject, events)
-            ready.append(_EVENT.pack(userdata, result, tag, int(tag != _CLOCK and result == abi.SUCCESS), 0))
-        left = 0.0 if ready else min((seconds for seconds, _ in clocks), default=None)
-        try:
-            readable = state_of(caller.store).time_limit.wait(left, *readers)
         except TimeLimitExceeded:
             raise
         except OSError as error:
             return _errno(error)
-        for descriptor in readable:
-            ready += [_EVENT.pack(userdata, abi.SUCCESS, _FD_READ, 1, 0) for userdata in readers[descriptor]]
-        if not readable and left is not None:
-            over = [userdata for seconds, userdata in clocks if seconds <= left]
-            ready += [_EVENT.pack(userdata, abi.SUCCESS, _CLOCK, 0, 0) for userdata in over]
-        memory.write(events, b"".join(ready))
-        memory.write_u32(stored, len(ready))
-        return abi.SUCCESS
 
 
 def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, int]]:
@@ -188,6 +189,4 @@ def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, in
 
 
 def _errno(error: OSError) -> int:
-    return {host_errno.EBADF: abi.BADF, host_errno.EPIPE: abi.PIPE, host_errno.ENOSPC: abi.NOSPC}.get(
-        error.errno or 0, abi.IO
-    )
+    return _ERRNOS.get(error.errno or 0, abi.IO)

@@ -20,12 +20,20 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn
 
 LONG = bool(os.environ.get("GREENCTX_LONG"))
-SCRIPTS = 100_000 if LONG else 800
+SCRIPTS = 100_000 if LONG else 600
 
 number = st.integers(0, 99)
 operations = st.sampled_from(
-    "create, create, create, create with a mistake, switch, switch, switch, switch, switch, switch, "
-    "switch to a special id, destroy, destroy a special id, enter, enter, leave".split(", ")
+    [
+        *["create"] * 3,
+        "create with a mistake",
+        *["switch"] * 6,
+        "switch to a special id",
+        "destroy",
+        "destroy a special id",
+        *["enter"] * 2,
+        "leave",
+    ]
 )
 endings = st.builds(Operation, st.sampled_from([Do.RETURN, Do.EXIT]), st.integers(0, 255)) | st.just(Operation(Do.TRAP))
 

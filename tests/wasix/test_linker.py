@@ -11,7 +11,7 @@ from wasmtime import Func, Store, WasiConfig, WasmtimeError
 from greenctx.wasix import GuestExit, Linker, call
 
 if TYPE_CHECKING:
-    from greenctx.wasix.suspend import Caller
+    from greenctx.wasix import Caller
 
 
 def test_definitions_do_not_shadow() -> None:

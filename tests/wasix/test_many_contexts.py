@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from embedding import IMPORTS
+from embedding import IMPORTS, signature
 from processes import run_greenctx
 
 from greenctx.wasix import Program
@@ -13,8 +14,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_ten_thousand_contexts() -> None:
-    """So many may be alive at once, every one of them suspended in the guest; each resumes where it was."""
+LONG = bool(os.environ.get("GREENCTX_LONG"))
+ALIVE = 30_000 if LONG else 10_000
+LIVES = 1_000_000 if LONG else 10_000
+
+
+def test_contexts_alive_at_once() -> None:
+    """Ten thousand of them (thirty, in the long form), every one suspended in the guest; each resumes where it was."""
     program = Program(
         f"""(module {IMPORTS} (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
           (memory (export "memory") 1) (table (export "__indirect_function_table") 1 funcref)
@@ -27,17 +33,54 @@ def test_ten_thousand_contexts() -> None:
           (func $round (loop
             (global.set $now (i64.add (global.get $now) (i64.const 1)))
             (if (call $switch (global.get $now)) (then unreachable))
-            (br_if 0 (i64.lt_u (global.get $now) (i64.const 10000)))))
+            (br_if 0 (i64.lt_u (global.get $now) (i64.const {ALIVE})))))
           (func (export "_start") (local $left i32)
-            (local.set $left (i32.const 10000))
+            (local.set $left (i32.const {ALIVE}))
             (loop
               (if (call $create (i32.const 0) (i32.const 0)) (then unreachable))
               (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
             (call $round) (global.set $now (i64.const 0)) (call $round)
-            (if (i64.ne (global.get $sum) (i64.const 50005000)) (then unreachable))
+            (if (i64.ne (global.get $sum) (i64.const {ALIVE * (ALIVE + 1) // 2})) (then unreachable))
             (call $exit (i32.const 77))))""".encode()
     )
     assert program.run() == 77
+
+
+def resident() -> int:
+    """The process's resident memory, in bytes."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_contexts_one_after_the_other() -> None:
+    """Ten thousand contexts (a million, in the long form) that one guest creates, starts and destroys leave the
+    process as large as it was; nor do those that it never starts grow it."""
+    sizes: list[int] = []
+    program = Program(
+        f"""(module {IMPORTS} (import "host" "measure" (func $measure))
+          (memory (export "memory") 1) (table (export "__indirect_function_table") 1 funcref)
+          (elem (i32.const 0) $entry)
+          (func $entry (loop (drop (call $switch (i64.const 0))) (br 0)))
+          (func $life (local $id i64)
+            (if (call $create (i32.const 8) (i32.const 0)) (then unreachable))
+            (local.set $id (i64.load (i32.const 8)))
+            (if (i64.ne (i64.and (local.get $id) (i64.const 7)) (i64.const 0)) ;; one in eight is never started
+              (then (if (call $switch (local.get $id)) (then unreachable))))
+            (if (call $destroy (local.get $id)) (then unreachable))
+            (if (i32.ne (call $switch (local.get $id)) (i32.const 28)) (then unreachable)))
+          (func $lives (param $left i32)
+            (loop
+              (call $life)
+              (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1))))))
+          (func (export "_start")
+            (call $lives (i32.const 3000)) (call $measure) (call $lives (i32.const {LIVES})) (call $measure)
+            (call $life)
+            (if (i64.ne (i64.load (i32.const 8)) (i64.const {LIVES + 3001})) (then unreachable))))""".encode()
+    )
+    program.linker.define_func("host", "measure", signature("->"), lambda: sizes.append(resident()))
+    assert program.run() == 0
+    before, after = sizes
+    assert after - before < 4 * 2**20
 
 
 def test_chain_of_a_thousand_contexts(tmp_path: Path) -> None:

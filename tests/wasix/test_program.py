@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from wasmtime import Func
 
-    from greenctx.wasix.suspend import Caller
+    from greenctx.wasix import Caller
 
 # Two contexts count, in turns, to what the host says, and exit with the sum.
 COUNTERS = f"""(module {IMPORTS}

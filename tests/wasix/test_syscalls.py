@@ -10,6 +10,8 @@ from embedding import IMPORTS, Embedding
 from processes import run_greenctx
 from wasmtime import Trap
 
+from greenctx import ContextEntrypointReturned
+
 if TYPE_CHECKING:
     from wasmtime import Global
 
@@ -197,6 +199,24 @@ def test_switch_to_what_is_gone() -> None:
             assert embedding.call("switch", gone) == INVAL
             assert embedding.call("destroy", gone) == SUCCESS
         assert embedding.call("switch", created(embedding)) == SUCCESS
+
+    embedding.run(main)
+
+
+def test_switch_to_what_has_returned() -> None:
+    """A context whose entrypoint returned is gone: inval, and to destroy it is no error."""
+    embedding = Embedding().load(
+        f"""(module {IMPORTS} (memory (export "memory") 1)
+          (table (export "__indirect_function_table") funcref (elem $nothing)) (func $nothing) {CALLS})"""
+    )
+
+    def main() -> None:
+        assert created(embedding, 0) == 1
+        with pytest.raises(ContextEntrypointReturned, match="context 1 returned"):
+            embedding.call("switch", 1)
+        assert embedding.call("switch", 1) == INVAL
+        assert embedding.call("destroy", 1) == SUCCESS
+        assert created(embedding, 0) == 2
 
     embedding.run(main)
 

@@ -1,0 +1,36 @@
+"""Values of the command line's options, and what is wrong with those that are none."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentTypeError
+from fractions import Fraction
+
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?) ?([KMGT]?)(?:I?B)?", re.ASCII | re.IGNORECASE)
+
+
+def count(text: str) -> int:
+    """A number of things."""
+    if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
+        raise ArgumentTypeError(f"{text!r} is not a number of contexts")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A positive, finite time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value
+
+
+def size(text: str) -> int:
+    """A number of bytes: ``65536``, ``64KiB``, ``1.5MiB``, ``2G``. The units are powers of 1024, however written."""
+    match = _SIZE.fullmatch(text)
+    value = int(Fraction(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")) if match else 0
+    if value <= 0:
+        raise ArgumentTypeError(f"{text!r} is not a size, such as 65536, 64KiB or 1.5GiB")
+    return value

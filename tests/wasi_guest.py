@@ -1,0 +1,129 @@
+"""A guest that hands on every WASI call that a test asks it to make, for the arguments that no C library passes."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, cast
+
+import wasmtime
+from wasmtime import Engine, Module, Store, WasiConfig
+
+from greenctx.wasix import Linker, Stdio, call
+from greenctx.wasix.stores import state_of
+
+if TYPE_CHECKING:
+    from wasmtime import Func, Memory
+
+    from greenctx.wasix.interruption import TimeLimit
+
+_SIGNATURES = {
+    "clock_time_get": "i32 i64 i32",
+    "fd_close": "i32",
+    "fd_fdstat_get": "i32 i32",
+    "fd_filestat_get": "i32 i32",
+    "fd_pread": "i32 i32 i32 i64 i32",
+    "fd_pwrite": "i32 i32 i32 i64 i32",
+    "fd_read": "i32 i32 i32 i32",
+    "fd_renumber": "i32 i32",
+    "fd_seek": "i32 i64 i32 i32",
+    "fd_write": "i32 i32 i32 i32",
+    "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
+    "poll_oneoff": "i32 i32 i32 i32",
+}
+
+
+def _text() -> str:
+    imports = functions = ""
+    for name, parameters in _SIGNATURES.items():
+        ty = f"(param {parameters}) (result i32)"
+        arguments = " ".join(f"(local.get {index})" for index in range(len(parameters.split())))
+        imports += f'(import "wasi_snapshot_preview1" "{name}" (func ${name} {ty}))\n'
+        functions += f'(func (export "{name}") {ty} (call ${name} {arguments}))\n'
+    return f'(module {imports} (memory (export "memory") 2) {functions})'
+
+
+ENGINE = Engine()
+MODULE = Module(ENGINE, _text())
+END = 2 * 65536  # of the guest's memory
+
+SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")
+EVENT = Struct("<Q H B5x Q H6x")
+MONOTONIC = 1
+
+# Where the guest's memory is used for what.
+IOVECS, RESULT, SUBSCRIPTIONS, EVENTS, PATH, BUFFERS = 64, 16, 4096, 8192, 12288, 65536
+
+
+class WasiGuest:
+    """With ``native`` the calls are wasmtime's own throughout, to compare with."""
+
+    def __init__(self, stdio: Stdio | None, directory: str | None = None, *, native: bool = False) -> None:
+        self.store = Store(ENGINE)
+        config = WasiConfig()
+        if directory is not None:
+            config.preopen_dir(directory, "/data")
+        self.store.set_wasi(config)
+        self.native = native
+        linker: wasmtime.Linker
+        if native:
+            linker = wasmtime.Linker(ENGINE)
+            linker.define_wasi()
+        else:
+            linker = Linker(ENGINE)
+            linker.define_wasi(stdio)
+        self.exports = linker.instantiate(self.store, MODULE).exports(self.store)
+        self.memory = cast("Memory", self.exports["memory"])
+
+    def limit(self, limit: TimeLimit) -> None:
+        """What `Program` does with its limit of time."""
+        state_of(self.store).time_limit = limit
+
+    def call(self, name: str, *args: int) -> int:
+        """Make the call; return its errno."""
+        func = cast("Func", self.exports[name])
+        return cast("int", func(self.store, *args) if self.native else call(self.store, func, *args))
+
+    def put(self, address: int, data: bytes) -> None:
+        self.memory.write(self.store, data, address)
+
+    def get(self, address: int, size: int) -> bytes:
+        return bytes(self.memory.read(self.store, address, address + size))
+
+    def result(self) -> int:
+        return int.from_bytes(self.get(RESULT, 4), "little")
+
+    def buffers(self, *sizes: int) -> tuple[int, int, int]:
+        """Lay out buffers one after the other; return the arguments for them and for the result."""
+        start, iovecs = BUFFERS, b""
+        for size in sizes:
+            iovecs += start.to_bytes(4, "little") + size.to_bytes(4, "little")
+            start += size
+        self.put(IOVECS, iovecs)
+        return IOVECS, len(sizes), RESULT
+
+    def read(self, fd: int, *sizes: int) -> bytes | int:
+        """Read into buffers of those sizes: the bytes, or the errno."""
+        errno = self.call("fd_read", fd, *self.buffers(*sizes))
+        return errno or self.get(BUFFERS, self.result())
+
+    def write(self, fd: int, *parts: bytes) -> int:
+        """Write those; the number of bytes or, negative, the errno."""
+        arguments = self.buffers(*map(len, parts))
+        self.put(BUFFERS, b"".join(parts))
+        return -self.call("fd_write", fd, *arguments) or self.result()
+
+    def open(self, name: str, *, create: bool = False) -> int:
+        """Open a file of the directory for reading and writing; return its descriptor."""
+        path = name.encode()
+        self.put(PATH, path)
+        errno = self.call("path_open", 3, 0, PATH, len(path), int(create), (1 << 29) - 1, (1 << 29) - 1, 0, RESULT)
+        assert errno == 0, errno
+        return self.result()
+
+    def poll(self, *subscriptions: tuple[int, ...]) -> list[tuple[int, int, int]] | int:
+        """Poll for (userdata, tag, subject, timeout, precision, flags)...: (userdata, error, type)..., or the errno."""
+        self.put(SUBSCRIPTIONS, b"".join(SUBSCRIPTION.pack(*(*one, 0, 0, 0)[:6]) for one in subscriptions))
+        errno = self.call("poll_oneoff", SUBSCRIPTIONS, EVENTS, len(subscriptions), RESULT)
+        if errno:
+            return errno
+        return [event[:3] for event in EVENT.iter_unpack(self.get(EVENTS, self.result() * EVENT.size))]
