@@ -89,10 +89,10 @@ def _run(program: Program) -> int:
 
 
 def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
-    """Ctrl-C may come in a ``__del__``, where Python drops it: let it come once more, in a moment."""
+    """Ctrl-C may come in a ``__del__`` of wasmtime's, where Python drops it: let it come once more, in a moment."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
         _thread.start_new_thread(_thread.interrupt_main, ())
-    else:
+    elif not getattr(lost.object, "__module__", "").startswith("wasmtime"):  # as that of an object half made, then
         sys.__unraisablehook__(lost)
 
 

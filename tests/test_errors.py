@@ -27,12 +27,16 @@ from greenctx import (
 from greenctx.errors import (
     CalledWithinGuest,
     Cancellation,
+    FiberStacksExhausted,
     GuestExit,
     InvalidProgram,
+    ProgramClosed,
+    ProgramInUse,
     ShadowStackOverflow,
     ShadowStackUnavailable,
     StoreInUse,
     TimeLimitExceeded,
+    WasiNotSet,
     WrongStore,
 )
 
@@ -150,6 +154,20 @@ ERRORS: list[tuple[BaseException, type[BaseException], dict[str, object], list[s
         {"size": 65536},
         ["no memory for another shadow stack of 65536 bytes", "destroy a context first"],
     ),
+    (
+        WasiNotSet(),
+        GreenctxError,
+        {},
+        ["the guest uses WASI but its store lacks it", "call the store's set_wasi(WasiConfig()) first"],
+    ),
+    (
+        FiberStacksExhausted(31000, 65530),
+        MemoryError,
+        {"calls": 31000, "max_map_count": 65530},
+        ["beside 31000", "vm.max_map_count is 65530", "destroy contexts, limit their number, or raise"],
+    ),
+    (ProgramClosed(), GreenctxError, {}, ["the program is closed", "load it again"]),
+    (ProgramInUse(), GreenctxError, {}, ["cannot be closed while it runs", "wait for the end of run()"]),
     (GuestExit(3), BaseException, {"status": 3}, ["3"]),
 ]
 

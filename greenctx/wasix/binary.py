@@ -1,17 +1,25 @@
-"""What a module's binary says of its own memories and tables, which wasmtime's package tells only of exported ones."""
+"""What a module's binary says of its own memories and tables, which wasmtime's package tells only of exported ones.
+
+And the same binary with other maxima: the one way to limit each of them by itself.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 PAGE = 65536
 _IMPORT, _TABLE, _MEMORY, _EXPORT = 2, 4, 5, 7  # section ids
 _NULLABLE, _NOT_NULLABLE = 0x63, 0x64  # first byte of a reference type that is spelled out
 _WITH_INITIALIZER = 0x40
+_HAS_MAXIMUM, _SHARED, _IS_64, _OWN_PAGE = 1, 2, 4, 8  # flags of limits
 
 
 class NotUnderstood(Exception):
-    """The binary is in no form that is known here."""
+    """The binary is in no form that is known here, or in none at all."""
 
 
 @dataclass(frozen=True)
@@ -27,38 +35,88 @@ class Size:
     """The names under which it is."""
 
 
-def sizes(code: bytes) -> tuple[list[Size], list[Size]]:
-    """The memories and the tables of a core module that wasmtime has validated, those imported first.
+@dataclass
+class _Found:
+    """One of a module's own, with what is needed to write it again."""
 
-    Raises `NotUnderstood` for one that uses what this does not know, rather than tell something wrong.
+    size: Size
+    before: bytes
+    flags: int
+    minimum: int
+    unit: int
+    after: bytes
+
+    def encode(self, maximum: int) -> bytes:
+        end = max(self.minimum, maximum // self.unit)
+        return self.before + bytes([self.flags | _HAS_MAXIMUM]) + _leb(self.minimum) + _leb(end) + self.after
+
+
+class Sizes:
+    """The memories and the tables of a core module, those imported first.
+
+    Raises `NotUnderstood` for a module that uses what this does not know, rather than tell something wrong.
     """
-    memories: list[Size] = []
-    tables: list[Size] = []
-    reader = _Reader(code, 8)
-    try:
-        while reader.position < len(code):
+
+    def __init__(self, code: bytes) -> None:
+        self.memories: list[Size] = []
+        self.tables: list[Size] = []
+        self._own: dict[int, list[_Found]] = {_MEMORY: [], _TABLE: []}
+        self._sections: list[tuple[int, bytes]] = []
+        self._code = code
+        try:
+            self._read(_Reader(code, 8))
+        except (IndexError, UnicodeDecodeError):
+            raise NotUnderstood("it ends in the middle, or is no module") from None
+
+    def with_maxima(self, memories: Iterable[int], tables: Iterable[int]) -> bytes:
+        """The module with those maxima for its own memories (in bytes) and tables (in elements)."""
+        maxima = {_MEMORY: memories, _TABLE: tables}
+        code = [self._code[:8]]
+        for section, content in self._sections:
+            if section in maxima:
+                own = self._own[section]
+                encoded = [one.encode(maximum) for one, maximum in zip(own, maxima[section], strict=True)]
+                content = _leb(len(own)) + b"".join(encoded)
+            code += [bytes([section]), _leb(len(content)), content]
+        return b"".join(code)
+
+    def _read(self, reader: _Reader) -> None:
+        while reader.position < len(self._code):
             section, length = reader.byte(), reader.number()
-            end = reader.position + length
+            start, end = reader.position, reader.position + length
             if section == _IMPORT:
-                for _ in range(reader.number()):
-                    reader.import_entry(memories, tables)
-            elif section == _TABLE:
-                tables += [reader.table() for _ in range(reader.number())]
-            elif section == _MEMORY:
-                memories += [reader.memory() for _ in range(reader.number())]
+                reader.repeat(lambda: reader.import_entry(self.memories, self.tables))
+            elif section in (_TABLE, _MEMORY):
+                own, read = self._own[section], reader.table if section == _TABLE else reader.memory
+                reader.repeat(lambda own=own, read=read: own.append(read()))  # type: ignore[misc]
+                (self.tables if section == _TABLE else self.memories).extend(one.size for one in own)
             elif section == _EXPORT:
-                for _ in range(reader.number()):
-                    name, kind, index = reader.name(), reader.byte(), reader.number()
-                    things = {1: tables, 2: memories}.get(kind)
-                    if things is not None:
-                        things[index] = replace(things[index], exported=(*things[index].exported, name))
+                reader.repeat(lambda: self._export(*reader.export_entry()))
             else:
                 reader.position = end
-            if reader.position != end:
+            if reader.position != end or end > len(self._code):
                 raise NotUnderstood(f"section {section} does not end where it should")
-    except IndexError:
-        raise NotUnderstood("it ends in the middle") from None
-    return memories, tables
+            self._sections.append((section, self._code[start:end]))
+
+    def _export(self, name: str, kind: int, index: int) -> None:
+        things = {1: self.tables, 2: self.memories}.get(kind)
+        if things is not None:
+            things[index] = replace(things[index], exported=(*things[index].exported, name))
+
+
+def sizes(code: bytes) -> tuple[list[Size], list[Size]]:
+    """The memories and the tables of a core module, those imported first. Raises `NotUnderstood`."""
+    found = Sizes(code)
+    return found.memories, found.tables
+
+
+def _leb(number: int) -> bytes:
+    """An unsigned LEB128 number."""
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*encoded, number])
 
 
 class _Reader:
@@ -77,45 +135,56 @@ class _Reader:
 
     def number(self) -> int:
         """An unsigned LEB128 number; or skip a signed one."""
-        value = shift = 0
-        while True:
+        value = 0
+        for shift in range(0, 70, 7):
             byte = self.byte()
             value |= (byte & 0x7F) << shift
-            shift += 7
             if byte < 0x80:
                 return value
+        raise NotUnderstood("a number of more than ten bytes")
+
+    def repeat(self, read: Callable[[], object]) -> None:
+        """Read a vector."""
+        for _ in range(self.number()):
+            read()
 
     def name(self) -> str:
         length = self.number()
         self.skip(length)
         return self.code[self.position - length : self.position].decode()
 
-    def memory(self, imported: bool = False) -> Size:
-        flags = self.flags(0b1111)
-        minimum = self.number()
-        maximum = self.number() if flags & 1 else None
-        page = 1 << self.number() if flags & 8 else PAGE
-        maximum = None if maximum is None else maximum * page
-        return Size(minimum * page, maximum, bool(flags & 2), imported, is_64=bool(flags & 4))
+    def memory(self, imported: bool = False) -> _Found:
+        flags, minimum, maximum = self.limits(_SHARED | _IS_64 | _OWN_PAGE)
+        start = self.position
+        unit = PAGE
+        if flags & _OWN_PAGE:
+            exponent = self.number()
+            if exponent > 16:
+                raise NotUnderstood(f"pages of 2**{exponent} bytes")
+            unit = 1 << exponent
+        size = Size(minimum * unit, maximum and maximum * unit, bool(flags & _SHARED), imported, bool(flags & _IS_64))
+        return _Found(size, b"", flags, minimum, unit, self.code[start : self.position])
 
-    def table(self, imported: bool = False) -> Size:
-        with_initializer = self.code[self.position] == _WITH_INITIALIZER
+    def table(self, imported: bool = False) -> _Found:
+        start = self.position
+        with_initializer = self.code[start] == _WITH_INITIALIZER
         if with_initializer:
             self.skip(2)
         self.value_type()
-        flags = self.flags(0b101)
-        minimum = self.number()
-        maximum = self.number() if flags & 1 else None
+        before = self.code[start : self.position]
+        flags, minimum, maximum = self.limits(_IS_64)
+        start = self.position
         if with_initializer:
             self.constant_expression()
-        return Size(minimum, maximum, imported=imported, is_64=bool(flags & 4))
+        size = Size(minimum, maximum, imported=imported, is_64=bool(flags & _IS_64))
+        return _Found(size, before, flags, minimum, 1, self.code[start : self.position])
 
-    def flags(self, known: int) -> int:
-        """Of a memory or table: 1 has a maximum, 2 is shared, 4 has 64-bit indices, 8 has pages of its own size."""
+    def limits(self, known: int) -> tuple[int, int, int | None]:
+        """The flags, of which the last are known, the minimum and the maximum."""
         flags = self.byte()
-        if flags & ~known:
+        if flags & ~(known | _HAS_MAXIMUM):
             raise NotUnderstood(f"limits with the flags {flags:#x}")
-        return flags
+        return flags, self.number(), self.number() if flags & _HAS_MAXIMUM else None
 
     def value_type(self) -> None:
         if self.byte() in (_NULLABLE, _NOT_NULLABLE):
@@ -154,9 +223,9 @@ class _Reader:
         if kind == 0x00:  # function
             self.number()
         elif kind == 0x01:
-            tables.append(self.table(imported=True))
+            tables.append(self.table(imported=True).size)
         elif kind == 0x02:
-            memories.append(self.memory(imported=True))
+            memories.append(self.memory(imported=True).size)
         elif kind == 0x03:  # global
             self.value_type()
             self.skip(1)
@@ -165,3 +234,6 @@ class _Reader:
             self.number()
         else:
             raise NotUnderstood(f"an import of the kind {kind:#x}")
+
+    def export_entry(self) -> tuple[str, int, int]:
+        return self.name(), self.byte(), self.number()

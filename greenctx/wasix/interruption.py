@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import threading
 import time
-from contextlib import suppress
+from _thread import LockType, allocate_lock, start_new_thread
 from contextvars import ContextVar
 from errno import EBADF
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wasmtime import Engine
 
 TICK_SECONDS = 0.01
+SHORTLY = 0.0001
 LONGEST_WAIT = 3600.0  # the system's calls have limits; what is longer is waited for in parts
 
 Wait = tuple[int, bool]
@@ -110,44 +111,47 @@ class Ticker:
 
     Whoever polls a guest then gets control back once an epoch: to notice a signal, which only the main thread can, or
     the end of a time limit.
+
+    The thread and its locks are bare ones, whose every operation an interruption leaves done or not done. (One in the
+    middle of `threading.Thread.start` or `threading.Event.set` leaves a thread that never ends, or a lock locked.)
     """
 
     def __init__(self, engine: Engine, needed: bool) -> None:
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
-        if needed:
-            # The thread has no reference to this object: should an interruption keep __exit__ from being called, the
-            # end of this object is the end of it.
-            reference = ref(self, lambda _, stop=self._stop: stop.set())  # type: ignore[misc]
-            self._thread = threading.Thread(
-                target=_tick, args=(engine, self._stop, reference), name="greenctx epochs", daemon=True
-            )
+        self._engine = engine if needed else None
+        self._stop = allocate_lock()  # locked until the thread is to end
+        self._stop.acquire()
+        self.running = allocate_lock()
+        """Locked while the thread runs."""
 
     def __enter__(self) -> None:
-        if self._thread is not None:
-            self._thread.start()
+        if self._engine is not None:
+            self.running.acquire()
+            # The thread has no reference to this object: should an interruption keep __exit__ from being called, the
+            # end of this object is the end of it.
+            start_new_thread(_tick, (self._engine, self._stop, self.running, ref(self)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread is None:
-            return
         # Until the thread has ended the engine must not be closed, whatever interrupts the wait for it.
         interruption: BaseException | None = None
-        while self._thread.is_alive():
+        while self.running.locked():
             try:
-                self._stop.set()
-                self._thread.join()
+                if self._stop.locked():
+                    self._stop.release()
+                time.sleep(SHORTLY)  # not by waiting for the lock, for then it would be locked
             except BaseException as error:
                 interruption = error
         if interruption is not None:
             raise interruption
 
 
-def _tick(engine: Engine, stop: threading.Event, _: object) -> None:
-    with suppress(ValueError):  # the engine was closed after such an interruption
-        while not stop.wait(TICK_SECONDS):
+def _tick(engine: Engine, stop: LockType, running: LockType, ticker: ref[Ticker]) -> None:
+    try:
+        while not stop.acquire(timeout=TICK_SECONDS) and ticker() is not None:
             engine.increment_epoch()
+    finally:
+        running.release()
 
 
 def can_be_signalled() -> bool:

@@ -131,23 +131,30 @@ class Program:
     def _run(self) -> int:
         limit = TimeLimit.within_the_current(self.limits.seconds)
         ticker = Ticker(self._engine, needed=bool(limit) or can_be_signalled())
-        with Store(self._engine) as store, ticker, limit:
-            store.set_wasi(self._wasi_config())
-            self.limits.apply(store, self.name, self._code)
-            check_imports(self.name, self.linker, store, self._module)
-            yield_every_epoch(store)
-            state = state_of(store)
-            state.time_limit = limit
-            try:
-                if self.contexts:
-                    environment = ContextSwitchingEnvironment(max_contexts=self.limits.contexts)
-                    environment.run_main_context(self._run_start, store)
-                else:
-                    WithoutContexts().run(self._run_start, store)
-            except GuestExit as exit:
-                return exit.status
-            finally:
-                state.shadow_stacks = None  # which refer to the store
+        store = Store(self._engine)
+        try:
+            with ticker, limit:
+                return self._run_in(store, limit)
+        finally:
+            close(store)
+
+    def _run_in(self, store: Store, limit: TimeLimit) -> int:
+        store.set_wasi(self._wasi_config())
+        self.limits.apply(store, self.name, self._code)
+        check_imports(self.name, self.linker, store, self._module)
+        yield_every_epoch(store)
+        state = state_of(store)
+        state.time_limit = limit
+        try:
+            if self.contexts:
+                environment = ContextSwitchingEnvironment(max_contexts=self.limits.contexts)
+                environment.run_main_context(self._run_start, store)
+            else:
+                WithoutContexts().run(self._run_start, store)
+        except GuestExit as exit:
+            return exit.status
+        finally:
+            state.shadow_stacks = None  # which refer to the store
         return 0
 
     def close(self) -> None:

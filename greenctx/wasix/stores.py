@@ -100,7 +100,11 @@ def close(thing: Managed[Any]) -> None:
         pointer = thing._consume()
     except ValueError:  # it is closed
         return
-    thing._delete(pointer)
+    try:
+        thing._delete(pointer)
+    except StoreInUse:
+        thing._set_ptr(pointer)
+        raise
 
 
 def yield_every_epoch(store: Store) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from wasmtime._store import Storelike
 
+    from greenctx.wasix._fiber import StoreState
+
 
 _INTEGER_KINDS = {"i32": 0, "i64": 1}
 
@@ -188,21 +190,7 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
         if state.shadow_stacks is not None:
             on_stack = state.shadow_stacks.begin(store)
             poll = partial(on_stack.poll, fiber)
-        while (function := poll(environment)) is not None:
-            if function is YIELDED:
-                state.time_limit.check()
-                continue
-            try:
-                function.serve(fiber, store)
-            except (GreenletExit, GuestExit):  # no errors: nobody needs to know where they came from
-                raise
-            except BaseException as error:
-                fiber.fail(b"host function raised an exception")
-                while fiber.poll(environment) is YIELDED:
-                    pass
-                backtrace = str(outcome.exception()).split("\n\nCaused by:")[0]
-                error.add_note(backtrace)
-                raise
+        _poll_to_the_end(poll, environment, fiber, store, state, outcome)
     finally:
         fiber.close()  # a guest that is still suspended unwinds
         if on_stack is not None:
@@ -210,3 +198,25 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
     exception = outcome.exception()
     if exception is not None:
         raise explain(exception, state)
+
+
+def _poll_to_the_end(
+    poll: Callable[[Any], Any], environment: Any, fiber: Fiber, store: Store, state: StoreState, outcome: _Outcome
+) -> None:
+    # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13): were
+    # `_run` interrupted there, it would not close the fiber.
+    while (function := poll(environment)) is not None:
+        if function is YIELDED:
+            state.time_limit.check()
+            continue
+        try:
+            function.serve(fiber, store)
+        except (GreenletExit, GuestExit):  # no errors: nobody needs to know where they came from
+            raise
+        except BaseException as error:
+            fiber.fail(b"host function raised an exception")
+            while fiber.poll(environment) is YIELDED:
+                pass
+            backtrace = str(outcome.exception()).split("\n\nCaused by:")[0]
+            error.add_note(backtrace)
+            raise

@@ -12,7 +12,7 @@ from greenctx.wasix import call
 if TYPE_CHECKING:
     from wasmtime import Func, Memory
 
-    from greenctx.wasix.suspend import Caller
+    from greenctx.wasix import Caller
 
 
 def test_caller() -> None:

@@ -16,7 +16,7 @@ from greenctx.wasix import GuestExit, Program, call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenctx.wasix.suspend import Caller
+    from greenctx.wasix import Caller
 
 
 class Interruption(BaseException):

@@ -5,6 +5,7 @@ How quickly they do is a benchmark: benchmarks/test_interruption.py.
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
 import pty
@@ -21,7 +22,7 @@ from embedding import IMPORTS, signature
 from processes import TIMEOUT, check_embedder
 
 from greenctx import NoEnvironment, current_environment
-from greenctx.wasix import Limits, Program, TimeLimitExceeded, call
+from greenctx.wasix import Limits, Program, TimeLimitExceeded, call, interruption
 from greenctx.wasix.interruption import Ticker
 
 if TYPE_CHECKING:
@@ -357,9 +358,12 @@ def test_interrupted_anywhere() -> None:
     every context is unwound, no thread is left, and the store can be closed."""
     check_embedder(
         """
-        import random, signal
-        # wasmtime's objects have __del__ methods in Python; an interruption that comes in one is lost, with a message.
-        sys.unraisablehook = lambda lost: lost.exc_type is KeyboardInterrupt or sys.__unraisablehook__(lost)
+        import _thread, random, signal
+        # wasmtime's objects have __del__ methods in Python. An interruption that comes in one is lost, with a message;
+        # and those of an object that was half made say that, too.
+        def unraisable(lost):
+            assert lost.exc_type is KeyboardInterrupt or lost.object.__module__.startswith("wasmtime"), lost
+        sys.unraisablehook = unraisable
         rng = random.Random(1)
         live = [0]
         def wait():
@@ -399,41 +403,45 @@ def test_interrupted_anywhere() -> None:
         assert min(ends.values()) > 20, ends
         assert program.run() == 0
         program.close()
-        while threading.active_count() > 1:
+        while _thread._count():
             pass
         """
     )
 
 
-def test_epochs_tick_only_where_they_are_needed() -> None:
+def test_epochs_tick_only_where_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the main thread, where signals are handled, and under a limit of time; nowhere else."""
-    names: list[set[str]] = []
-    program = Program(b'(module (import "host" "look" (func $look)) (func (export "_start") (call $look)))')
-    program.linker.define_func(
-        "host", "look", signature("->"), lambda: names.append({t.name for t in threading.enumerate()})
-    )
-    program.run()
-    thread = threading.Thread(target=program.run)
-    thread.start()
-    thread.join()
-    limited = Program(program._code, limits=Limits(seconds=100))
-    limited.linker.define_func(
-        "host", "look", signature("->"), lambda: names.append({t.name for t in threading.enumerate()})
-    )
-    thread = threading.Thread(target=limited.run)
-    thread.start()
-    thread.join()
-    assert ["greenctx epochs" in now for now in names] == [True, False, True]
-    assert "greenctx epochs" not in {thread.name for thread in threading.enumerate()}
+    started: list[str] = []
+
+    def start(function: Any, args: tuple[Any, ...]) -> int:
+        started.append(threading.current_thread().name)
+        return _thread.start_new_thread(function, args)
+
+    def run(name: str, limits: Limits | None) -> None:
+        program = Program(b'(module (func (export "_start")))', limits=limits)
+        thread = threading.Thread(target=program.run, name=name)
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(interruption, "start_new_thread", start)
+    check_good_guest()
+    run("unlimited", None)
+    run("a limit of memory", Limits(memory=0))
+    run("a limit of time", Limits(seconds=100))
+    assert started == ["MainThread", "a limit of time"]
 
 
-def test_ticker_that_is_never_left() -> None:
-    """Its thread ends with it: an interruption may keep `__exit__` from being called."""
-    ticker: Ticker | None = Ticker(Program(b'(module (func (export "_start")))')._engine, needed=True)
-    assert ticker is not None
+def test_ticker() -> None:
+    """Its thread ends when it is left; and with it if it never is, which an interruption may be the reason of."""
+    engine = Program(b'(module (func (export "_start")))')._engine
+    for needed in (True, False):
+        ticker = Ticker(engine, needed)
+        with ticker:
+            assert ticker.running.locked() is needed
+        assert not ticker.running.locked()
+    ticker = Ticker(engine, needed=True)
     ticker.__enter__()
-    thread = ticker._thread
-    assert thread is not None
-    ticker = None
-    thread.join(TIMEOUT)
-    assert not thread.is_alive()
+    running = ticker.running
+    assert running.locked()
+    del ticker
+    assert running.acquire(timeout=TIMEOUT)
