@@ -47,7 +47,8 @@ class _Found:
     after: bytes
 
     def encode(self, maximum: int) -> bytes:
-        end = max(self.minimum, maximum // self.unit)
+        addresses = 2 ** (64 if self.size.is_64 else 32)
+        end = min(max(self.minimum, maximum // self.unit), addresses // self.unit, addresses - 1)
         return self.before + bytes([self.flags | _HAS_MAXIMUM]) + _leb(self.minimum) + _leb(end) + self.after
 
 
@@ -88,6 +89,8 @@ class Sizes:
                 reader.repeat(lambda: reader.import_entry(self.memories, self.tables))
             elif section in (_TABLE, _MEMORY):
                 own, read = self._own[section], reader.table if section == _TABLE else reader.memory
+                if own:
+                    raise NotUnderstood(f"section {section} comes twice")
                 reader.repeat(lambda own=own, read=read: own.append(read()))  # type: ignore[misc]
                 (self.tables if section == _TABLE else self.memories).extend(one.size for one in own)
             elif section == _EXPORT:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from greenctx.errors import InvalidProgram
-from greenctx.wasix.binary import PAGE, NotUnderstood, sizes
+from greenctx.wasix.binary import PAGE, NotUnderstood, Sizes
 
 if TYPE_CHECKING:
     from wasmtime import Store
@@ -25,10 +25,9 @@ class Limits:
     ``contexts``: contexts alive at any one time, besides main. At the limit ``context_create`` answers again.
 
     ``memory``: bytes, of all memories and tables of the program together. Growth beyond it fails, and a program that
-    starts with more is refused. What wasmtime can be told is one size for every memory and one for every table, so
-    where several of them may grow, each may only up to what all could reach at once; and if memories may, tables may
-    take an eighth of what is left. The objects of guests that use wasm's garbage collector, exceptions among them, have
-    a heap of their own, which may be as large as a memory.
+    starts with more is refused. What may grow is divided beforehand: where there are several memories, all may grow to
+    the same size, and tables by an eighth of what is left if memories may grow as well. The objects of guests that use
+    wasm's garbage collector, exceptions among them, have a heap of their own, to which the same limit applies.
 
     ``seconds``: from the start of `Program.run`, after which every context is unwound and `TimeLimitExceeded` raised.
     Host functions are not interrupted in the middle; programs that they run are.
@@ -48,51 +47,54 @@ class Limits:
             if not value >= 0:
                 raise ValueError(f"{name} must be None or at least 0, not {value!r}")
 
-    def apply(self, store: Store, name: str, code: bytes) -> None:
-        """Set wasmtime's limits for that module; raise `InvalidProgram` if it starts beyond ours."""
+    def cap(self, name: str, code: bytes) -> bytes:
+        """The module with maxima for its memories and tables; raise `InvalidProgram` if it starts beyond the limit.
+
+        wasmtime's own limits would be one size for every memory and one for every table, and leave out shared memories.
+        """
         if self.memory is None:
-            return
+            return code
         try:
-            memories, tables = sizes(code)
+            found = Sizes(code)
         except NotUnderstood as error:
             raise InvalidProgram(name, f"its memory cannot be limited: {error}") from error
-        # The growth of shared memories cannot be limited: they count as what they may grow to.
-        starts = sum((one.maximum or 0) if one.shared else one.minimum for one in memories)
-        starts += ELEMENT * sum(one.minimum for one in tables)
+        starts = sum(one.minimum for one in found.memories) + ELEMENT * sum(one.minimum for one in found.tables)
         left = self.memory - starts
         if left < 0:
             raise InvalidProgram(name, f"it starts with {starts} bytes of memory, more than the limit of {self.memory}")
-        memories = [one for one in memories if not one.shared]
+        memories = [one for one in found.memories if not one.imported]
+        tables = [one for one in found.tables if not one.imported]
         for_tables = left
         if any(map(_can_grow, memories)):
             for_tables = left // TABLE_SHARE if any(map(_can_grow, tables)) else 0
-            left -= for_tables
-        bytes_each = _size_each(memories, left, PAGE)
-        elements_each = _size_each(tables, for_tables // ELEMENT, 1)
-        if bytes_each is None or elements_each is None:
-            raise InvalidProgram(name, f"its memories start too unequal for the limit of {self.memory} bytes in all")
-        store.set_limits(memory_size=min(bytes_each, LARGEST), table_elements=min(elements_each, LARGEST))
+        bytes_each = _level(memories, left - for_tables, PAGE)
+        elements_each = _level(tables, for_tables // ELEMENT, 1)
+        return found.with_maxima(
+            [_end(one, bytes_each) for one in memories], [_end(one, elements_each) for one in tables]
+        )
+
+    def apply(self, store: Store) -> None:
+        """Limit what is none of the module's own memories and tables: the heap of the garbage collector."""
+        if self.memory is not None:
+            store.set_limits(memory_size=min(self.memory, LARGEST))
 
 
 def _can_grow(one: Size) -> bool:
     return one.maximum is None or one.maximum > one.minimum
 
 
-def _size_each(things: list[Size], left: int, step: int) -> int | None:
-    """The size to which each may grow so that all together grow by at most ``left``; None if some start larger."""
-    largest_start = max((one.minimum for one in things), default=0)
+def _end(one: Size, level: int) -> int:
+    """The size to which it may grow, where all that are smaller may grow to that level."""
+    return max(one.minimum, level if one.maximum is None else min(level, one.maximum))
 
-    def growth(size: int) -> int:
-        reached = (size if one.maximum is None else min(size, one.maximum) for one in things)
-        return sum(max(0, end - one.minimum) for end, one in zip(reached, things, strict=True))
 
-    if growth(largest_start) > left:
-        return None
-    low, high = largest_start // step, (largest_start + left) // step
+def _level(things: list[Size], left: int, step: int) -> int:
+    """The size to which all may grow, so that all together grow by at most ``left``."""
+    low, high = 0, (max((one.minimum for one in things), default=0) + left) // step
     while low < high:
         middle = (low + high + 1) // 2
-        if growth(middle * step) <= left:
+        if sum(_end(one, middle * step) - one.minimum for one in things) <= left:
             low = middle
         else:
             high = middle - 1
-    return max(low * step, largest_start)
+    return low * step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, BinaryIO, Self, TypedDict, cast
 
-from wasmtime import Store, WasiConfig
+from wasmtime import Store
 
 from greenctx.current import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
@@ -15,6 +15,7 @@ from greenctx.wasix.code import check_imports, check_start, compile_module, read
 from greenctx.wasix.interruption import Ticker, TimeLimit, can_be_signalled
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
+from greenctx.wasix.settings import Settings
 from greenctx.wasix.shadow_stack import ShadowStacks, check_exports
 from greenctx.wasix.stdio import Stdio
 from greenctx.wasix.stores import close, state_of, yield_every_epoch
@@ -77,8 +78,8 @@ class Program:
         ``stdin`` is a binary file, or bytes, which each run reads from the beginning; ``stdout`` and ``stderr`` are
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
 
-        Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, and for a directory that
-        is not there or a string that WASI cannot pass on.
+        Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, or starts beyond its limits;
+        and for a directory that is not there or a string that WASI cannot pass on.
         """
         if not isinstance(code, bytes):
             raise TypeError(f"code must be the bytes of a module, not {code!r:.80}; for a file use Program.from_file")
@@ -87,16 +88,13 @@ class Program:
         self._closed = False
         self._runs: set[object] = set()
         self.name = name
-        self.argv = [name] if argv is None else list(argv)
-        self.env = dict(env or {})
-        self.preopens = {guest: os.fspath(host) for guest, host in (preopens or {}).items()}
+        self.settings = Settings(name, [name] if argv is None else argv, env or {}, preopens or {})
         self.limits = limits or Limits()
         self.shadow_stack = shadow_stack
         self.contexts = contexts
-        self._check_settings()
         self._stdio = Stdio(stdin, stdout, stderr)
         self._code = to_binary(name, code)
-        self._engine, self._module = compile_module(name, self._code)
+        self._engine, self._module = compile_module(name, self.limits.cap(name, self._code))
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
             check_exports(name, self._module)
@@ -115,9 +113,9 @@ class Program:
 
         (A shell sees the low eight of them, so ``exit(-1)``, 4294967295 here, is 255 there.)
 
-        Raises `InvalidProgram` if an import is not defined or the program starts beyond its limits, `wasmtime.Trap`
-        when the guest traps in any context, `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a
-        host function raises. Ctrl-C is KeyboardInterrupt. Every context is unwound by then.
+        Raises `InvalidProgram` if an import is not defined, `wasmtime.Trap` when the guest traps in any context,
+        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a host function raises. Ctrl-C is
+        KeyboardInterrupt. Every context is unwound by then.
         """
         this_run = object()
         try:
@@ -139,8 +137,8 @@ class Program:
             close(store)
 
     def _run_in(self, store: Store, limit: TimeLimit) -> int:
-        store.set_wasi(self._wasi_config())
-        self.limits.apply(store, self.name, self._code)
+        store.set_wasi(self.settings.wasi_config(self._stdio))
+        self.limits.apply(store)
         check_imports(self.name, self.linker, store, self._module)
         yield_every_epoch(store)
         state = state_of(store)
@@ -183,25 +181,3 @@ class Program:
                 raise InvalidProgram(self.name, "its start function starts contexts, too early for shadow stacks")
             state_of(store).shadow_stacks = ShadowStacks(store, instance, self.shadow_stack)
         call(store, cast("Func", instance.exports(store)[START]))
-
-    def _check_settings(self) -> None:
-        settings = [*self.argv, *self.env, *self.env.values(), *self.preopens, *self.preopens.values()]
-        for setting in settings:
-            if "\0" in setting or _has_surrogates(setting):
-                raise InvalidProgram(self.name, f"{setting!r} cannot be given to a guest: it is not UTF-8 text")
-        for host in self.preopens.values():
-            if not os.path.isdir(host):
-                raise InvalidProgram(self.name, f"the directory {host!r} to preopen is not there")
-
-    def _wasi_config(self) -> WasiConfig:
-        config = WasiConfig()
-        config.argv = self.argv
-        config.env = self.env.items()
-        self._stdio.configure(config)
-        for guest, host in self.preopens.items():
-            config.preopen_dir(host, guest)
-        return config
-
-
-def _has_surrogates(text: str) -> bool:
-    return any(0xD800 <= ord(character) <= 0xDFFF for character in text)
