@@ -37,14 +37,15 @@ class StackPointer:
         """``pointer`` must be mutable, and an i32 or an i64."""
         self.bits = 64 if str(pointer.type(store).content) == "i64" else 32
         found, given = ffi.wasmtime_val_t(), ffi.wasmtime_val_t()
-        context, self._kept_alive = store._context(), (pointer, memory, found, given)
-        self._get = partial(_get, _address(context), addressof(pointer._global), addressof(found))
-        self._set = partial(_set, _address(context), addressof(pointer._global), addressof(given))
-        self.memory_address: Callable[[], int] = partial(_data, _address(context), addressof(memory._memory))
+        self._kept_alive = pointer, memory, found, given
+        context = addressof(store._context().contents)  # not by a cast, which leaves a reference cycle behind
+        self._get = partial(_get, context, addressof(pointer._global), addressof(found))
+        self._set = partial(_set, context, addressof(pointer._global), addressof(given))
+        self.memory_address: Callable[[], int] = partial(_data, context, addressof(memory._memory))
         """Where the guest's memory is; growing may move it."""
         number, offset = c_uint64 if self.bits == 64 else c_uint32, ffi.wasmtime_val_t.of.offset
         self._found, self._given = (number.from_address(addressof(value) + offset) for value in (found, given))
-        _get(_address(context), addressof(pointer._global), addressof(given))  # for its type
+        _get(context, addressof(pointer._global), addressof(given))  # for its type
 
     def get(self) -> int:
         self._get()
