@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import copy
+import os
+from pathlib import Path
 
 import pytest
 from greenlet import GreenletExit
 from hypothesis import HealthCheck, settings
 
 from greenctx import ContextCanceled, ContextSwitchingEnvironment
+
+# What is tested is what is installed: processes that the tests start must not find the sources in their working
+# directory. They do find the tests' own modules.
+os.environ["PYTHONSAFEPATH"] = "1"
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 # Time limits would fail a test for the machine's speed.
 settings.register_profile(
