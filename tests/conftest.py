@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from greenctx import ContextCanceled, ContextSwitchingEnvironment
 # directory. They do find the tests' own modules.
 os.environ["PYTHONSAFEPATH"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+# A shell's background jobs ignore SIGINT, and their children would, too; what is interrupted here must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Time limits would fail a test for the machine's speed.
 settings.register_profile(
