@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -69,11 +70,13 @@ def test_a_leaked_block_is_found() -> None:
 
 def test_memory_leaked_by_c_code_is_found() -> None:
     """Memory that Python knows nothing of fails the check."""
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype = ctypes.c_void_p
+    size, protection = 16384, mmap.PROT_READ | mmap.PROT_WRITE
+    map_pages = ctypes.CDLL(None).mmap  # not malloc, which may have as much at hand that was freed before
+    map_pages.restype = ctypes.c_void_p
+    map_pages.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_ssize_t]
 
     def scenario() -> None:
-        ctypes.memset(libc.malloc(16384), 1, 16384)
+        ctypes.memset(map_pages(None, size, protection, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0), 1, size)
 
     with pytest.raises(MemoryDidNotSettleError, match="resident"):
         assert_no_leak(scenario)
