@@ -10,7 +10,13 @@ import sys
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
-from greenctx.errors import ContextEntrypointReturned, GreenctxError, InvalidProgram, TimeLimitExceeded
+from greenctx.errors import (
+    ContextEntrypointReturned,
+    GreenctxError,
+    GuestException,
+    InvalidProgram,
+    TimeLimitExceeded,
+)
 from greenctx.options import count, seconds, size
 
 if TYPE_CHECKING:
@@ -81,11 +87,17 @@ def _run(program: Program) -> int:
         return _fail(error.exit_code, str(error))
     except TimeLimitExceeded as error:
         return _fail(EXIT_TIMEOUT, str(error))
+    except GuestException as error:
+        return _fail(EXIT_TRAP, *_lines(error))
     except GreenctxError as error:
         return _fail(EXIT_TRAP, str(error))
-    except (Trap, WasmtimeError) as error:  # the latter is an exception of the guest's that it did not catch, for one
-        lines = "\n".join([str(error), *getattr(error, "__notes__", [])]).splitlines()
-        return _fail(EXIT_TRAP, *lines)
+    except (Trap, WasmtimeError) as error:
+        return _fail(EXIT_TRAP, *_lines(error))
+
+
+def _lines(error: Exception) -> list[str]:
+    """What it says, and where in the guest it came from."""
+    return "\n".join([str(error), *getattr(error, "__notes__", [])]).splitlines()
 
 
 def _deliver_again(lost: sys.UnraisableHookArgs) -> None:

@@ -5,6 +5,8 @@ The facts are also the exception's ``args``, so that instances can be copied and
 
 from __future__ import annotations
 
+from typing import Any
+
 from greenlet import GreenletExit
 
 
@@ -214,6 +216,20 @@ class WrongStore(GreenctxError, ValueError):
         return f"the {self.what} and the store do not belong together; use the store (or engine) that it was made with"
 
 
+class ReferencesTooLate(GreenctxError):
+    """A module that holds references to collected objects was to be instantiated while guests are suspended."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__(calls)
+        self.calls = calls
+
+    def __str__(self) -> str:
+        return (
+            f"a module that holds references to collected objects comes too late: {self.calls} call(s) into the store "
+            "have begun and not ended; instantiate the first such module of a store before that"
+        )
+
+
 class StoreInUse(GreenctxError):
     """A store was to be closed while guests are suspended in it. Nothing has changed."""
 
@@ -289,6 +305,31 @@ class GuestExit(BaseException):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+class GuestException(GreenctxError):
+    """A guest threw a WebAssembly exception, and has not caught it.
+
+    Where it comes to a host function of the same store, the guest that called this may catch it, as what it was. So it
+    goes from a context on to main's ``context_switch``, and from a guest through Python to the one that called it. (A
+    copy of it is an error of Python's, as any other.)
+    """
+
+    def __init__(self, payload: tuple[Any, ...], tag: Any = None, reference: Any = None) -> None:
+        super().__init__(payload)
+        self.payload = payload
+        """Its values. `NotImplemented` stands for one that Python has none for."""
+        self.tag = tag
+        """A `wasmtime.Tag`: which of the guest's kinds of exception it is."""
+        self.reference = reference
+        """Keeps the exception alive in its store."""
+
+    def __reduce__(self) -> tuple[type[GuestException], tuple[tuple[Any, ...]]]:
+        return type(self), (self.payload,)
+
+    def __str__(self) -> str:
+        values = f" with {self.payload!r}" if self.payload else ""
+        return f"the guest threw an exception{values}, and nothing caught it"
 
 
 class TimeLimitExceeded(GreenctxError, TimeoutError):

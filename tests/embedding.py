@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import wasmtime
-from wasmtime import Engine, FuncType, Module, Store, ValType
+from wasmtime import Config, Engine, FuncType, Module, Store, ValType
 
 from greenctx import ContextSwitchingEnvironment
 from greenctx.wasix import Linker, call
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ENGINE = Engine()
+
+
+def _collecting_engine() -> Engine:
+    config = Config()
+    config.wasm_exceptions = config.wasm_gc = config.wasm_function_references = True
+    return Engine(config)
+
+
+COLLECTING = _collecting_engine()
+"""For guests with exceptions, and with objects that are collected."""
 
 IMPORTS = """
   (import "wasix_32v1" "context_create" (func $create (param i32 i32) (result i32)))
@@ -38,17 +48,19 @@ def signature(text: str) -> FuncType:
 
 
 @cache
-def compiled(text: str) -> Module:
+def compiled(text: str, engine: Engine = ENGINE) -> Module:
     """Compile a module, once."""
-    return Module(ENGINE, text)
+    return Module(engine, text)
 
 
 class Embedding:
     """A store, an environment, and a linker with the context calls."""
 
+    engine = ENGINE
+
     def __init__(self, *, max_contexts: int | None = None) -> None:
-        self.store = Store(ENGINE)
-        self.linker = Linker(ENGINE)
+        self.store = Store(self.engine)
+        self.linker = Linker(self.engine)
         self.linker.define_wasix()
         self.env = ContextSwitchingEnvironment(max_contexts=max_contexts)
         self.exports: InstanceExports
@@ -59,7 +71,7 @@ class Embedding:
 
     def load(self, text: str) -> Embedding:
         """Instantiate a guest, whose exports the other methods are about."""
-        self.exports = self.linker.instantiate(self.store, compiled(text)).exports(self.store)
+        self.exports = self.linker.instantiate(self.store, compiled(text, self.engine)).exports(self.store)
         return self
 
     def func(self, name: str) -> Func:
@@ -89,3 +101,9 @@ class Embedding:
     def run_guest(self, name: str, *args: Any) -> Any:
         """Call the guest's export in the environment's main context."""
         return self.env.run_main_context(lambda: self.call(name, *args))
+
+
+class Collecting(Embedding):
+    """The same on an engine with exceptions and collected objects."""
+
+    engine = COLLECTING

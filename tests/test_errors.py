@@ -28,10 +28,12 @@ from greenctx.errors import (
     CalledWithinGuest,
     Cancellation,
     FiberStacksExhausted,
+    GuestException,
     GuestExit,
     InvalidProgram,
     ProgramClosed,
     ProgramInUse,
+    ReferencesTooLate,
     ShadowStackOverflow,
     ShadowStackUnavailable,
     StoreInUse,
@@ -168,6 +170,18 @@ ERRORS: list[tuple[BaseException, type[BaseException], dict[str, object], list[s
     ),
     (ProgramClosed(), GreenctxError, {}, ["the program is closed", "load it again"]),
     (ProgramInUse(), GreenctxError, {}, ["cannot be closed while it runs", "wait for the end of run()"]),
+    (
+        GuestException((7, 8)),
+        GreenctxError,
+        {"payload": (7, 8), "tag": None, "reference": None},
+        ["the guest threw an exception with (7, 8)", "nothing caught it"],
+    ),
+    (
+        ReferencesTooLate(2),
+        GreenctxError,
+        {"calls": 2},
+        ["2 call(s) into the store have begun and not ended", "instantiate the first such module of a store before"],
+    ),
     (GuestExit(3), BaseException, {"status": 3}, ["3"]),
 ]
 

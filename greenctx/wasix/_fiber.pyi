@@ -1,27 +1,33 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from wasmtime import Store, ValType
 
 from greenctx.current import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
+from greenctx.errors import GuestException
 from greenctx.wasix.interruption import TimeLimit
 from greenctx.wasix.shadow_stack import ShadowStacks
 
 def configure(
-    poll: int,
-    delete: int,
-    trap: int,
-    value_size: int,
-    value_offset: int,
-    continuation_size: int,
+    functions: Mapping[str, int],
+    layout: tuple[int, int, int, int],
+    loses_count: bool,
     guest_: object,
     load: Callable[[Store, int], Any],
     store: Callable[[Store, ValType, Any, int], None],
+    forget_: Callable[[int], None],
 ) -> None: ...
 def callback_addresses(function: object) -> tuple[int, int, int]: ...
+def epoch_callback_address() -> int: ...
 
 YIELDED: Final[object]
+
+class ThrownException:
+    @property
+    def address(self) -> int: ...
+    @property
+    def store_id(self) -> int: ...
 
 class StoreState:
     store_id: int
@@ -29,10 +35,24 @@ class StoreState:
     time_limit: TimeLimit
     shadow_stacks: ShadowStacks | None
     def __init__(self, store_id: int, time_limit: TimeLimit) -> None: ...
+    @property
+    def holds_references(self) -> bool: ...
+    def lay_floor(self, fiber: Fiber) -> None: ...
+    def remove_floor(self) -> None: ...
     def check(self) -> None: ...
+    def collect(self, context: int, environment: ContextSwitchingEnvironment | WithoutContexts | None) -> None: ...
+    def new_externref(
+        self,
+        context: int,
+        handle: int,
+        reference: int,
+        environment: ContextSwitchingEnvironment | WithoutContexts | None,
+    ) -> bool: ...
 
 class Fiber:
-    def __init__(self, future: int, state: StoreState, keep_alive: object) -> None: ...
+    given: GuestException | None
+    thrown: ThrownException | None
+    def __init__(self, future: int, context: int, state: StoreState, keep_alive: object) -> None: ...
     def poll(self, environment: ContextSwitchingEnvironment | WithoutContexts | None) -> Any: ...
     def close(self) -> None: ...
     @property
@@ -40,3 +60,4 @@ class Fiber:
     def arguments(self, store: Store) -> tuple[Any, ...]: ...
     def answer(self, kinds: bytes, types: Sequence[ValType], value: Any, store: Store) -> None: ...
     def fail(self, message: bytes) -> None: ...
+    def throw(self, given: GuestException, exception: ThrownException) -> None: ...

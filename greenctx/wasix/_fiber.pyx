@@ -7,6 +7,11 @@ being polled and leaves a continuation that is pending until the answer is there
 exception before its first line, such as a RecursionError or a signal's KeyboardInterrupt, left wasmtime without a
 continuation, and it aborted the process.)
 
+Nor does wasmtime's collector see what guests hold on the stacks of fibers that are suspended, unless they wait on one
+another, as in nested calls. So where guests may hold references, the suspended ones are made to: each is resumed within
+the callback of the one before, and lets the next one run instead of going on; what may collect runs on top of all.
+Afterwards each is pending as before. The last one below it is always the same, the floor (see floor.py).
+
 This links to nothing. The functions of the wasmtime library that the Python package has loaded are passed to
 `configure` by address, with the layout of its structures as that package knows it.
 """
@@ -16,6 +21,7 @@ from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
 
 from greenctx.errors import CalledWithinGuest
 
@@ -35,14 +41,33 @@ cdef extern from *:
     /* wasmtime_async_continuation_t of wasmtime/async.h */
     typedef struct { bool (*callback)(void *); void *env; void (*finalizer)(void *); } continuation_t;
 
-    /* what a guest asks of its host: the arguments of wasmtime_func_async_callback_t */
-    typedef struct {
+    /* wasmtime_exnref_t and wasmtime_externref_t of wasmtime/val.h */
+    typedef struct { uint64_t store_id; uint32_t private1, private2; void *private3; } reference_t;
+
+    /* what a guest asks of its host: the arguments of wasmtime_func_async_callback_t; and where it is meanwhile */
+    typedef struct request_t {
         void *function, *caller;
         const value_t *arguments; size_t argument_count;
         value_t *results; size_t result_count;
         void **trap;
         bool answered;
+        const reference_t *exception;        /* what to throw in the guest instead of going on, if anything */
+        bool epoch_ended;                    /* it is for this that the guest is suspended */
+        bool before_floor;                   /* the call began when there was no floor yet */
+        void *context, *future;
+        struct stacks_t *stacks;
+        struct request_t *previous, *next;   /* the other suspended ones of the store */
     } request_t;
+
+    /* what runs on top of all suspended calls */
+    typedef struct summit_t {
+        void (*run)(struct summit_t *);
+        void *context, *future; bool ended;
+        void *handle; reference_t *reference;
+    } summit_t;
+
+    /* the calls into one store that are suspended in host functions, and what they are being resumed for, if anything */
+    typedef struct stacks_t { request_t *first, *floor; summit_t *summit; } stacks_t;
 
     #if defined(_MSC_VER)
     #define THREAD_LOCAL __declspec(thread)
@@ -50,6 +75,10 @@ cdef extern from *:
     #define THREAD_LOCAL _Thread_local
     #endif
     static THREAD_LOCAL request_t *polled;  /* the call that this thread is polling, if any */
+
+    /* the Python objects, by their handles, to which guests of this thread have lost the last reference */
+    typedef struct lost_t { void *handle; struct lost_t *next; } lost_t;
+    static THREAD_LOCAL lost_t *lost;
     """
     ctypedef union value_union_t:  # has no name in C: only its members may be used
         int32_t i32
@@ -64,6 +93,8 @@ cdef extern from *:
         c_bool (*callback)(void *) noexcept nogil
         void *env
         void (*finalizer)(void *) noexcept nogil
+    ctypedef struct reference_t:
+        uint64_t store_id
     ctypedef struct request_t:
         void *function
         void *caller
@@ -73,7 +104,30 @@ cdef extern from *:
         size_t result_count
         void **trap
         c_bool answered
+        const reference_t *exception
+        c_bool epoch_ended
+        c_bool before_floor
+        void *context
+        void *future
+        stacks_t *stacks
+        request_t *previous
+        request_t *next
+    ctypedef struct summit_t:
+        void (*run)(summit_t *) noexcept nogil
+        void *context
+        void *future
+        c_bool ended
+        void *handle
+        reference_t *reference
+    ctypedef struct stacks_t:
+        request_t *first
+        request_t *floor
+        summit_t *summit
     request_t *polled
+    ctypedef struct lost_t:
+        void *handle
+        lost_t *next
+    lost_t *lost
     size_t VALUE_OFFSET
 
 cdef enum:  # wasmtime_valkind_t of wasmtime/val.h
@@ -82,36 +136,113 @@ cdef enum:  # wasmtime_valkind_t of wasmtime/val.h
     F32 = 2
     F64 = 3
 
-cdef c_bool (*call_future_poll)(void *) noexcept nogil
-cdef void (*call_future_delete)(void *) noexcept nogil
-cdef void *(*trap_new)(const char *, size_t) noexcept nogil
+# The functions of wasmtime that are used, as its headers declare them.
+ctypedef c_bool (*call_future_poll_t)(void *) noexcept nogil
+ctypedef void (*delete_t)(void *) noexcept nogil
+ctypedef void *(*trap_new_t)(const char *, size_t) noexcept nogil
+ctypedef void *(*func_call_async_t)(
+    void *, const void *, const void *, size_t, void *, size_t, void **, void **) noexcept nogil
+ctypedef c_bool (*has_exception_t)(void *) noexcept nogil
+ctypedef c_bool (*take_exception_t)(void *, reference_t *) noexcept nogil
+ctypedef void *(*set_exception_t)(void *, const reference_t *) noexcept nogil
+ctypedef void (*exnref_unroot_t)(reference_t *) noexcept nogil
+ctypedef uint32_t (*exnref_to_raw_t)(void *, const reference_t *) noexcept nogil
+ctypedef void (*exnref_from_raw_t)(void *, uint32_t, reference_t *) noexcept nogil
+ctypedef c_bool (*externref_new_t)(void *, void *, void *, reference_t *) noexcept nogil
+ctypedef void *(*collect_t)(void *) noexcept nogil
+
+cdef call_future_poll_t call_future_poll
+cdef delete_t call_future_delete
+cdef trap_new_t trap_new
+cdef func_call_async_t func_call_async
+cdef has_exception_t has_exception
+cdef take_exception_t take_exception
+cdef set_exception_t set_exception
+cdef exnref_unroot_t exnref_unroot
+cdef exnref_to_raw_t exnref_to_raw
+cdef exnref_from_raw_t exnref_from_raw
+cdef externref_new_t externref_new
+cdef collect_t collect
+cdef delete_t error_delete
+
+# wasmtime 45's set_exception counts one reference too few; so one is added, which is never given back.
+cdef bint set_exception_loses_count
+
+cdef object guest, load_reference, store_reference, forget
 
 
-cdef object guest, load_reference, store_reference
+def configure(functions, layout, loses_count, guest_, load, store, forget_):
+    """Take the addresses of wasmtime's functions, by name; raise ImportError if its structures are not as here.
 
-
-def configure(uintptr_t poll, uintptr_t delete, uintptr_t trap, size_t value_size, size_t value_offset,
-              size_t continuation_size, guest_, load, store):
-    """Take the addresses of wasmtime's functions; raise ImportError if the structures are not as they are here.
-
-    ``guest_`` is the environment's caller while guest code runs. ``load(store, address)`` and
-    ``store(store, type, value, address)`` convert the values that are not numbers.
+    ``layout`` is the size of wasmtime_val_t, the offset of its union, and the sizes of wasmtime_async_continuation_t
+    and wasmtime_exnref_t. ``guest_`` is the environment's caller while guest code runs. ``load(store, address)`` and
+    ``store(store, type, value, address)`` convert the values that are not numbers; ``forget_(handle)`` lets go of an
+    object that a guest had a reference to.
     """
-    global call_future_poll, call_future_delete, trap_new, guest, load_reference, store_reference
-    found = (value_size, value_offset, continuation_size)
-    built = (sizeof(value_t), VALUE_OFFSET, sizeof(continuation_t))
-    if found != built:
-        raise ImportError(f"this wasmtime package lays out its structures as {found}; greenctx was built for {built}")
-    call_future_poll = <c_bool (*)(void *) noexcept nogil>poll
-    call_future_delete = <void (*)(void *) noexcept nogil>delete
-    trap_new = <void *(*)(const char *, size_t) noexcept nogil>trap
-    guest, load_reference, store_reference = guest_, load, store
+    global call_future_poll, call_future_delete, trap_new, func_call_async, has_exception, take_exception
+    global set_exception, exnref_unroot, exnref_to_raw, exnref_from_raw, externref_new, collect, error_delete
+    global set_exception_loses_count, guest, load_reference, store_reference, forget
+    built = (sizeof(value_t), VALUE_OFFSET, sizeof(continuation_t), sizeof(reference_t))
+    if layout != built:
+        raise ImportError(f"this wasmtime package lays out its structures as {layout}; greenctx was built for {built}")
+    call_future_poll = <call_future_poll_t><uintptr_t>functions["wasmtime_call_future_poll"]
+    call_future_delete = <delete_t><uintptr_t>functions["wasmtime_call_future_delete"]
+    trap_new = <trap_new_t><uintptr_t>functions["wasmtime_trap_new"]
+    func_call_async = <func_call_async_t><uintptr_t>functions["wasmtime_func_call_async"]
+    has_exception = <has_exception_t><uintptr_t>functions["wasmtime_context_has_exception"]
+    take_exception = <take_exception_t><uintptr_t>functions["wasmtime_context_take_exception"]
+    set_exception = <set_exception_t><uintptr_t>functions["wasmtime_context_set_exception"]
+    exnref_unroot = <exnref_unroot_t><uintptr_t>functions["wasmtime_exnref_unroot"]
+    exnref_to_raw = <exnref_to_raw_t><uintptr_t>functions["wasmtime_exnref_to_raw"]
+    exnref_from_raw = <exnref_from_raw_t><uintptr_t>functions["wasmtime_exnref_from_raw"]
+    externref_new = <externref_new_t><uintptr_t>functions["wasmtime_externref_new"]
+    collect = <collect_t><uintptr_t>functions["wasmtime_context_gc"]
+    error_delete = <delete_t><uintptr_t>functions["wasmtime_error_delete"]
+    set_exception_loses_count = loses_count
+    guest, load_reference, store_reference, forget = guest_, load, store, forget_
 
 
 # On the fiber ---------------------------------------------------------------------------------------------------------
 
-cdef c_bool is_answered(void *request) noexcept nogil:
-    return (<request_t *>request).answered
+cdef c_bool is_answered(void *data) noexcept nogil:
+    cdef request_t *request = <request_t *>data
+    cdef reference_t kept
+    if request.stacks.summit != NULL:
+        climb(request, request.stacks)
+        return False
+    if request.exception != NULL:
+        # Here, so that nothing can come between this and the guest: until then it is a property of the store.
+        if set_exception_loses_count:
+            exnref_from_raw(request.context, exnref_to_raw(request.context, request.exception), &kept)
+        request.trap[0] = set_exception(request.context, request.exception)
+        request.exception = NULL
+    return request.answered
+
+
+cdef void climb(request_t *below, stacks_t *stacks) noexcept nogil:
+    """From that one, or from nowhere, to the next suspended one, to the floor after all of them, or to the summit."""
+    cdef request_t *above
+    cdef summit_t *summit
+    if below == stacks.floor:
+        summit, stacks.summit = stacks.summit, NULL
+        summit.run(summit)
+        return
+    above = stacks.first if below == NULL else below.next
+    call_future_poll((stacks.floor if above == NULL else above).future)  # comes to is_answered; stays pending
+
+
+cdef void run_future(summit_t *summit) noexcept nogil:
+    summit.ended = call_future_poll(summit.future)
+
+
+cdef void run_collector(summit_t *summit) noexcept nogil:
+    cdef void *error = collect(summit.context)
+    if error != NULL:
+        error_delete(error)
+
+
+cdef void run_externref_new(summit_t *summit) noexcept nogil:
+    summit.ended = externref_new(summit.context, summit.handle, <void *>on_loss, summit.reference)
 
 
 cdef void on_host_call(void *function, void *caller, const value_t *arguments, size_t argument_count, value_t *results,
@@ -130,6 +261,14 @@ cdef void on_host_call(void *function, void *caller, const value_t *arguments, s
     continuation.finalizer = NULL
 
 
+cdef void *on_epoch_end(void *context, void *data, uint64_t *delta, uint8_t *kind) noexcept nogil:
+    if polled != NULL:
+        polled.epoch_ended = True
+    delta[0] = 1
+    kind[0] = 1  # WASMTIME_UPDATE_DEADLINE_YIELD of wasmtime/store.h
+    return NULL
+
+
 # On the greenlet ------------------------------------------------------------------------------------------------------
 
 cdef void release(void *function) noexcept with gil:
@@ -142,21 +281,130 @@ def callback_addresses(function):
     return <uintptr_t>&on_host_call, <uintptr_t><void *>function, <uintptr_t>&release
 
 
+cdef void on_loss(void *handle) noexcept nogil:
+    """The finalizer of a guest's reference to a Python object. A collection on a fiber must not run Python."""
+    cdef lost_t *entry
+    if polled == NULL:
+        forget_now(handle)
+        return
+    entry = <lost_t *>malloc(sizeof(lost_t))
+    if entry != NULL:
+        global lost
+        entry.handle, entry.next = handle, lost
+        lost = entry
+
+
+cdef void forget_now(void *handle) noexcept with gil:
+    forget(<uintptr_t>handle)
+
+
+cdef object forget_lost():
+    """Let go of the objects that guests have lost. May raise KeyboardInterrupt."""
+    # A `__del__` may call guests, which come here again: they find the list empty.
+    global lost
+    cdef lost_t *entry
+    cdef lost_t *left = lost
+    lost = NULL
+    try:
+        while left != NULL:
+            entry = left
+            left = entry.next
+            handle = <uintptr_t>entry.handle
+            free(entry)
+            forget(handle)
+    finally:
+        while left != NULL:
+            entry = left
+            left = entry.next
+            entry.next = lost
+            lost = entry
+
+
+def epoch_callback_address():
+    """A callback for wasmtime_store_epoch_deadline_callback, with which a guest yields at the end of each epoch."""
+    return <uintptr_t>&on_epoch_end
+
+
+@cython.final
+cdef class ThrownException:
+    """Owns a reference to an exception of a guest's, which keeps it from being collected."""
+
+    cdef reference_t reference
+
+    @staticmethod
+    cdef ThrownException take(void *context):
+        """Take the exception that a guest has just ended with."""
+        cdef ThrownException exception = ThrownException()
+        # Taking it leaves a second reference in the innermost scope that is open, for good if there is none. A future
+        # is one, and this one, of a function that does not matter, is never polled.
+        cdef uint64_t[4] function = [1, 0, 0, 0]
+        cdef void *trap = NULL
+        cdef void *error = NULL
+        cdef void *scope = func_call_async(context, function, NULL, 0, NULL, 0, &trap, &error)
+        take_exception(context, &exception.reference)
+        call_future_delete(scope)
+        return exception
+
+    def __dealloc__(self):
+        exnref_unroot(&self.reference)
+
+    @property
+    def address(self):
+        """The address of a wasmtime_exnref_t."""
+        return <uintptr_t>&self.reference
+
+    @property
+    def store_id(self):
+        return self.reference.store_id
+
+
+cdef class Fiber
+
+
 @cython.final
 cdef class StoreState:
     """What is known of one store. Shared by all calls into it."""
 
+    cdef object __weakref__
     cdef readonly object store_id
     cdef readonly Py_ssize_t calls
     cdef public object time_limit
     cdef public object shadow_stacks
+    cdef Fiber floor
     cdef bint busy
+    cdef object caller, outer_callers  # of the environment, while a guest runs
+    cdef stacks_t stacks
+    cdef Py_ssize_t interrupted  # calls that are suspended elsewhere than in a host function
+    cdef request_t nobody
 
     def __init__(self, store_id, time_limit):
         self.store_id = store_id
         self.calls = 0  # those that have not ended
         self.time_limit = time_limit
         self.shadow_stacks = None
+        self.floor = None
+
+    @property
+    def holds_references(self):
+        """Whether guests in the store may hold references to collected objects on their stacks."""
+        return self.floor is not None
+
+    def lay_floor(self, Fiber fiber not None):
+        """From now on such guests may come. ``fiber`` is suspended in a host function, and nobody will answer."""
+        fiber.forget_suspension()
+        self.calls -= 1  # which are those that others make
+        self.floor = fiber
+        self.stacks.floor = &fiber.request
+
+    def remove_floor(self):
+        """They are gone, with all the others."""
+        cdef Fiber fiber = self.floor
+        if fiber is not None:
+            self.stacks.floor = NULL
+            self.floor = None
+            self.calls += 1
+            fiber.note_suspension()
+            fiber.close()
 
     cpdef object check(self):
         """Raise CalledWithinGuest when this thread, or another thread in the store, is within guest code."""
@@ -164,6 +412,67 @@ cdef class StoreState:
             raise CalledWithinGuest("this thread is within guest code")
         if self.busy:
             raise CalledWithinGuest("another thread is within guest code of this store")
+
+    def collect(self, uintptr_t context, environment):
+        """Run the collector. ``context`` is the address of the store's wasmtime_context_t. Raises as `check` does."""
+        cdef summit_t summit
+        summit.run = run_collector
+        summit.context = <void *>context
+        self.run_on_top(&summit, environment)
+        forget_lost()
+
+    def new_externref(self, uintptr_t context, uintptr_t handle, uintptr_t reference, environment):
+        """Call wasmtime_externref_new, which may collect; return whether it succeeded. Raises as `check` does."""
+        cdef summit_t summit
+        summit.run = run_externref_new
+        summit.context = <void *>context
+        summit.handle = <void *>handle
+        summit.reference = <reference_t *>reference
+        self.run_on_top(&summit, environment)
+        return summit.ended
+
+    cdef object run_on_top(self, summit_t *summit, environment):
+        """Run something that may collect. Raises what `check` does."""
+        self.enter(&self.nobody, environment)
+        with nogil:
+            self.run(summit)
+        self.leave(environment)
+
+    cdef bint run(self, summit_t *summit) noexcept nogil:
+        """Run it on top of the suspended calls if these may hold references; return whether that was possible."""
+        if self.stacks.floor != NULL:
+            self.stacks.summit = summit
+            climb(NULL, &self.stacks)
+        else:
+            summit.run(summit)
+        return self.stacks.summit == NULL
+
+    cdef object enter(self, request_t *request, environment):
+        """What comes before a guest runs, or anything else on a fiber. Raises what `check` does."""
+        global polled
+        self.check()
+        if lost != NULL:
+            forget_lost()
+            self.check()
+        if self.floor is not None and self.interrupted > <Py_ssize_t>request.epoch_ended:
+            raise CalledWithinGuest("a guest of this store was interrupted in the middle of its code")
+        if environment is not None:
+            if environment._outer is not None:
+                self.outer_callers = environment._outer._enter_guest()
+            self.caller = environment._caller
+            environment._caller = guest
+        self.busy = True
+        polled = request
+
+    cdef object leave(self, environment):
+        global polled
+        polled = NULL
+        self.busy = False
+        if environment is not None:
+            environment._caller, self.caller = self.caller, None
+            if environment._outer is not None:
+                environment._outer._leave_guest(self.outer_callers)
+                self.outer_callers = None
 
 
 YIELDED = object()
@@ -174,13 +483,22 @@ YIELDED = object()
 cdef class Fiber:
     """One call into a guest, on a fiber of its own. Owns the future; ``keep_alive`` is what the future points to."""
 
-    cdef void *future
     cdef request_t request
     cdef StoreState state
     cdef object keep_alive
+    cdef ThrownException giving  # what the guest is to get
+    cdef readonly ThrownException thrown
+    """What the guest has thrown and not caught, which ended the call; or None."""
+    cdef bint failing
+    cdef public object given
+    """The GuestException that the guest was given last, instead of a host function's result; or None."""
 
-    def __init__(self, uintptr_t future, StoreState state not None, keep_alive):
-        self.future = <void *>future
+    def __init__(self, uintptr_t future, uintptr_t context, StoreState state not None, keep_alive):
+        """``future`` and ``context`` are the addresses of a wasmtime_call_future_t and the store's context."""
+        self.request.future = <void *>future
+        self.request.context = <void *>context
+        self.request.stacks = &state.stacks
+        self.request.before_floor = state.floor is None
         self.state = state
         self.keep_alive = keep_alive
         state.calls += 1
@@ -191,44 +509,88 @@ cdef class Fiber:
     def poll(self, environment):
         """Let the guest run until it calls a host function, which is returned, or has ended: None.
 
-        `YIELDED` when it did neither (an epoch has ended). Meanwhile nobody may call ``environment`` (which may be
+        `YIELDED` when it did neither, for an epoch has ended. Meanwhile nobody may call ``environment`` (which may be
         None), nor one that it is nested in. Raises what `StoreState.check` does.
         """
-        global polled
-        cdef c_bool ended
-        cdef object caller = None, outer = None, outer_callers = None
-        if self.future == NULL:
+        cdef request_t *request = &self.request
+        cdef StoreState state = self.state
+        cdef summit_t summit
+        if request.future == NULL:
             raise RuntimeError("this call has ended")
-        self.state.check()
-        if environment is not None:
-            caller = environment._caller
-            environment._caller = guest
-            outer = environment._outer
-            if outer is not None:
-                outer_callers = outer._enter_guest()
-        self.request.function = NULL
-        self.state.busy = True
-        polled = &self.request
+        state.enter(request, environment)
+        self.forget_suspension()
+        request.function = NULL
+        request.epoch_ended = False
+        summit.run = run_future
+        summit.future = request.future
+        summit.ended = False
         with nogil:
-            ended = call_future_poll(self.future)
-        polled = NULL
-        self.state.busy = False
-        if environment is not None:
-            environment._caller = caller
-            if outer is not None:
-                outer._leave_guest(outer_callers)
-        if ended:
+            while True:
+                if self.failing:
+                    run_future(&summit)  # it will only unwind: its backtrace then shows no frames but its own
+                elif not state.run(&summit):
+                    break
+                if summit.ended or request.function != NULL or request.epoch_ended:
+                    break
+                # Else it is in the middle of a collection. Nothing else may happen in the store until that is done.
+        state.leave(environment)
+        if state.stacks.summit != NULL:
+            state.stacks.summit = NULL
+            raise RuntimeError("a call that is suspended in a host function has not come back to it")
+        if summit.ended:
+            self.thrown = ThrownException.take(request.context) if has_exception(request.context) else None
             self.close()
+            if lost != NULL:
+                forget_lost()
             return None
-        return YIELDED if self.request.function == NULL else <object>self.request.function
+        self.note_suspension()
+        return YIELDED if request.epoch_ended else <object>request.function
+
+    cdef void note_suspension(self) noexcept:
+        """Let `StoreState.run` find the call if it is suspended in a host function."""
+        cdef request_t *request = &self.request
+        cdef request_t *first = request.stacks.first
+        if request.function != NULL:
+            # The one that began before there was a floor stays first, where it does no harm.
+            request.previous = first if first != NULL and first.before_floor else NULL
+            request.next = first if request.previous == NULL else request.previous.next
+            if request.next != NULL:
+                request.next.previous = request
+            if request.previous != NULL:
+                request.previous.next = request
+            else:
+                request.stacks.first = request
+        elif request.epoch_ended:
+            self.state.interrupted += 1
+
+    cdef void forget_suspension(self) noexcept:
+        cdef request_t *request = &self.request
+        if request.function != NULL:
+            if request.previous != NULL:
+                request.previous.next = request.next
+            else:
+                request.stacks.first = request.next
+            if request.next != NULL:
+                request.next.previous = request.previous
+            request.previous = request.next = NULL
+        elif request.epoch_ended:
+            self.state.interrupted -= 1
 
     cpdef void close(self) noexcept:
         """Delete the future. A guest that is still suspended unwinds, without running any more of its code."""
-        cdef void *future = self.future
-        self.future = NULL
+        global polled
+        cdef void *future = self.request.future
+        cdef request_t *outer = polled
         if future != NULL:
+            self.forget_suspension()
+            self.request.future = self.request.function = NULL
+            self.request.epoch_ended = False
+            polled = &self.state.nobody  # it unwinds on its fiber
             call_future_delete(future)
+            polled = outer
             self.state.calls -= 1
+            if self.thrown is None:
+                self.given = None
 
     @property
     def caller(self):
@@ -267,6 +629,12 @@ cdef class Fiber:
     def fail(self, bytes message not None):
         """Answer the host call with a trap, which no guest can catch."""
         self.request.trap[0] = trap_new(message, len(message))
+        self.request.answered = self.failing = True
+
+    def throw(self, given, ThrownException exception not None):
+        """Answer the host call with an exception, which the guest may catch. It must be of the same store."""
+        self.given, self.giving = given, exception
+        self.request.exception = &exception.reference
         self.request.answered = True
 
 

@@ -64,6 +64,9 @@ def define_func(
 ) -> None:
     """Define a host function that runs on the greenlet of the context that calls it."""
     callback, data, finalizer = callback_addresses(HostFunction(f"{module}.{name}", ty, function, access_caller))
+    # A type belongs to the engine where it was first used, and wasmtime aborts the process when another one meets it.
+    if all(kind_of(one) is not None for one in (*ty.params, *ty.results)):
+        ty = FuncType(ty.params, ty.results)
     module_bytes, name_bytes = module.encode(), name.encode()
     error = ffi.wasmtime_linker_define_async_func(
         linker.ptr(),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import select
+import sys
 import threading
 import time
-from _thread import LockType, allocate_lock, start_new_thread
 from contextvars import ContextVar
 from errno import EBADF
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from greenctx.errors import TimeLimitExceeded
 
 if TYPE_CHECKING:
+    from _thread import LockType
     from collections.abc import Collection
     from contextvars import Token
     from types import TracebackType
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.01
 SHORTLY = 0.0001
 LONGEST_WAIT = 3600.0  # the system's calls have limits; what is longer is waited for in parts
+
+
+def _real(name: str) -> Any:
+    """A function of `_thread`, though gevent may have put one in its place that makes greenlets of threads."""
+    monkey = sys.modules.get("gevent.monkey")
+    return getattr(import_module("_thread"), name) if monkey is None else monkey.get_original("_thread", name)
+
+
+start_new_thread, allocate_lock = _real("start_new_thread"), _real("allocate_lock")
 
 Wait = tuple[int, bool]
 """A file descriptor to wait for: until it can be written to, if true; else until it can be read from."""
@@ -156,4 +167,5 @@ def _tick(engine: Engine, stop: LockType, running: LockType, ticker: ref[Ticker]
 
 def can_be_signalled() -> bool:
     """Whether Python runs signal handlers in the calling thread."""
-    return threading.current_thread() is threading.main_thread()
+    # Not by `current_thread`, which under gevent is another one for each greenlet.
+    return threading.get_native_id() == threading.main_thread().native_id

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import wasmtime
 
 from greenctx.errors import WrongStore
-from greenctx.wasix import suspend
+from greenctx.wasix import floor, suspend
 from greenctx.wasix.stores import state_of, store_of
 from greenctx.wasix.wasi_set import check_wasi_is_set
 
@@ -45,14 +45,18 @@ class InstancePre(wasmtime.InstancePre):
     """A module whose imports were looked up by a `Linker`, to be instantiated as often as one likes."""
 
     _needs: Needs
+    _module: wasmtime.Module
 
     @classmethod
-    def _of(cls, pre: wasmtime.InstancePre, needs: Needs) -> InstancePre:
+    def _of(cls, pre: wasmtime.InstancePre, needs: Needs, module: wasmtime.Module) -> InstancePre:
         own = cls.__new__(cls)
         own._set_ptr(pre._consume())
         own._needs = needs
+        own._module = module
         return own
 
     def instantiate(self, store: Storelike) -> Instance:
         """Instantiate it; its start function may call host functions that switch."""
-        return suspend.instantiate_pre(self, self._needs.check(store))
+        store = self._needs.check(store)
+        floor.admit(self._module, store)
+        return suspend.instantiate_pre(self, store)

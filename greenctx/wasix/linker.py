@@ -97,7 +97,7 @@ class Linker(wasmtime.Linker):
         Each call of a function of a command (a module that exports ``_start``) is to a fresh instance. Anything else is
         instantiated now, and its ``_initialize`` is called if it has one.
         """
-        store = self._needs().check(store)
+        store = self._needs(_imports(module)).check(store)
         if commands.is_command(module):
             commands.define_command(self, name, module)
         else:
@@ -161,7 +161,7 @@ class Linker(wasmtime.Linker):
     def instantiate_pre(self, module: Module) -> InstancePre:
         """Look up the imports of a module once, to instantiate it often."""
         needs = self._needs(_imports(module))
-        return InstancePre._of(super().instantiate_pre(module), needs)
+        return InstancePre._of(super().instantiate_pre(module), needs, module)
 
     def _note(self, module: str, name: str, owner: int | None) -> None:
         """Remember to which store a new definition belongs."""
@@ -185,7 +185,7 @@ class Linker(wasmtime.Linker):
         return True
 
     def _check_engine(self, module: Module) -> None:
-        # A module does not tell its engine. wasmtime looks at that before anything else.
+        # A module does not tell its engine. wasmtime 50 looks at that before the imports, 45 after them.
         try:
             super().instantiate_pre(module)
         except WasmtimeError as error:

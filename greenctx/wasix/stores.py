@@ -14,7 +14,8 @@ from wasmtime._extern import get_extern_ptr
 from wasmtime._ffi import dll
 
 from greenctx.errors import StoreInUse, WrongStore
-from greenctx.wasix._fiber import StoreState
+from greenctx.wasix import collector
+from greenctx.wasix._fiber import StoreState, epoch_callback_address
 from greenctx.wasix.interruption import TimeLimit
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def state_of(store: Store) -> StoreState:
         probe = Global(store, GlobalType(ValType.i32(), mutable=False), Val.i32(0))
         state = _states[store] = StoreState(probe._global.store_id, TimeLimit(None))
         _guard(store, state)
+        collector.watch(store, state)
     state.check()
     return state
 
@@ -89,6 +91,7 @@ def _guard(store: Store, state: StoreState) -> None:
         # Before, not after: an interruption of wasmtime's close() lets it delete the store once more later.
         if not deleted:
             deleted = True
+            state.remove_floor()
             dll.wasmtime_store_delete(pointer)
 
     store._delete = delete  # type: ignore[method-assign, assignment]
@@ -109,5 +112,9 @@ def close(thing: Managed[Any]) -> None:
 
 def yield_every_epoch(store: Store) -> None:
     """Let a guest give control back to Python whenever the engine's epoch ends (and trap never)."""
+    # Not by wasmtime_context_epoch_deadline_async_yield_and_update: a collection yields, too, and would look the same.
     store.set_epoch_deadline(1)
-    ffi.wasmtime_context_epoch_deadline_async_yield_and_update(store._context(), 1)
+    callback_type, data_type, finalizer_type = ffi._wasmtime_store_epoch_deadline_callback.argtypes[1:]
+    ffi.wasmtime_store_epoch_deadline_callback(
+        store.ptr(), callback_type(epoch_callback_address()), data_type(), finalizer_type()
+    )

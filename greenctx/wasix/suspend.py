@@ -12,11 +12,12 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, addressof, byref
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
 from greenlet import GreenletExit, getcurrent
-from wasmtime import Func, Instance, Store, Trap, Val, WasmtimeError
+from wasmtime import Func, Instance, Store, Val, WasmtimeError
 from wasmtime import _bindings as ffi
 from wasmtime import _func as wasmtime_func
 from wasmtime._ffi import dll
@@ -24,6 +25,7 @@ from wasmtime._ffi import dll
 from greenctx.current import current
 from greenctx.errors import GuestExit, WrongStore
 from greenctx.state import GUEST
+from greenctx.wasix import collector, exceptions, floor
 from greenctx.wasix._fiber import YIELDED, Fiber, configure
 from greenctx.wasix.host_functions import load_reference, store_reference
 from greenctx.wasix.stacks import check_stacks, explain
@@ -45,16 +47,34 @@ def _address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
+_FUNCTIONS = (
+    "wasmtime_call_future_delete",
+    "wasmtime_call_future_poll",
+    "wasmtime_context_gc",
+    "wasmtime_context_has_exception",
+    "wasmtime_context_set_exception",
+    "wasmtime_context_take_exception",
+    "wasmtime_error_delete",
+    "wasmtime_exnref_from_raw",
+    "wasmtime_exnref_to_raw",
+    "wasmtime_exnref_unroot",
+    "wasmtime_externref_new",
+    "wasmtime_func_call_async",
+    "wasmtime_trap_new",
+)
 configure(
-    _address(dll.wasmtime_call_future_poll),
-    _address(dll.wasmtime_call_future_delete),
-    _address(dll.wasmtime_trap_new),
-    ctypes.sizeof(ffi.wasmtime_val_t),
-    ffi.wasmtime_val_t.of.offset,
-    ctypes.sizeof(ffi.wasmtime_async_continuation_t),
+    {name: _address(getattr(dll, name)) for name in _FUNCTIONS},
+    (
+        ctypes.sizeof(ffi.wasmtime_val_t),
+        ffi.wasmtime_val_t.of.offset,
+        ctypes.sizeof(ffi.wasmtime_async_continuation_t),
+        ctypes.sizeof(ffi.wasmtime_exnref_t),
+    ),
+    version("wasmtime").startswith("45."),
     GUEST,
     load_reference,
     store_reference,
+    collector.forget,
 )
 
 
@@ -71,17 +91,18 @@ class _Outcome:
         raised, wasmtime_func.LAST_EXCEPTION = wasmtime_func.LAST_EXCEPTION, None
         ended: Exception | None = None
         if self.trap:
-            ended = Trap._from_ptr(self.trap)
+            ended = floor.trap_from(self.trap)
         elif self.error:
-            ended = WasmtimeError._from_ptr(self.error)
+            ended = floor.error_from(self.error)
         return ended if ended is None or raised is None else raised
 
 
 def call(store: Storelike, func: Func, *args: Any) -> Any:
     """Call a guest's function: ``func(store, *args)``, but its host functions may switch contexts.
 
-    Arguments and result are converted as by `wasmtime.Func.__call__`. Raises `wasmtime.Trap` when the guest traps, and
-    what a host function raised, with the guest's backtrace as a note.
+    Arguments and result are converted as by `wasmtime.Func.__call__`. Raises `wasmtime.Trap` when the guest traps,
+    `GuestException` when it does not catch an exception, and what a host function raised; the latter two with the
+    guest's backtrace as a note.
     """
     store = store_of(store)
     state = state_of(store)
@@ -139,6 +160,7 @@ def instantiate(linker: wasmtime.Linker, store: Storelike, module: wasmtime.Modu
     store = store_of(store)
     if store.engine is not linker.engine:
         raise WrongStore("linker")
+    floor.admit(module, store)
     instance = ffi.wasmtime_instance_t()
     _run(
         store,
@@ -151,7 +173,7 @@ def instantiate(linker: wasmtime.Linker, store: Storelike, module: wasmtime.Modu
 
 
 def instantiate_pre(pre: wasmtime.InstancePre, store: Store) -> Instance:
-    """The same for a module whose imports were looked up already."""
+    """The same for a module whose imports were looked up already, and that `floor.admit` knows."""
     instance = ffi.wasmtime_instance_t()
     _run(
         store,
@@ -183,7 +205,8 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
     check_stacks(state)
     outcome = _Outcome()
     future = start(byref(outcome.trap), byref(outcome.error))
-    fiber = Fiber(addressof(future.contents), state, (outcome, keep_alive, store))
+    context = addressof(store._context().contents)
+    fiber = Fiber(addressof(future.contents), context, state, (outcome, keep_alive, store))
     poll, on_stack = fiber.poll, None
 
     try:
@@ -197,7 +220,7 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
             on_stack.end()
     exception = outcome.exception()
     if exception is not None:
-        raise explain(exception, state)
+        raise exceptions.caught(store, fiber, exception) or explain(exception, state)
 
 
 def _poll_to_the_end(
@@ -210,13 +233,15 @@ def _poll_to_the_end(
             state.time_limit.check()
             continue
         try:
+            if fiber.given is not None:
+                exceptions.lighten(fiber)
             function.serve(fiber, store)
         except (GreenletExit, GuestExit):  # no errors: nobody needs to know where they came from
             raise
         except BaseException as error:
-            fiber.fail(b"host function raised an exception")
-            while fiber.poll(environment) is YIELDED:
-                pass
-            backtrace = str(outcome.exception()).split("\n\nCaused by:")[0]
-            error.add_note(backtrace)
-            raise
+            if not exceptions.give(error, fiber, store):
+                fiber.fail(b"host function raised an exception")
+                while fiber.poll(environment) is YIELDED:
+                    pass
+                exceptions.note_backtrace(error, outcome.exception())
+                raise

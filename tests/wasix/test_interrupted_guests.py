@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from c_guests import compile_guest
 from embedding import IMPORTS, signature
-from processes import TIMEOUT, check_embedder
+from processes import TIMEOUT, check_embedder, run_python
 
 from greenctx import NoEnvironment, current_environment
 from greenctx.wasix import Limits, Program, TimeLimitExceeded, call, interruption
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
 MODES = ["spin", "spin-without-calls", "switch", "read", "sleep", "usleep", "nanosleep", "poll", "write"]
 
-each_mode = pytest.mark.parametrize("mode", MODES)
-in_main_or_context = pytest.mark.parametrize("where", [[], ["context"]], ids=["main", "context"])
+each_wait = pytest.mark.parametrize(
+    ("mode", "where"),
+    [(mode, []) for mode in MODES] + [(mode, ["context"]) for mode in ("spin", "read", "sleep", "write")],
+    ids=lambda value: value if isinstance(value, str) else "".join(value) or "main",
+)
 
 
 def check_good_guest() -> None:
@@ -41,11 +44,6 @@ def check_good_guest() -> None:
     good = Program.from_file(compile_guest("process"), argv=["process", "a"], stdout=stdout)
     assert good.run() == 0
     assert stdout.getvalue() == b"[process]\n[a]\n"
-
-
-def skip_what_ends(mode: str, where: list[str]) -> None:
-    if mode == "switch" and where:
-        pytest.skip("it switches back to main, which ends")
 
 
 @contextmanager
@@ -88,11 +86,9 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
     return process.wait(TIMEOUT), rest
 
 
-@each_mode
-@in_main_or_context
+@each_wait
 def test_ctrl_c(mode: str, where: list[str]) -> None:
     """SIGINT ends the command with 130, without a word."""
-    skip_what_ends(mode, where)
     with waiting(str(compile_guest("waits")), mode, *where) as (process, _):
         process.send_signal(signal.SIGINT)
         assert ended(process) == (130, b"")
@@ -113,11 +109,9 @@ def test_reading_from_a_terminal() -> None:
         assert ended(process) == (0, b"")
 
 
-@each_mode
-@in_main_or_context
+@each_wait
 def test_timeout(mode: str, where: list[str]) -> None:
     """--timeout ends the command with 124, and one line on stderr."""
-    skip_what_ends(mode, where)
     with waiting("--timeout", "0.3", str(compile_guest("waits")), mode, *where) as (process, _):
         assert ended(process) == (124, b"greenctx: the program did not end within its limit of 0.3 seconds\n")
 
@@ -445,3 +439,41 @@ def test_ticker() -> None:
     assert running.locked()
     del ticker
     assert running.acquire(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("patched", ["before", "after"])
+def test_gevent(patched: str) -> None:
+    """Where gevent has replaced threads by greenlets, before greenctx is imported or after, it is all the same."""
+    patch = "from gevent import monkey, spawn; monkey.patch_all()"
+    first, then = (patch, "") if patched == "before" else ("", patch)
+    ran = run_python(f"""{first}
+from greenctx.wasix import Limits, Program, TimeLimitExceeded
+{then}
+import _thread, os, signal, sys
+from wasmtime import FuncType
+limited = Program(b'(module (func (export "_start") (loop (br 0))))', limits=Limits(seconds=0.1))
+def run():
+    try:
+        limited.run()
+    except TimeLimitExceeded:
+        print("the time limit")
+def ready(caller):
+    flags = caller["memory"].data_ptr(caller)
+    def interrupt():
+        while not flags[0]:
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+    monkey.get_original("_thread", "start_new_thread")(interrupt, ())
+endless = Program(b'''(module (import "host" "ready" (func $ready)) (memory (export "memory") 1)
+  (func (export "_start") (call $ready) (loop (i32.store8 (i32.const 0) (i32.const 1)) (br 0))))''')
+endless.linker.define_func("host", "ready", FuncType([], []), ready, access_caller=True)
+def wait():
+    try:
+        endless.run()
+    except KeyboardInterrupt:
+        print("Ctrl-C")
+for function in (run, wait):
+    function()
+    spawn(function).join()
+""")
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("the time limit\nthe time limit\nCtrl-C\nCtrl-C\n", "", 0)

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from c_guests import compile_guest
 from embedding import IMPORTS, signature
+from processes import check_embedder
 from wasmtime import Trap, WasmtimeError
 
-from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment, NotTheActiveContext, current_environment
+from greenctx import (
+    ContextEntrypointReturned,
+    ContextSwitchingEnvironment,
+    NoEnvironment,
+    NotTheActiveContext,
+    current_environment,
+)
 from greenctx.wasix import InvalidProgram, Program, call
 
 if TYPE_CHECKING:
@@ -227,3 +234,137 @@ def test_host_functions_of_programs() -> None:
 
     program.linker.define_func("host", "twice", signature("->"), twice, access_caller=True)
     assert [program.run(), program.run()] == [2, 2]
+
+
+@pytest.mark.parametrize("status", [0, 1, 125, 126, 255, 256, 2**31 - 1, 2**31, 2**32 - 1])
+def test_status(status: int) -> None:
+    """The status is what the guest gave, as an unsigned number of 32 bits: exit(-1) is 2**32 - 1."""
+    text = """(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+      (memory (export "memory") 0) (func (export "_start") (call $exit (i32.const STATUS))))"""
+    assert Program(text.replace("STATUS", str(status)).encode()).run() == status
+
+
+NOTSUP = 58
+EVERY_CALL = f"""(module {IMPORTS} (import "host" "before" (func $before))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1) (table (export "__indirect_function_table") funcref (elem $f)) (func $f)
+  (func (export "_start")
+    (call $before)
+    (call $exit (i32.or (call $create (i32.const 0) (i32.const 0))
+      (i32.or (i32.shl (call $switch (i64.const 0)) (i32.const 8))
+        (i32.shl (call $destroy (i64.const 1)) (i32.const 16)))))))"""
+
+
+@pytest.mark.parametrize("within", ["nothing", "an environment", "a program"])
+def test_without_contexts(within: str) -> None:
+    """With contexts=False the three calls answer notsup, also within an outer environment, which is not touched."""
+    seen: list[object] = []
+
+    def ask() -> None:
+        with pytest.raises(NoEnvironment):
+            current_environment()
+        seen.append("asked")
+
+    def run() -> None:
+        program = Program(EVERY_CALL.encode(), contexts=False)
+        program.linker.define_func("host", "before", signature("->"), ask)
+        assert program.run() == NOTSUP * 0x010101
+        seen.append("ran")
+
+    if within == "nothing":
+        run()
+    elif within == "an environment":
+        env = ContextSwitchingEnvironment()
+
+        def other() -> None:
+            run()
+            env.switch_context(0)
+
+        def main() -> None:
+            run()
+            assert current_environment() is env
+            env.switch_context(env.create_context(other))
+
+        env.run_main_context(main)
+    else:
+        outer = Program(EVERY_CALL.encode())
+        outer.linker.define_func("host", "before", signature("->"), run)
+        assert outer.run() == 0
+    assert seen == ["asked", "ran"] * (2 if within == "an environment" else 1)
+
+
+def test_without_contexts_a_host_function_may_run_a_program_with_them() -> None:
+    """Each program is what it was loaded as, whatever it is nested in."""
+    program = Program(EVERY_CALL.encode(), contexts=False)
+    program.linker.define_func("host", "before", signature("->"), lambda: counters(5).run() and None)
+    assert program.run() == NOTSUP * 0x010101
+
+
+@pytest.mark.parametrize("contexts", [True, False])
+def test_outer_environment_while_an_inner_guest_runs(contexts: bool) -> None:
+    """Python of a plain wasmtime.Func, on the inner guest's fiber, is refused by the outer environment as well."""
+    check_embedder(
+        f"""
+        seen = []
+        def plain():
+            for call in (env.switch_context, env.destroy_context):
+                seen.append(refused(NotTheActiveContext, call, 1))
+            seen.append(refused(NotTheActiveContext, env.create_context, print))
+        def host(caller):
+            # A plain function of the inner store, which only a host function of the program's gets to see.
+            inner = Linker(caller.store.engine)
+            inner.define(caller, "host", "plain", Func(caller.store, NOTHING, plain))
+            text = '(module (import "host" "plain" (func $f)) (func (export "f") (call $f)))'
+            module = Module(caller.store.engine, text)
+            call(caller, inner.instantiate(caller, module).exports(caller)["f"])
+        program = Program(b'(module (import "host" "f" (func $f)) (func $g (call $f)) (export "_start" (func $g)))',
+                          contexts={contexts})
+        program.linker.define_func("host", "f", NOTHING, host, access_caller=True)
+        def main():
+            env.create_context(lambda: env.switch_context(0))
+            assert program.run() == 0
+            env.switch_context(1)
+        env.run_main_context(main)
+        assert len(seen) == 3 and all("guest code on its fiber" in message for message in seen), seen
+        """
+    )
+
+
+def test_start_function_that_switches() -> None:
+    """A module's start function may call imports, create contexts and switch, before _start does."""
+    told: list[int] = []
+    program = Program(
+        f"""(module {IMPORTS} (import "host" "tell" (func $tell (param i32)))
+          (memory (export "memory") 1) (table (export "__indirect_function_table") funcref (elem $other))
+          (func $other (call $tell (i32.const 1)) (drop (call $switch (i64.const 0)))
+            (call $tell (i32.const 3)) (drop (call $switch (i64.const 0))))
+          (func $first (drop (call $create (i32.const 0) (i32.const 0))) (drop (call $switch (i64.const 1))))
+          (start $first)
+          (func (export "_start") (call $tell (i32.const 2)) (drop (call $switch (i64.const 1)))))""".encode()
+    )
+    program.linker.define_func("host", "tell", signature("i32 ->"), lambda number: told.append(number))
+    assert [program.run(), program.run()] == [0, 0]
+    assert told == [1, 2, 3] * 2
+
+
+def test_directory_that_goes_away(tmp_path: Path) -> None:
+    """A directory that is not there any more when the program runs is named."""
+    (tmp_path / "gone").mkdir()
+    program = Program(b'(module (func (export "_start")))', preopens={"/d": tmp_path / "gone"})
+    assert program.run() == 0
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InvalidProgram, match=r"the directory '.*gone' cannot be opened"):
+        program.run()
+
+
+@pytest.mark.parametrize("code", ["(module)", None, bytearray(b"")])
+def test_what_is_no_code(code: object) -> None:
+    """Code is bytes; a path, say, is not taken for it."""
+    with pytest.raises(TypeError, match=r"code must be the bytes of a module, .* use Program\.from_file"):
+        Program(code)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_shadow_stack_that_is_none(size: int) -> None:
+    with pytest.raises(ValueError, match="shadow_stack must be None or a positive number of bytes"):
+        Program(b"(module)", shadow_stack=size)

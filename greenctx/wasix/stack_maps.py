@@ -1,0 +1,41 @@
+"""Which modules hold references to collected objects: wasmtime's compiler knows.
+
+A function that holds one while it calls another is noted, in a section of the compiled module, for the collector.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from struct import Struct, unpack_from
+from weakref import WeakKeyDictionary
+
+from wasmtime import Engine, Module
+
+_SECTION = ".wasmtime.stackmap"
+_HEADER = Struct("<II8x8xQQ")  # of a section of an ELF file: name, type, offset, size
+_known: WeakKeyDictionary[Module, bool] = WeakKeyDictionary()
+
+
+def holds_references(module: Module) -> bool:
+    """Whether any function of the module holds a reference while it calls another one."""
+    holds = _known.get(module)
+    if holds is None:
+        holds = _known[module] = _has_stack_maps(module) or not _are_found()
+    return holds
+
+
+@cache
+def _are_found() -> bool:
+    """Whether this wasmtime notes them where they are looked for."""
+    holder = "(module (func $f (param externref) (result externref) (drop (call $f (ref.null extern))) (local.get 0)))"
+    return _has_stack_maps(Module(Engine(), holder))
+
+
+def _has_stack_maps(module: Module) -> bool:
+    image = bytes(module.serialize())
+    (table,) = unpack_from("<Q", image, 0x28)
+    size, count, of_names = unpack_from("<HHH", image, 0x3A)
+    headers = [_HEADER.unpack_from(image, table + index * size) for index in range(count)]
+    names = headers[of_names][2]
+    name = _SECTION.encode() + b"\0"
+    return any(length and image.startswith(name, names + start) for start, _, _, length in headers)
