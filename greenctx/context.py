@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from greenlet import GreenletExit, greenlet
+from greenlet import GreenletExit
 
 from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned
+from greenctx.exited import ContextExited
+from greenctx.switching import Coroutine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from greenlet import greenlet
 
     from greenctx.environment import ContextSwitchingEnvironment
     from greenctx.errors import Cancellation
 
 
-class ContextExited(BaseException):
-    """Carries a `GreenletExit` to the parent, to which greenlet would hand a bare one as if it were a result."""
-
-    def __init__(self, context_id: int, exit_: GreenletExit) -> None:
-        super().__init__(f"context {context_id} ended with {exit_!r}")
-        self.exit = exit_
-
-    def unwrap(self) -> NoReturn:
-        """Raise the carried exception, its own ``__context__`` kept, while this one is handled.
-
-        (While it is handled: should an interruption come instead, it has the carried exception in its context.)
-        """
-        exit, context = self.exit, self.exit.__context__
-        try:
-            raise exit
-        finally:
-            exit.__context__ = context
-            del exit, context, self  # the traceback refers to this frame
-
-
-class Context(greenlet):
+class Context(Coroutine):
     """A context other than main: a greenlet that runs the entrypoint.
 
     Its parent is main's greenlet or, while it is being destroyed, its destroyer's. The parent gets every end but a
@@ -46,18 +30,13 @@ class Context(greenlet):
 
     __slots__ = ("cancellation", "context_id", "destroyer", "entrypoint", "environment")
 
-    def __init__(
-        self, environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], Any], parent: greenlet
-    ) -> None:
-        super().__init__(parent=parent)
-        self.gr_context = copy_context()
-        self.environment = environment
-        self.context_id = context_id
-        self.entrypoint = entrypoint
-        self.cancellation: Cancellation | None = None
-        """Set once destroy_context has begun."""
-        self.destroyer: greenlet | None = None
-        """The one that waits in destroy_context for this context to end, if any."""
+    context_id: int
+    environment: ContextSwitchingEnvironment
+    entrypoint: Callable[[], Any]
+    cancellation: Cancellation | None
+    """Set once destroy_context has begun."""
+    destroyer: greenlet | None
+    """The one that waits in destroy_context for this context to end, if any."""
 
     def run(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # in greenlet, it is to be overridden
         """Run the entrypoint. Returns only for an end that nobody needs to hear of."""
@@ -78,3 +57,16 @@ class Context(greenlet):
             raise ContextEntrypointReturned(self.context_id)
         if not self.cancellation.defused:
             raise CancellationSwallowed(self.context_id)
+
+
+def new_context(
+    environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], Any], main: greenlet
+) -> Context:
+    """A context that has not started, in a copy of the caller's `contextvars` context."""
+    context = Context(None, main)  # not by an __init__ in Python, which took half as long again
+    context.environment = environment
+    context.context_id = context_id
+    context.entrypoint = entrypoint
+    context.cancellation = context.destroyer = None
+    context.gr_context = copy_context()
+    return context

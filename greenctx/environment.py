@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 
 from greenlet import getcurrent, greenlet
 
-from greenctx.context import Context, ContextExited
+from greenctx.context import Context, new_context
 from greenctx.current import current
 from greenctx.errors import (
     Cancellation,
@@ -19,8 +19,10 @@ from greenctx.errors import (
     SwitchTargetMissing,
     TooManyContexts,
 )
+from greenctx.exited import ContextExited
 from greenctx.registry import MAIN
 from greenctx.state import EnvironmentState, is_unstarted
+from greenctx.switching import COMPILED, Switching
 from greenctx.teardown import append_context, chain_errors, raise_errors
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
     the other methods. From another thread that is `WrongThread`; from another greenlet, or from guest code on its
     fiber, `NotTheActiveContext`; outside of `run_main_context`, `EnvironmentNotRunning`. Such a call changes nothing.
     """
+
+    __slots__ = ()
 
     main_context_id = MAIN
 
@@ -113,7 +117,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
         if self._max_contexts is not None and registry.count_live(self._main) >= self._max_contexts:
             raise TooManyContexts(self._max_contexts)
         context_id = registry.next_id
-        context = Context(self, context_id, entrypoint, self._main)
+        context = new_context(self, context_id, entrypoint, self._main)
         registry.next_id = context_id + 1
         registry.unstarted[context_id] = context
         return context_id
@@ -148,6 +152,10 @@ class ContextSwitchingEnvironment(EnvironmentState):
             self._adopt(me)
             raise
 
+    if COMPILED:
+        _switch_slowly = switch_context
+        switch_context = Switching.switch_context
+
     def destroy_context(self, context_id: int) -> bool:
         """Destroy a suspended context; return True when it is gone, False if no context is suspended under that id.
 
@@ -160,8 +168,6 @@ class ContextSwitchingEnvironment(EnvironmentState):
         me = getcurrent()
         if me is not self._caller:
             self._admit(me)
-        if context_id in (MAIN, self._id_of(me)):
-            raise DestroyNotAllowed(context_id)
         registry = self._registry
         if context_id in registry.unstarted:
             del registry.unstarted[context_id]
@@ -169,13 +175,15 @@ class ContextSwitchingEnvironment(EnvironmentState):
         victim = self._started.get(context_id)
         if victim is None:
             victim = registry.unwinding.get(context_id)
-            if victim is None or registry.is_destroying(victim):
-                return False
+        if victim is me or context_id == MAIN:
+            raise DestroyNotAllowed(context_id)
+        if victim is None or registry.is_destroying(victim):
+            return False
         handled = sys.exception()
         try:
             # Once, unless somebody else resumes this greenlet while the victim waits in its cleanup.
             while not victim.dead:
-                self._cancel(victim, me)
+                self._cancel(cast("Context", victim), me)
         except ContextExited as error:
             append_context(error.exit, handled)
             error.unwrap()
@@ -209,15 +217,16 @@ class ContextSwitchingEnvironment(EnvironmentState):
             active.switch()
         self._adopt(me)
 
-    def _cancel(self, victim: greenlet, me: greenlet) -> None:
+    def _cancel(self, victim: Context, me: greenlet) -> None:
         """Throw the cancellation into a suspended context; return or raise when ``me`` is resumed."""
-        assert isinstance(victim, Context)
         victim_id, my_id = victim.context_id, self._id_of(me)
         started, unwinding = self._started, self._registry.unwinding
         cancellation = victim.cancellation or Cancellation()
         canceled = ContextCanceled(victim_id, cancellation)
-        former = me if victim.destroyer is None else victim.destroyer
-        former_id = self._id_of(former)
+        former, former_id = me, my_id
+        if victim.destroyer is not None:
+            former = victim.destroyer
+            former_id = self._id_of(former)
         try:
             unwinding[victim_id] = victim
             if victim_id in started:
@@ -231,7 +240,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
             victim.parent = victim.destroyer = me  # the parent is whom greenlet returns to when the victim ends
             victim.cancellation = cancellation
             self._active, self._caller = victim, None
-            victim.throw(canceled)
+            victim.cancel(self, canceled)
         finally:
             if victim.destroyer is me and not victim.dead:
                 assert self._main is not None

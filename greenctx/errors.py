@@ -21,10 +21,7 @@ class Cancellation:
     cycle that only the garbage collector could free.
     """
 
-    __slots__ = ("defused",)
-
-    def __init__(self) -> None:
-        self.defused = False
+    defused = False
 
 
 class ContextCanceled(GreenletExit):
@@ -35,9 +32,9 @@ class ContextCanceled(GreenletExit):
     """
 
     def __init__(self, context_id: int, cancellation: Cancellation | None = None) -> None:
-        super().__init__(context_id)
+        self.args = (context_id,)
         self.context_id = context_id
-        self._cancellation = Cancellation() if cancellation is None else cancellation
+        self._cancellation = cancellation or Cancellation()
 
     def defuse(self) -> None:
         """Allow the entrypoint to return: ``destroy_context`` then does not raise `CancellationSwallowed`."""

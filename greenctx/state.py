@@ -21,6 +21,7 @@ from greenlet import getcurrent, greenlet
 from greenctx.context import Context
 from greenctx.errors import EnvironmentNotRunning, NotTheActiveContext, WrongThread
 from greenctx.registry import MAIN, Registry
+from greenctx.switching import Switching
 
 if TYPE_CHECKING:
     from greenctx.current import WithoutContexts
@@ -29,8 +30,11 @@ GUEST: Any = object()
 """Stands for the caller while guest code runs on its fiber: no greenlet is it, so every call is refused."""
 
 
-class EnvironmentState:
+class EnvironmentState(Switching):
     """What `ContextSwitchingEnvironment` is made on: everything but the operations."""
+
+    # Without a dict its methods are found faster, and memory is saved.
+    __slots__ = ("__weakref__", "_max_contexts", "_registry", "_state", "_thread_id")
 
     def __init__(self) -> None:
         self._state = "has not run yet"
@@ -43,6 +47,7 @@ class EnvironmentState:
         self._caller: greenlet | None = None
         self._registry = Registry()
         self._started = self._registry.started
+        self._unstarted = self._registry.unstarted
         # False while main waits elsewhere than in its switch_context: in destroy_context, or in gevent's hub, say.
         self._main_can_start_others = True
 
@@ -93,17 +98,17 @@ class EnvironmentState:
         if former is not me and former is not None:
             if former is self._main:
                 self._main_can_start_others = False
-            elif former.dead:  # its end took it out of the registry, unless it was interrupted before its first line
-                self._started.pop(self._id_of(former), None)
-            elif is_unstarted(former):  # main was to start it, and was interrupted
+            else:
                 context = cast("Context", former)
-                self._registry.unstarted[context.context_id] = context
-                del self._started[context.context_id]
+                if context.dead:  # its end took it out of the registry, unless that was interrupted
+                    self._started.pop(context.context_id, None)
+                elif is_unstarted(context):  # main was to start it, and was interrupted
+                    self._registry.unstarted[context.context_id] = context
+                    del self._started[context.context_id]
             if me is self._main:
                 self._main_can_start_others = True
             self._active = me
-        own = self._own(me)
-        if own is not None and own.cancellation is not None:
+        if me is not self._main and cast("Context", me).cancellation is not None:
             self._caller = None
         else:
             self._started[self._id_of(me)] = me  # not there if it waited in destroy_context
@@ -114,8 +119,8 @@ class EnvironmentState:
         return of if isinstance(of, Context) and of.environment is self else None
 
     def _id_of(self, of: greenlet) -> int:
-        context = self._own(of)
-        return MAIN if context is None else context.context_id
+        """The id of main, or of a context of this environment."""
+        return MAIN if of is self._main else cast("Context", of).context_id
 
 
 def is_unstarted(of: greenlet) -> bool:

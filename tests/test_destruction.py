@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from contexts import MAIN, go_to_main, raises, start, state, suspended, then_main
+from frames import frames
 from greenlet import GreenletExit
 
 from greenctx import (
@@ -350,7 +350,7 @@ class TestCancellation:
         with pytest.raises(ValueError, match="a") as caught:
             env.run_main_context(main)
 
-        assert [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)] == [
+        assert frames(caught.value) == [
             "test_traceback_of_cleanup_is_whole",
             "run_main_context",
             "main",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import threading
-import traceback
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from contexts import MAIN, go_to_main, raises, start, state, suspended, then_main
+from frames import frames
 from greenlet import getcurrent, greenlet
 
 from greenctx import (
@@ -69,7 +69,7 @@ class TestRunMainContext:
         with pytest.raises(ValueError, match="a") as caught:
             env.run_main_context(raises(ValueError("a")))
 
-        assert [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)] == [
+        assert frames(caught.value) == [
             "test_traceback_of_main_has_one_frame_of_ours",
             "run_main_context",
             "entrypoint",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from contexts import MAIN, go_to_main, raises, start, state, suspended, then_main
+from frames import frames
 from greenlet import GreenletExit, getcurrent
 
 from greenctx import (
@@ -322,7 +322,7 @@ class TestEntrypointEnds:
         with pytest.raises(type(error)) as caught:
             env.run_main_context(main)
 
-        assert [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)] == [
+        assert frames(caught.value) == [
             "test_traceback_is_whole",
             "run_main_context",
             "main",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from contexts import MAIN, raises, start
+from frames import frames
 from greenlet import GreenletExit
 
 from greenctx import CancellationSwallowed, ContextCanceled
@@ -52,10 +52,6 @@ def chain(error: BaseException) -> list[BaseException]:
         assert all(context is not link for link in links)
         links.append(context)
     return links
-
-
-def frames(error: BaseException) -> list[str]:
-    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
 class TestMainReturned:

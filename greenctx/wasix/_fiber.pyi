@@ -1,7 +1,7 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from wasmtime import Store, ValType
+from wasmtime import Engine, Store, ValType
 
 from greenctx.current import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
@@ -9,8 +9,10 @@ from greenctx.errors import GuestException
 from greenctx.wasix.interruption import TimeLimit
 from greenctx.wasix.shadow_stack import ShadowStacks
 
+FUNCTIONS: Final[tuple[str, ...]]
+
 def configure(
-    functions: Mapping[str, int],
+    addresses: Sequence[int],
     layout: tuple[int, int, int, int],
     loses_count: bool,
     guest_: object,
@@ -18,10 +20,17 @@ def configure(
     store: Callable[[Store, ValType, Any, int], None],
     forget_: Callable[[int], None],
 ) -> None: ...
-def callback_addresses(function: object) -> tuple[int, int, int]: ...
+def callback_addresses(function: object, is_switch: bool = False) -> tuple[int, int, int]: ...
 def epoch_callback_address() -> int: ...
 
 YIELDED: Final[object]
+
+class Ticker:
+    @property
+    def running(self) -> bool: ...
+    def __init__(self, engine: Engine, address: int, microseconds: int) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 class ThrownException:
     @property
@@ -34,6 +43,7 @@ class StoreState:
     calls: int
     time_limit: TimeLimit
     shadow_stacks: ShadowStacks | None
+    short_bursts: bool
     def __init__(self, store_id: int, time_limit: TimeLimit) -> None: ...
     @property
     def holds_references(self) -> bool: ...
@@ -52,7 +62,9 @@ class StoreState:
 class Fiber:
     given: GuestException | None
     thrown: ThrownException | None
-    def __init__(self, future: int, context: int, state: StoreState, keep_alive: object) -> None: ...
+    def __init__(
+        self, future: int, context: int, state: StoreState, keep_alive: object, short_bursts: bool = False
+    ) -> None: ...
     def poll(self, environment: ContextSwitchingEnvironment | WithoutContexts | None) -> Any: ...
     def close(self) -> None: ...
     @property

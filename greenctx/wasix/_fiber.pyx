@@ -18,10 +18,13 @@ This links to nothing. The functions of the wasmtime library that the Python pac
 
 cimport cython
 from cpython.number cimport PyNumber_Index
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock)
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+
+from greenctx._switching cimport Switching
 
 from greenctx.errors import CalledWithinGuest
 
@@ -36,50 +39,15 @@ cdef extern from *:
         uint8_t kind;
         union { int32_t i32; int64_t i64; float f32; double f64; uint64_t references[3]; } of;
     } value_t;
-    enum { VALUE_OFFSET = offsetof(value_t, of) };
-
-    /* wasmtime_async_continuation_t of wasmtime/async.h */
-    typedef struct { bool (*callback)(void *); void *env; void (*finalizer)(void *); } continuation_t;
-
-    /* wasmtime_exnref_t and wasmtime_externref_t of wasmtime/val.h */
-    typedef struct { uint64_t store_id; uint32_t private1, private2; void *private3; } reference_t;
-
-    /* what a guest asks of its host: the arguments of wasmtime_func_async_callback_t; and where it is meanwhile */
-    typedef struct request_t {
-        void *function, *caller;
-        const value_t *arguments; size_t argument_count;
-        value_t *results; size_t result_count;
-        void **trap;
-        bool answered;
-        const reference_t *exception;        /* what to throw in the guest instead of going on, if anything */
-        bool epoch_ended;                    /* it is for this that the guest is suspended */
-        bool before_floor;                   /* the call began when there was no floor yet */
-        void *context, *future;
-        struct stacks_t *stacks;
-        struct request_t *previous, *next;   /* the other suspended ones of the store */
-    } request_t;
-
-    /* what runs on top of all suspended calls */
-    typedef struct summit_t {
-        void (*run)(struct summit_t *);
-        void *context, *future; bool ended;
-        void *handle; reference_t *reference;
-    } summit_t;
-
-    /* the calls into one store that are suspended in host functions, and what they are being resumed for, if anything */
-    typedef struct stacks_t { request_t *first, *floor; summit_t *summit; } stacks_t;
 
     #if defined(_MSC_VER)
     #define THREAD_LOCAL __declspec(thread)
     #else
     #define THREAD_LOCAL _Thread_local
     #endif
-    static THREAD_LOCAL request_t *polled;  /* the call that this thread is polling, if any */
-
-    /* the Python objects, by their handles, to which guests of this thread have lost the last reference */
-    typedef struct lost_t { void *handle; struct lost_t *next; } lost_t;
-    static THREAD_LOCAL lost_t *lost;
+    static THREAD_LOCAL void *polled;  /* the request_t of the call that this thread is polling, if any */
     """
+    ctypedef bint c_bool "bool"
     ctypedef union value_union_t:  # has no name in C: only its members may be used
         int32_t i32
         int64_t i64
@@ -88,47 +56,12 @@ cdef extern from *:
     ctypedef struct value_t:
         uint8_t kind
         value_union_t of
-    ctypedef bint c_bool "bool"
-    ctypedef struct continuation_t:
-        c_bool (*callback)(void *) noexcept nogil
-        void *env
-        void (*finalizer)(void *) noexcept nogil
-    ctypedef struct reference_t:
-        uint64_t store_id
-    ctypedef struct request_t:
-        void *function
-        void *caller
-        const value_t *arguments
-        size_t argument_count
-        value_t *results
-        size_t result_count
-        void **trap
-        c_bool answered
-        const reference_t *exception
-        c_bool epoch_ended
-        c_bool before_floor
-        void *context
-        void *future
-        stacks_t *stacks
-        request_t *previous
-        request_t *next
-    ctypedef struct summit_t:
-        void (*run)(summit_t *) noexcept nogil
-        void *context
-        void *future
-        c_bool ended
-        void *handle
-        reference_t *reference
-    ctypedef struct stacks_t:
-        request_t *first
-        request_t *floor
-        summit_t *summit
-    request_t *polled
-    ctypedef struct lost_t:
-        void *handle
-        lost_t *next
-    lost_t *lost
-    size_t VALUE_OFFSET
+    size_t VALUE_OFFSET "offsetof(value_t, of)"
+    void *polled
+
+cdef extern from "pythread.h":
+    bint PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptibly) nogil
+    unsigned long PyThread_start_new_thread(void (*)(void *) noexcept nogil, void *)
 
 cdef enum:  # wasmtime_valkind_t of wasmtime/val.h
     I32 = 0
@@ -136,68 +69,105 @@ cdef enum:  # wasmtime_valkind_t of wasmtime/val.h
     F32 = 2
     F64 = 3
 
-# The functions of wasmtime that are used, as its headers declare them.
-ctypedef c_bool (*call_future_poll_t)(void *) noexcept nogil
-ctypedef void (*delete_t)(void *) noexcept nogil
-ctypedef void *(*trap_new_t)(const char *, size_t) noexcept nogil
-ctypedef void *(*func_call_async_t)(
-    void *, const void *, const void *, size_t, void *, size_t, void **, void **) noexcept nogil
-ctypedef c_bool (*has_exception_t)(void *) noexcept nogil
-ctypedef c_bool (*take_exception_t)(void *, reference_t *) noexcept nogil
-ctypedef void *(*set_exception_t)(void *, const reference_t *) noexcept nogil
-ctypedef void (*exnref_unroot_t)(reference_t *) noexcept nogil
-ctypedef uint32_t (*exnref_to_raw_t)(void *, const reference_t *) noexcept nogil
-ctypedef void (*exnref_from_raw_t)(void *, uint32_t, reference_t *) noexcept nogil
-ctypedef c_bool (*externref_new_t)(void *, void *, void *, reference_t *) noexcept nogil
-ctypedef void *(*collect_t)(void *) noexcept nogil
+# wasmtime_async_continuation_t of wasmtime/async.h
+cdef struct continuation_t:
+    c_bool (*callback)(void *) noexcept nogil
+    void *env
+    void (*finalizer)(void *) noexcept nogil
 
-cdef call_future_poll_t call_future_poll
-cdef delete_t call_future_delete
-cdef trap_new_t trap_new
-cdef func_call_async_t func_call_async
-cdef has_exception_t has_exception
-cdef take_exception_t take_exception
-cdef set_exception_t set_exception
-cdef exnref_unroot_t exnref_unroot
-cdef exnref_to_raw_t exnref_to_raw
-cdef exnref_from_raw_t exnref_from_raw
-cdef externref_new_t externref_new
-cdef collect_t collect
-cdef delete_t error_delete
+# wasmtime_exnref_t and wasmtime_externref_t of wasmtime/val.h
+cdef struct reference_t:
+    uint64_t store_id
+    uint32_t private1, private2
+    void *private3
+
+# What a guest asks of its host: the arguments of wasmtime_func_async_callback_t; and where it is meanwhile.
+cdef struct request_t:
+    void *function
+    void *caller
+    const value_t *arguments
+    size_t argument_count
+    value_t *results
+    size_t result_count
+    void **trap
+    c_bool is_switch  # the function is WASIX's context_switch
+    c_bool answered
+    const reference_t *exception  # what to throw in the guest instead of going on, if anything
+    c_bool epoch_ended  # it is for this that the guest is suspended
+    c_bool before_floor  # the call began when there was no floor yet
+    void *context
+    void *future
+    stacks_t *stacks
+    request_t *previous  # the other suspended ones of the store
+    request_t *next
+
+# What runs on top of all suspended calls.
+cdef struct summit_t:
+    void (*run)(summit_t *) noexcept nogil
+    void *context
+    void *future
+    void *handle
+    reference_t *reference
+    c_bool done
+
+cdef struct ticking_t:
+    void *engine
+    long microseconds
+    PyThread_type_lock stop  # locked until the thread is to end
+    PyThread_type_lock ended
+
+# The calls into one store that are suspended in host functions, and what they are being resumed for, if anything.
+cdef struct stacks_t:
+    request_t *first
+    request_t *floor
+    summit_t *summit
+
+# The functions of wasmtime that are used, as its headers declare them, in the order of FUNCTIONS.
+cdef struct wasmtime_t:
+    c_bool (*call_future_poll)(void *) noexcept nogil
+    void (*call_future_delete)(void *) noexcept nogil
+    void *(*trap_new)(const char *, size_t) noexcept nogil
+    void *(*func_call_async)(void *, const void *, const void *, size_t, void *, size_t, void **, void **) noexcept nogil
+    c_bool (*context_has_exception)(void *) noexcept nogil
+    c_bool (*context_take_exception)(void *, reference_t *) noexcept nogil
+    void *(*context_set_exception)(void *, const reference_t *) noexcept nogil
+    void (*exnref_unroot)(reference_t *) noexcept nogil
+    uint32_t (*exnref_to_raw)(void *, const reference_t *) noexcept nogil
+    void (*exnref_from_raw)(void *, uint32_t, reference_t *) noexcept nogil
+    c_bool (*externref_new)(void *, void *, void *, reference_t *) noexcept nogil
+    void *(*context_gc)(void *) noexcept nogil
+    void (*error_delete)(void *) noexcept nogil
+    void (*engine_increment_epoch)(void *) noexcept nogil
+
+FUNCTIONS = tuple("""call_future_poll call_future_delete trap_new func_call_async context_has_exception
+    context_take_exception context_set_exception exnref_unroot exnref_to_raw exnref_from_raw externref_new context_gc
+    error_delete engine_increment_epoch""".split())
+
+cdef wasmtime_t wasmtime
 
 # wasmtime 45's set_exception counts one reference too few; so one is added, which is never given back.
 cdef bint set_exception_loses_count
 
 cdef object guest, load_reference, store_reference, forget
 
+cdef list lost = []
+"""The Python objects, by their handles, to which guests have lost the last reference."""
 
-def configure(functions, layout, loses_count, guest_, load, store, forget_):
-    """Take the addresses of wasmtime's functions, by name; raise ImportError if its structures are not as here.
+
+def configure(addresses, layout, loses_count, guest_, load, store, forget_):
+    """Take the addresses of `FUNCTIONS`; raise ImportError if wasmtime's structures are not as here.
 
     ``layout`` is the size of wasmtime_val_t, the offset of its union, and the sizes of wasmtime_async_continuation_t
     and wasmtime_exnref_t. ``guest_`` is the environment's caller while guest code runs. ``load(store, address)`` and
     ``store(store, type, value, address)`` convert the values that are not numbers; ``forget_(handle)`` lets go of an
     object that a guest had a reference to.
     """
-    global call_future_poll, call_future_delete, trap_new, func_call_async, has_exception, take_exception
-    global set_exception, exnref_unroot, exnref_to_raw, exnref_from_raw, externref_new, collect, error_delete
     global set_exception_loses_count, guest, load_reference, store_reference, forget
     built = (sizeof(value_t), VALUE_OFFSET, sizeof(continuation_t), sizeof(reference_t))
     if layout != built:
         raise ImportError(f"this wasmtime package lays out its structures as {layout}; greenctx was built for {built}")
-    call_future_poll = <call_future_poll_t><uintptr_t>functions["wasmtime_call_future_poll"]
-    call_future_delete = <delete_t><uintptr_t>functions["wasmtime_call_future_delete"]
-    trap_new = <trap_new_t><uintptr_t>functions["wasmtime_trap_new"]
-    func_call_async = <func_call_async_t><uintptr_t>functions["wasmtime_func_call_async"]
-    has_exception = <has_exception_t><uintptr_t>functions["wasmtime_context_has_exception"]
-    take_exception = <take_exception_t><uintptr_t>functions["wasmtime_context_take_exception"]
-    set_exception = <set_exception_t><uintptr_t>functions["wasmtime_context_set_exception"]
-    exnref_unroot = <exnref_unroot_t><uintptr_t>functions["wasmtime_exnref_unroot"]
-    exnref_to_raw = <exnref_to_raw_t><uintptr_t>functions["wasmtime_exnref_to_raw"]
-    exnref_from_raw = <exnref_from_raw_t><uintptr_t>functions["wasmtime_exnref_from_raw"]
-    externref_new = <externref_new_t><uintptr_t>functions["wasmtime_externref_new"]
-    collect = <collect_t><uintptr_t>functions["wasmtime_context_gc"]
-    error_delete = <delete_t><uintptr_t>functions["wasmtime_error_delete"]
+    for i in range(len(FUNCTIONS)):
+        (<uintptr_t *>&wasmtime)[i] = addresses[i]
     set_exception_loses_count = loses_count
     guest, load_reference, store_reference, forget = guest_, load, store, forget_
 
@@ -213,8 +183,9 @@ cdef c_bool is_answered(void *data) noexcept nogil:
     if request.exception != NULL:
         # Here, so that nothing can come between this and the guest: until then it is a property of the store.
         if set_exception_loses_count:
-            exnref_from_raw(request.context, exnref_to_raw(request.context, request.exception), &kept)
-        request.trap[0] = set_exception(request.context, request.exception)
+            wasmtime.exnref_from_raw(
+                request.context, wasmtime.exnref_to_raw(request.context, request.exception), &kept)
+        request.trap[0] = wasmtime.context_set_exception(request.context, request.exception)
         request.exception = NULL
     return request.answered
 
@@ -228,26 +199,26 @@ cdef void climb(request_t *below, stacks_t *stacks) noexcept nogil:
         summit.run(summit)
         return
     above = stacks.first if below == NULL else below.next
-    call_future_poll((stacks.floor if above == NULL else above).future)  # comes to is_answered; stays pending
+    wasmtime.call_future_poll((stacks.floor if above == NULL else above).future)  # comes to is_answered; stays pending
 
 
 cdef void run_future(summit_t *summit) noexcept nogil:
-    summit.ended = call_future_poll(summit.future)
+    summit.done = wasmtime.call_future_poll(summit.future)
 
 
 cdef void run_collector(summit_t *summit) noexcept nogil:
-    cdef void *error = collect(summit.context)
+    cdef void *error = wasmtime.context_gc(summit.context)
     if error != NULL:
-        error_delete(error)
+        wasmtime.error_delete(error)
 
 
 cdef void run_externref_new(summit_t *summit) noexcept nogil:
-    summit.ended = externref_new(summit.context, summit.handle, <void *>on_loss, summit.reference)
+    summit.done = wasmtime.externref_new(summit.context, summit.handle, <void *>on_loss, summit.reference)
 
 
 cdef void on_host_call(void *function, void *caller, const value_t *arguments, size_t argument_count, value_t *results,
                        size_t result_count, void **trap, continuation_t *continuation) noexcept nogil:
-    cdef request_t *request = polled
+    cdef request_t *request = <request_t *>polled
     request.function = function
     request.caller = caller
     request.arguments = arguments
@@ -255,18 +226,33 @@ cdef void on_host_call(void *function, void *caller, const value_t *arguments, s
     request.results = results
     request.result_count = result_count
     request.trap = trap
-    request.answered = False
+    request.is_switch = request.answered = False
     continuation.callback = is_answered
     continuation.env = request
     continuation.finalizer = NULL
 
 
+cdef void on_context_switch(void *function, void *caller, const value_t *arguments, size_t argument_count,
+                            value_t *results, size_t result_count, void **trap,
+                            continuation_t *continuation) noexcept nogil:
+    on_host_call(function, caller, arguments, argument_count, results, result_count, trap, continuation)
+    (<request_t *>polled).is_switch = True
+
+
 cdef void *on_epoch_end(void *context, void *data, uint64_t *delta, uint8_t *kind) noexcept nogil:
     if polled != NULL:
-        polled.epoch_ended = True
+        (<request_t *>polled).epoch_ended = True
     delta[0] = 1
     kind[0] = 1  # WASMTIME_UPDATE_DEADLINE_YIELD of wasmtime/store.h
     return NULL
+
+
+cdef void on_loss(void *handle) noexcept with gil:
+    """The finalizer of a guest's reference to a Python object. A collection on a fiber must not run Python."""
+    if polled == NULL:
+        forget(<uintptr_t>handle)
+    else:
+        lost.append(<uintptr_t>handle)
 
 
 # On the greenlet ------------------------------------------------------------------------------------------------------
@@ -275,54 +261,25 @@ cdef void release(void *function) noexcept with gil:
     Py_DECREF(<object>function)
 
 
-def callback_addresses(function):
-    """Give a reference to ``function`` away; return (callback, data, finalizer) for an async host function."""
+def callback_addresses(function, is_switch=False):
+    """Give a reference to ``function`` away; return (callback, data, finalizer) for an async host function.
+
+    ``is_switch``: it is WASIX's context_switch, which `Fiber.poll` may do by itself.
+    """
     Py_INCREF(function)
-    return <uintptr_t>&on_host_call, <uintptr_t><void *>function, <uintptr_t>&release
-
-
-cdef void on_loss(void *handle) noexcept nogil:
-    """The finalizer of a guest's reference to a Python object. A collection on a fiber must not run Python."""
-    cdef lost_t *entry
-    if polled == NULL:
-        forget_now(handle)
-        return
-    entry = <lost_t *>malloc(sizeof(lost_t))
-    if entry != NULL:
-        global lost
-        entry.handle, entry.next = handle, lost
-        lost = entry
-
-
-cdef void forget_now(void *handle) noexcept with gil:
-    forget(<uintptr_t>handle)
-
-
-cdef object forget_lost():
-    """Let go of the objects that guests have lost. May raise KeyboardInterrupt."""
-    # A `__del__` may call guests, which come here again: they find the list empty.
-    global lost
-    cdef lost_t *entry
-    cdef lost_t *left = lost
-    lost = NULL
-    try:
-        while left != NULL:
-            entry = left
-            left = entry.next
-            handle = <uintptr_t>entry.handle
-            free(entry)
-            forget(handle)
-    finally:
-        while left != NULL:
-            entry = left
-            left = entry.next
-            entry.next = lost
-            lost = entry
+    callback = <uintptr_t>&on_context_switch if is_switch else <uintptr_t>&on_host_call
+    return callback, <uintptr_t><void *>function, <uintptr_t>&release
 
 
 def epoch_callback_address():
     """A callback for wasmtime_store_epoch_deadline_callback, with which a guest yields at the end of each epoch."""
     return <uintptr_t>&on_epoch_end
+
+
+cdef object forget_lost():
+    """Let go of the objects that guests have lost. May raise KeyboardInterrupt."""
+    while lost:  # a `__del__` may call guests, which come here again
+        forget(lost.pop())
 
 
 @cython.final
@@ -340,13 +297,13 @@ cdef class ThrownException:
         cdef uint64_t[4] function = [1, 0, 0, 0]
         cdef void *trap = NULL
         cdef void *error = NULL
-        cdef void *scope = func_call_async(context, function, NULL, 0, NULL, 0, &trap, &error)
-        take_exception(context, &exception.reference)
-        call_future_delete(scope)
+        cdef void *scope = wasmtime.func_call_async(context, function, NULL, 0, NULL, 0, &trap, &error)
+        wasmtime.context_take_exception(context, &exception.reference)
+        wasmtime.call_future_delete(scope)
         return exception
 
     def __dealloc__(self):
-        exnref_unroot(&self.reference)
+        wasmtime.exnref_unroot(&self.reference)
 
     @property
     def address(self):
@@ -372,10 +329,12 @@ cdef class StoreState:
     cdef public object shadow_stacks
     cdef Fiber floor
     cdef bint busy
-    cdef object caller, outer_callers  # of the environment, while a guest runs
+    cdef object callers  # of the environment, and those it is nested in, while a guest runs
     cdef stacks_t stacks
     cdef Py_ssize_t interrupted  # calls that are suspended elsewhere than in a host function
     cdef request_t nobody
+    cdef public bint short_bursts
+    """Whether its guests give control back at the end of each epoch, and call nothing that may wait."""
 
     def __init__(self, store_id, time_limit):
         self.store_id = store_id
@@ -416,23 +375,20 @@ cdef class StoreState:
     def collect(self, uintptr_t context, environment):
         """Run the collector. ``context`` is the address of the store's wasmtime_context_t. Raises as `check` does."""
         cdef summit_t summit
-        summit.run = run_collector
-        summit.context = <void *>context
+        summit.run, summit.context = run_collector, <void *>context
         self.run_on_top(&summit, environment)
         forget_lost()
 
     def new_externref(self, uintptr_t context, uintptr_t handle, uintptr_t reference, environment):
         """Call wasmtime_externref_new, which may collect; return whether it succeeded. Raises as `check` does."""
         cdef summit_t summit
-        summit.run = run_externref_new
-        summit.context = <void *>context
-        summit.handle = <void *>handle
-        summit.reference = <reference_t *>reference
+        summit.run, summit.context = run_externref_new, <void *>context
+        summit.handle, summit.reference = <void *>handle, <reference_t *>reference
         self.run_on_top(&summit, environment)
-        return summit.ended
+        return summit.done
 
     cdef object run_on_top(self, summit_t *summit, environment):
-        """Run something that may collect. Raises what `check` does."""
+        """Run something that may collect."""
         self.enter(&self.nobody, environment)
         with nogil:
             self.run(summit)
@@ -451,16 +407,15 @@ cdef class StoreState:
         """What comes before a guest runs, or anything else on a fiber. Raises what `check` does."""
         global polled
         self.check()
-        if lost != NULL:
+        if lost:
             forget_lost()
             self.check()
         if self.floor is not None and self.interrupted > <Py_ssize_t>request.epoch_ended:
             raise CalledWithinGuest("a guest of this store was interrupted in the middle of its code")
-        if environment is not None:
-            if environment._outer is not None:
-                self.outer_callers = environment._outer._enter_guest()
-            self.caller = environment._caller
-            environment._caller = guest
+        if isinstance(environment, Switching) and (<Switching>environment)._outer is None:
+            self.callers, (<Switching>environment)._caller = (<Switching>environment)._caller, guest
+        elif environment is not None:
+            self.callers = environment._enter_guest()
         self.busy = True
         polled = request
 
@@ -468,14 +423,82 @@ cdef class StoreState:
         global polled
         polled = NULL
         self.busy = False
-        if environment is not None:
-            environment._caller, self.caller = self.caller, None
-            if environment._outer is not None:
-                environment._outer._leave_guest(self.outer_callers)
-                self.outer_callers = None
+        callers, self.callers = self.callers, None
+        if isinstance(environment, Switching) and (<Switching>environment)._outer is None:
+            (<Switching>environment)._caller = callers
+        elif environment is not None:
+            environment._leave_guest(callers)
 
 
 YIELDED = object()
+
+cdef long epochs = 0  # that tickers have ended, all engines' together
+
+
+cdef void tick(void *data) noexcept nogil:
+    global epochs
+    cdef ticking_t *ticking = <ticking_t *>data
+    while not PyThread_acquire_lock_timed(ticking.stop, ticking.microseconds, False):
+        wasmtime.engine_increment_epoch(ticking.engine)
+        epochs += 1
+    PyThread_release_lock(ticking.stop)
+    PyThread_release_lock(ticking.ended)
+
+
+@cython.final
+cdef class Ticker:
+    """Ends an engine's epoch every so often while it is entered, in a thread that needs no GIL."""
+
+    cdef ticking_t ticking
+    cdef object engine
+    cdef readonly bint running
+
+    def __cinit__(self, engine, uintptr_t address, long microseconds):
+        """``address`` is that of the engine's wasm_engine_t."""
+        self.engine = engine
+        self.ticking.engine = <void *>address
+        self.ticking.microseconds = microseconds
+        self.ticking.stop = PyThread_allocate_lock()
+        self.ticking.ended = PyThread_allocate_lock()
+
+    def __enter__(self):
+        PyThread_acquire_lock(self.ticking.stop, True)
+        PyThread_acquire_lock(self.ticking.ended, True)
+        self.running = PyThread_start_new_thread(tick, &self.ticking) != <unsigned long>-1
+        if not self.running:
+            PyThread_release_lock(self.ticking.stop)
+            PyThread_release_lock(self.ticking.ended)
+            raise RuntimeError("no thread can be started to end the epochs of an engine")
+
+    def __exit__(self, *_):
+        if self.running:
+            self.running = False
+            PyThread_release_lock(self.ticking.stop)
+            with nogil:
+                PyThread_acquire_lock(self.ticking.ended, True)
+            PyThread_release_lock(self.ticking.ended)
+
+    def __dealloc__(self):
+        # An interruption may have come between __enter__ and the block that __exit__ ends.
+        self.__exit__()
+        PyThread_free_lock(self.ticking.stop)
+        PyThread_free_lock(self.ticking.ended)
+
+
+@cython.final
+cdef class Raised:
+    """In the place of a host function: what came out of a switch."""
+
+    cdef object error
+
+    def __init__(self, error):
+        self.error = error
+
+    def serve(self, fiber, store):
+        try:
+            raise self.error
+        finally:
+            self.error = None
 
 
 @cython.final
@@ -486,6 +509,9 @@ cdef class Fiber:
     cdef request_t request
     cdef StoreState state
     cdef object keep_alive
+    cdef bint short_bursts
+    cdef unsigned char switches
+    cdef long epoch  # in which the last host function was called from Python
     cdef ThrownException giving  # what the guest is to get
     cdef readonly ThrownException thrown
     """What the guest has thrown and not caught, which ended the call; or None."""
@@ -493,14 +519,19 @@ cdef class Fiber:
     cdef public object given
     """The GuestException that the guest was given last, instead of a host function's result; or None."""
 
-    def __init__(self, uintptr_t future, uintptr_t context, StoreState state not None, keep_alive):
-        """``future`` and ``context`` are the addresses of a wasmtime_call_future_t and the store's context."""
+    def __init__(self, uintptr_t future, uintptr_t context, StoreState state not None, keep_alive, short_bursts=False):
+        """``future`` and ``context`` are the addresses of a wasmtime_call_future_t and the store's context.
+
+        ``short_bursts``: the guest gives control back at the end of each epoch, and calls nothing that may wait, so
+        that it may run with the GIL held.
+        """
         self.request.future = <void *>future
         self.request.context = <void *>context
         self.request.stacks = &state.stacks
         self.request.before_floor = state.floor is None
         self.state = state
         self.keep_alive = keep_alive
+        self.short_bursts = short_bursts
         state.calls += 1
 
     def __dealloc__(self):
@@ -511,40 +542,73 @@ cdef class Fiber:
 
         `YIELDED` when it did neither, for an epoch has ended. Meanwhile nobody may call ``environment`` (which may be
         None), nor one that it is nested in. Raises what `StoreState.check` does.
+
+        A switch to a context that has started is done right here, unless there is reason to come back to Python: signal
+        handlers, and other threads that wait for the GIL, get their turn at least once an epoch.
         """
+        while True:
+            function = self.poll_once(environment)
+            if not self.request.is_switch or self.epoch != epochs or self.switches == 0:
+                self.switches, self.epoch = 1, epochs
+                return function
+            self.switches += 1  # comes to 0 after 255
+            try:
+                if not self.switch_context(environment):
+                    return function
+            except BaseException as error:
+                return Raised(error)
+
+    cdef bint switch_context(self, environment) except -1:
+        cdef request_t *request = &self.request
+        if self.state.shadow_stacks is not None or self.given is not None or not isinstance(environment, Switching):
+            return False
+        if not (<Switching>environment).is_plain:
+            return False
+        if not (<Switching>environment).switch_if_plain(<uint64_t>request.arguments[0].of.i64):
+            return False
+        request.results[0].kind, request.results[0].of.i32 = I32, 0
+        request.answered = True
+        return True
+
+    cdef object poll_once(self, environment):
         cdef request_t *request = &self.request
         cdef StoreState state = self.state
         cdef summit_t summit
+        cdef bint hold = self.short_bursts and not request.epoch_ended  # else it is in a long one
         if request.future == NULL:
             raise RuntimeError("this call has ended")
         state.enter(request, environment)
         self.forget_suspension()
         request.function = NULL
-        request.epoch_ended = False
-        summit.run = run_future
-        summit.future = request.future
-        summit.ended = False
-        with nogil:
-            while True:
-                if self.failing:
-                    run_future(&summit)  # it will only unwind: its backtrace then shows no frames but its own
-                elif not state.run(&summit):
-                    break
-                if summit.ended or request.function != NULL or request.epoch_ended:
-                    break
-                # Else it is in the middle of a collection. Nothing else may happen in the store until that is done.
+        request.is_switch = request.epoch_ended = False
+        summit.run, summit.future, summit.done = run_future, request.future, False
+        if hold:
+            self.go_on(&summit)
+        else:
+            with nogil:
+                self.go_on(&summit)
         state.leave(environment)
         if state.stacks.summit != NULL:
             state.stacks.summit = NULL
             raise RuntimeError("a call that is suspended in a host function has not come back to it")
-        if summit.ended:
-            self.thrown = ThrownException.take(request.context) if has_exception(request.context) else None
+        if summit.done:
+            self.thrown = ThrownException.take(request.context) if wasmtime.context_has_exception(request.context) else None
             self.close()
-            if lost != NULL:
+            if lost:
                 forget_lost()
             return None
         self.note_suspension()
         return YIELDED if request.epoch_ended else <object>request.function
+
+    cdef void go_on(self, summit_t *summit) noexcept nogil:
+        while True:
+            if self.failing:
+                run_future(summit)  # it will only unwind: its backtrace then shows no frames but its own
+            elif not self.state.run(summit):
+                return
+            if summit.done or self.request.function != NULL or self.request.epoch_ended:
+                return
+            # Else it is in the middle of a collection. Nothing else may happen in the store until that is done.
 
     cdef void note_suspension(self) noexcept:
         """Let `StoreState.run` find the call if it is suspended in a host function."""
@@ -580,13 +644,13 @@ cdef class Fiber:
         """Delete the future. A guest that is still suspended unwinds, without running any more of its code."""
         global polled
         cdef void *future = self.request.future
-        cdef request_t *outer = polled
+        cdef void *outer = polled
         if future != NULL:
             self.forget_suspension()
             self.request.future = self.request.function = NULL
             self.request.epoch_ended = False
             polled = &self.state.nobody  # it unwinds on its fiber
-            call_future_delete(future)
+            wasmtime.call_future_delete(future)
             polled = outer
             self.state.calls -= 1
             if self.thrown is None:
@@ -628,7 +692,7 @@ cdef class Fiber:
 
     def fail(self, bytes message not None):
         """Answer the host call with a trap, which no guest can catch."""
-        self.request.trap[0] = trap_new(message, len(message))
+        self.request.trap[0] = wasmtime.trap_new(message, len(message))
         self.request.answered = self.failing = True
 
     def throw(self, given, ThrownException exception not None):

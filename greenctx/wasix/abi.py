@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 CONTEXT_MODULE: Final = "wasix_32v1"
@@ -10,7 +11,12 @@ CONTEXT_MODULE: Final = "wasix_32v1"
 CONTEXT_MODULE_64: Final = "wasix_64v1"
 """The same for guests with 64-bit pointers (memory64)."""
 
+CONTEXT_MODULES: Final = (CONTEXT_MODULE, CONTEXT_MODULE_64)
+
 WASI_MODULE: Final = "wasi_snapshot_preview1"
+
+WAITING_CALLS: Final = re.compile("path_|sock_|fd_(pread|pwrite|readdir|sync|datasync|allocate|filestat_|fdstat_set)")
+"""Those of wasmtime's WASI calls that may wait for a file."""
 
 FUNCTION_TABLE: Final = "__indirect_function_table"
 """The exported table that an entrypoint is an index into."""

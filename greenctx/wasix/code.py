@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wasmtime import Config, Engine, FuncType, Linker, Module, Store, WasmtimeError, wat2wasm
+from wasmtime import Config, Engine, FuncType, Linker, MemoryType, Module, Store, WasmtimeError, wat2wasm
 
 from greenctx.errors import InvalidProgram
 from greenctx.wasix import suspend
-from greenctx.wasix.abi import START
+from greenctx.wasix.abi import CONTEXT_MODULES, START, WAITING_CALLS, WASI_MODULE
 
 if TYPE_CHECKING:
     from wasmtime import ImportType
@@ -90,6 +90,20 @@ def check_start(name: str, module: Module) -> None:
         raise InvalidProgram(name, f"its export {START!r} is not a function")
     if start.params or start.results:
         raise InvalidProgram(name, f"its export {START!r} takes arguments or returns results")
+
+
+def switches_contexts(module: Module) -> bool:
+    """Whether the module imports WASIX's context_switch."""
+    return any(wanted.module in CONTEXT_MODULES and wanted.name == "context_switch" for wanted in module.imports)
+
+
+def never_waits(module: Module) -> bool:
+    """Whether the module imports nothing that could let it wait, on its fiber, for anything but its computing."""
+    return not any(
+        isinstance(wanted.type, MemoryType)  # in a shared one it may wait for another thread
+        or (wanted.module == WASI_MODULE and WAITING_CALLS.match(wanted.name or ""))
+        for wanted in module.imports
+    )
 
 
 def check_imports(name: str, linker: Linker, store: Store, module: Module) -> None:

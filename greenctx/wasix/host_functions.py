@@ -60,10 +60,20 @@ class HostFunction:
 
 
 def define_func(
-    linker: Linker, module: str, name: str, ty: FuncType, function: Callable[..., Any], access_caller: bool
+    linker: Linker,
+    module: str,
+    name: str,
+    ty: FuncType,
+    function: Callable[..., Any],
+    access_caller: bool,
+    is_switch: bool = False,
 ) -> None:
-    """Define a host function that runs on the greenlet of the context that calls it."""
-    callback, data, finalizer = callback_addresses(HostFunction(f"{module}.{name}", ty, function, access_caller))
+    """Define a host function that runs on the greenlet of the context that calls it.
+
+    ``is_switch``: it does what WASIX's context_switch does, so this need not always be called for it.
+    """
+    host_function = HostFunction(f"{module}.{name}", ty, function, access_caller)
+    callback, data, finalizer = callback_addresses(host_function, is_switch)
     # A type belongs to the engine where it was first used, and wasmtime aborts the process when another one meets it.
     if all(kind_of(one) is not None for one in (*ty.params, *ty.results)):
         ty = FuncType(ty.params, ty.results)

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import select
-import sys
 import threading
 import time
 from contextvars import ContextVar
+from ctypes import addressof
 from errno import EBADF
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-from weakref import ref
+from typing import TYPE_CHECKING
 
 from greenctx.errors import TimeLimitExceeded
+from greenctx.wasix._fiber import Ticker
 
 if TYPE_CHECKING:
-    from _thread import LockType
     from collections.abc import Collection
     from contextvars import Token
-    from types import TracebackType
 
     from wasmtime import Engine
 
-TICK_SECONDS = 0.01
-SHORTLY = 0.0001
+TICK_MICROSECONDS = 10_000
 LONGEST_WAIT = 3600.0  # the system's calls have limits; what is longer is waited for in parts
 
-
-def _real(name: str) -> Any:
-    """A function of `_thread`, though gevent may have put one in its place that makes greenlets of threads."""
-    monkey = sys.modules.get("gevent.monkey")
-    return getattr(import_module("_thread"), name) if monkey is None else monkey.get_original("_thread", name)
-
-
-start_new_thread, allocate_lock = _real("start_new_thread"), _real("allocate_lock")
 
 Wait = tuple[int, bool]
 """A file descriptor to wait for: until it can be written to, if true; else until it can be read from."""
@@ -117,52 +105,13 @@ def _ready(wanted: Collection[Wait], seconds: float) -> set[Wait]:
     }
 
 
-class Ticker:
-    """Ends an engine's epoch every `TICK_SECONDS` while it is entered, if anybody needs that.
+def ticker(engine: Engine) -> Ticker:
+    """What ends the engine's epoch every `TICK_MICROSECONDS` while it is entered.
 
     Whoever polls a guest then gets control back once an epoch: to notice a signal, which only the main thread can, or
-    the end of a time limit.
-
-    The thread and its locks are bare ones, whose every operation an interruption leaves done or not done. (One in the
-    middle of `threading.Thread.start` or `threading.Event.set` leaves a thread that never ends, or a lock locked.)
+    the end of a time limit, or to let other threads run.
     """
-
-    def __init__(self, engine: Engine, needed: bool) -> None:
-        self._engine = engine if needed else None
-        self._stop = allocate_lock()  # locked until the thread is to end
-        self._stop.acquire()
-        self.running = allocate_lock()
-        """Locked while the thread runs."""
-
-    def __enter__(self) -> None:
-        if self._engine is not None:
-            self.running.acquire()
-            # The thread has no reference to this object: should an interruption keep __exit__ from being called, the
-            # end of this object is the end of it.
-            start_new_thread(_tick, (self._engine, self._stop, self.running, ref(self)))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # Until the thread has ended the engine must not be closed, whatever interrupts the wait for it.
-        interruption: BaseException | None = None
-        while self.running.locked():
-            try:
-                if self._stop.locked():
-                    self._stop.release()
-                time.sleep(SHORTLY)  # not by waiting for the lock, for then it would be locked
-            except BaseException as error:
-                interruption = error
-        if interruption is not None:
-            raise interruption
-
-
-def _tick(engine: Engine, stop: LockType, running: LockType, ticker: ref[Ticker]) -> None:
-    try:
-        while not stop.acquire(timeout=TICK_SECONDS) and ticker() is not None:
-            engine.increment_epoch()
-    finally:
-        running.release()
+    return Ticker(engine, addressof(engine.ptr().contents), TICK_MICROSECONDS)
 
 
 def can_be_signalled() -> bool:

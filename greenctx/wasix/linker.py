@@ -130,7 +130,9 @@ class Linker(wasmtime.Linker):
         create64 = partial(context_create, mask=U64_MASK)
         for module, pointer, create in ((CONTEXT_MODULE, i32, context_create), (CONTEXT_MODULE_64, i64, create64)):
             self.define_func(module, "context_create", FuncType([pointer, i32], [i32]), create, access_caller=True)
-            self.define_func(module, "context_switch", FuncType([i64], [i32]), context_switch)
+            name, ty = "context_switch", FuncType([i64], [i32])
+            host_functions.define_func(self, module, name, ty, context_switch, access_caller=False, is_switch=True)
+            self._note(module, name, None)
             self.define_func(module, "context_destroy", FuncType([i64], [i32]), context_destroy)
 
     def define_unknown_imports_as_traps(self, module: Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, BinaryIO, Self, TypedDict, cast
 
 from wasmtime import Store
@@ -11,8 +12,16 @@ from greenctx.current import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse
 from greenctx.wasix.abi import START
-from greenctx.wasix.code import check_imports, check_start, compile_module, read_code, to_binary
-from greenctx.wasix.interruption import Ticker, TimeLimit, can_be_signalled
+from greenctx.wasix.code import (
+    check_imports,
+    check_start,
+    compile_module,
+    never_waits,
+    read_code,
+    switches_contexts,
+    to_binary,
+)
+from greenctx.wasix.interruption import TimeLimit, can_be_signalled, ticker
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
 from greenctx.wasix.settings import Settings
@@ -98,6 +107,8 @@ class Program:
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
             check_exports(name, self._module)
+        # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
+        self._short_bursts = contexts and switches_contexts(self._module) and never_waits(self._module)
         self.linker = Linker(self._engine)
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix()
@@ -128,10 +139,10 @@ class Program:
 
     def _run(self) -> int:
         limit = TimeLimit.within_the_current(self.limits.seconds)
-        ticker = Ticker(self._engine, needed=bool(limit) or can_be_signalled())
+        ticking = ticker(self._engine) if limit or can_be_signalled() or self._short_bursts else nullcontext()
         store = Store(self._engine)
         try:
-            with ticker, limit:
+            with ticking, limit:
                 return self._run_in(store, limit)
         finally:
             close(store)
@@ -143,6 +154,7 @@ class Program:
         yield_every_epoch(store)
         state = state_of(store)
         state.time_limit = limit
+        state.short_bursts = self._short_bursts
         try:
             if self.contexts:
                 environment = ContextSwitchingEnvironment(max_contexts=self.limits.contexts)

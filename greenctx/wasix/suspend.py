@@ -26,7 +26,7 @@ from greenctx.current import current
 from greenctx.errors import GuestExit, WrongStore
 from greenctx.state import GUEST
 from greenctx.wasix import collector, exceptions, floor
-from greenctx.wasix._fiber import YIELDED, Fiber, configure
+from greenctx.wasix._fiber import FUNCTIONS, YIELDED, Fiber, configure
 from greenctx.wasix.host_functions import load_reference, store_reference
 from greenctx.wasix.stacks import check_stacks, explain
 from greenctx.wasix.stores import state_of, store_of
@@ -47,23 +47,8 @@ def _address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-_FUNCTIONS = (
-    "wasmtime_call_future_delete",
-    "wasmtime_call_future_poll",
-    "wasmtime_context_gc",
-    "wasmtime_context_has_exception",
-    "wasmtime_context_set_exception",
-    "wasmtime_context_take_exception",
-    "wasmtime_error_delete",
-    "wasmtime_exnref_from_raw",
-    "wasmtime_exnref_to_raw",
-    "wasmtime_exnref_unroot",
-    "wasmtime_externref_new",
-    "wasmtime_func_call_async",
-    "wasmtime_trap_new",
-)
 configure(
-    {name: _address(getattr(dll, name)) for name in _FUNCTIONS},
+    [_address(getattr(dll, f"wasmtime_{name}")) for name in FUNCTIONS],
     (
         ctypes.sizeof(ffi.wasmtime_val_t),
         ffi.wasmtime_val_t.of.offset,
@@ -136,7 +121,7 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
 
 
 def call_integers(store: Store, func: Func, kinds: str, *args: int) -> int:
-    """`call` for a function of integers of those types, such as "i32 i64", that returns an i32.
+    """`call` for a function of wasmtime's, of integers of those types, such as "i32 i64", that returns an i32.
 
     It does without wasmtime's objects for types. Those are slow, and a Ctrl-C that comes in one's ``__del__`` is lost.
     """
@@ -151,6 +136,7 @@ def call_integers(store: Store, func: Func, kinds: str, *args: int) -> int:
             store._context(), byref(func._func), params, len(args), byref(result), 1, trap, error
         ),
         (func, params, result),
+        may_wait=True,
     )
     return int(result.of.i32)
 
@@ -194,7 +180,7 @@ def check_imports(linker: wasmtime.Linker, module: wasmtime.Module) -> None:
     ffi.wasmtime_instance_pre_delete(checked)
 
 
-def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> None:
+def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may_wait: bool = False) -> None:
     """Poll a future until it has ended, running host functions in between; raise what it ended with."""
     state = state_of(store)
     environment = current.get()
@@ -206,7 +192,8 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object) -> 
     outcome = _Outcome()
     future = start(byref(outcome.trap), byref(outcome.error))
     context = addressof(store._context().contents)
-    fiber = Fiber(addressof(future.contents), context, state, (outcome, keep_alive, store))
+    short_bursts = state.short_bursts and not may_wait
+    fiber = Fiber(addressof(future.contents), context, state, (outcome, keep_alive, store), short_bursts)
     poll, on_stack = fiber.poll, None
 
     try:

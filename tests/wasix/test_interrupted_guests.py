@@ -5,7 +5,6 @@ How quickly they do is a benchmark: benchmarks/test_interruption.py.
 
 from __future__ import annotations
 
-import _thread
 import io
 import os
 import pty
@@ -13,7 +12,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,13 +23,16 @@ from embedding import IMPORTS, signature
 from processes import TIMEOUT, check_embedder, run_python
 
 from greenctx import NoEnvironment, current_environment
-from greenctx.wasix import Limits, Program, TimeLimitExceeded, call, interruption
-from greenctx.wasix.interruption import Ticker
+from greenctx.wasix import Limits, Program, TimeLimitExceeded, call
+from greenctx.wasix.interruption import ticker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from wasmtime import Engine
+
     from greenctx.wasix import Caller
+    from greenctx.wasix._fiber import Ticker
 
 MODES = ["spin", "spin-without-calls", "switch", "read", "sleep", "usleep", "nanosleep", "poll", "write"]
 
@@ -404,41 +408,57 @@ def test_interrupted_anywhere() -> None:
 
 
 def test_epochs_tick_only_where_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the main thread, where signals are handled, and under a limit of time; nowhere else."""
-    started: list[str] = []
+    """In the main thread, where signals are handled, under a limit of time, and for guests that switch contexts without
+    letting go of the GIL; nowhere else.
+    """
+    ticked: list[str] = []
 
-    def start(function: Any, args: tuple[Any, ...]) -> int:
-        started.append(threading.current_thread().name)
-        return _thread.start_new_thread(function, args)
+    def start(engine: Engine) -> Ticker:
+        ticked.append(threading.current_thread().name)
+        return ticker(engine)
 
-    def run(name: str, limits: Limits | None) -> None:
-        program = Program(b'(module (func (export "_start")))', limits=limits)
+    def run(name: str, limits: Limits | None, imports: str = "") -> None:
+        program = Program(f'(module {imports} (func (export "_start")))'.encode(), limits=limits)
         thread = threading.Thread(target=program.run, name=name)
         thread.start()
         thread.join()
 
-    monkeypatch.setattr(interruption, "start_new_thread", start)
+    monkeypatch.setattr("greenctx.wasix.program.ticker", start)
+    switch = '(import "wasix_32v1" "context_switch" (func (param i64) (result i32)))'
     check_good_guest()
     run("unlimited", None)
     run("a limit of memory", Limits(memory=0))
     run("a limit of time", Limits(seconds=100))
-    assert started == ["MainThread", "a limit of time"]
+    run("switches", None, switch)
+    i32 = "i32 " * 5
+    opens = f'(import "wasi_snapshot_preview1" "path_open" (func (param {i32} i64 i64 i32 i32) (result i32)))'
+    run("switches, and may wait for files", None, switch + opens)
+    assert ticked == ["MainThread", "a limit of time", "switches"]
 
 
 def test_ticker() -> None:
     """Its thread ends when it is left; and with it if it never is, which an interruption may be the reason of."""
-    engine = Program(b'(module (func (export "_start")))')._engine
-    for needed in (True, False):
-        ticker = Ticker(engine, needed)
-        with ticker:
-            assert ticker.running.locked() is needed
-        assert not ticker.running.locked()
-    ticker = Ticker(engine, needed=True)
-    ticker.__enter__()
-    running = ticker.running
-    assert running.locked()
-    del ticker
-    assert running.acquire(timeout=TIMEOUT)
+    program = Program(b'(module (func (export "_start")))')
+
+    tasks = Path("/proc/self/task")  # where there is one, it counts the threads that Python does not know of, too
+    before = len(list(tasks.iterdir())) if tasks.exists() else 0
+    end = time.monotonic() + TIMEOUT
+
+    def wait_for_threads(count: int) -> None:
+        while tasks.exists() and len(list(tasks.iterdir())) != before + count:
+            assert time.monotonic() < end
+
+    ticking = ticker(program._engine)
+    for _ in range(3):
+        assert not ticking.running
+        with ticking:
+            assert ticking.running
+            wait_for_threads(1)
+        wait_for_threads(0)
+    ticking.__enter__()
+    assert ticking.running
+    del ticking
+    wait_for_threads(0)
 
 
 @pytest.mark.parametrize("patched", ["before", "after"])

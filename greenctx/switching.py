@@ -1,0 +1,35 @@
+"""Which switch is in use: the compiled one, or Python's where that was not built or ``GREENCTX_PURE=1`` is set."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from greenlet import greenlet
+
+COMPILED = False
+
+if not TYPE_CHECKING and os.environ.get("GREENCTX_PURE", "0") in ("", "0"):
+    with suppress(ImportError):
+        from greenctx._switching import Coroutine, Switching
+
+        COMPILED = True
+
+if TYPE_CHECKING or not COMPILED:
+
+    class Switching:
+        """What an environment is made on: the attributes that a plain switch needs, and when compiled, that switch."""
+
+        __slots__ = ("_active", "_caller", "_main", "_main_can_start_others", "_outer", "_started", "_unstarted")
+
+        switch_context: Any
+
+    class Coroutine(greenlet):
+        """What a context is made on."""
+
+        __slots__ = ()
+
+        def cancel(self, _: Switching, cancellation: BaseException) -> None:
+            """Raise the cancellation where this waits; return, or raise, when the caller is resumed."""
+            self.throw(cancellation)
