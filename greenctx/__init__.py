@@ -17,6 +17,8 @@ from greenctx.errors import (
     WrongThread,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "CancellationSwallowed",
     "ContextCanceled",

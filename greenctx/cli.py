@@ -10,6 +10,7 @@ import sys
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
+import greenctx
 from greenctx.errors import (
     ContextEntrypointReturned,
     GreenctxError,
@@ -18,6 +19,7 @@ from greenctx.errors import (
     TimeLimitExceeded,
 )
 from greenctx.options import count, seconds, size
+from greenctx.switching import COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,6 +148,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="greenctx", description="Run WASIX programs whose contexts switch.")
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True)
     usage = "greenctx run [OPTION]... FILE [ARGS]..."
     run = commands.add_parser("run", help="run a program", usage=usage)
@@ -164,6 +167,10 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="as one JSON object")
     inspect.add_argument("file", metavar="FILE", help="a module (.wasm, or .wat text)")
     return parser
+
+
+def _version() -> str:
+    return f"greenctx {greenctx.__version__}, with {'compiled' if COMPILED else 'pure Python'} switches"
 
 
 def _split_dir(text: str) -> tuple[str, str]:

@@ -240,7 +240,10 @@ class ContextSwitchingEnvironment(EnvironmentState):
             victim.parent = victim.destroyer = me  # the parent is whom greenlet returns to when the victim ends
             victim.cancellation = cancellation
             self._active, self._caller = victim, None
-            victim.cancel(self, canceled)
+            if COMPILED:
+                victim.cancel(self, canceled)
+            else:
+                victim.throw(canceled)
         finally:
             if victim.destroyer is me and not victim.dead:
                 assert self._main is not None

@@ -26,10 +26,8 @@ if TYPE_CHECKING or not COMPILED:
         switch_context: Any
 
     class Coroutine(greenlet):
-        """What a context is made on."""
+        """What a context is made on. (The compiled one has a way to be canceled that takes less time than `throw`.)"""
 
         __slots__ = ()
 
-        def cancel(self, _: Switching, cancellation: BaseException) -> None:
-            """Raise the cancellation where this waits; return, or raise, when the caller is resumed."""
-            self.throw(cancellation)
+        cancel: Any

@@ -30,7 +30,7 @@ def test_core_does_not_import_wasmtime() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[]\n", "")
 
 
-@pytest.mark.parametrize("blocked", ["wasmtime", "greenctx.wasix._fiber"])
+@pytest.mark.parametrize("blocked", ["wasmtime", "greenctx.wasix._fiber", "greenctx._switching"])
 def test_core_without_the_rest(blocked: str) -> None:
     """Without wasmtime, or without the native part, contexts of Python switch as ever."""
     script = """
