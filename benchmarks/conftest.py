@@ -1,7 +1,13 @@
-"""Benchmarks: ``pytest benchmarks``. Ends with a table of ratios, each figure to its baseline in the same run."""
+"""Benchmarks: ``pytest benchmarks``. Ends with a table of ratios, each figure to its baseline in the same run.
+
+With ``--benchmark-json=results.json`` the figures are kept; ``python benchmarks/plot.py results.json`` draws how cost
+grows with the number of contexts and with depth.
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +16,24 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_seconds: dict[str, float] = {}
+sys.path.insert(0, str(Path(__file__).parent))  # for what the benchmarks share
+
+_figures: dict[str, float] = {}
+_units: dict[str, str] = {}
 _baselines: dict[str, str] = {}
 
 ROUNDS = 15
+
+
+def _note(request: pytest.FixtureRequest, benchmark: Any, figure: float, unit: str, baseline: str | None) -> None:
+    name = request.node.name.removeprefix("test_")
+    _figures[name], _units[name] = figure, unit
+    benchmark.extra_info["each"] = f"{figure:.0f} {unit}"
+    if baseline is not None:
+        _baselines[name] = baseline
+        if baseline in _figures:
+            benchmark.extra_info["ratio"] = round(figure / _figures[baseline], 3)
+            benchmark.extra_info["baseline"] = baseline
 
 
 @pytest.fixture
@@ -22,23 +42,42 @@ def measure(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., Non
 
     def run(function: Callable[[], object], *, times: int, baseline: str | None = None) -> None:
         benchmark.pedantic(function, rounds=ROUNDS, warmup_rounds=2)
-        name = request.node.name.removeprefix("test_")
-        _seconds[name] = median(benchmark.stats.stats.data) / times
-        benchmark.extra_info["nanoseconds each"] = round(_seconds[name] * 1e9)
-        if baseline is not None:
-            _baselines[name] = baseline
+        _note(request, benchmark, median(benchmark.stats.stats.data) / times * 1e9, "ns", baseline)
+
+    return run
+
+
+@pytest.fixture
+def record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """The same of a ``function()`` that does the timing and returns the seconds that one took."""
+
+    def run(function: Callable[[], float], *, baseline: str | None = None) -> None:
+        seconds: list[float] = []
+        benchmark.pedantic(lambda: seconds.append(function()), rounds=ROUNDS, warmup_rounds=2)
+        _note(request, benchmark, median(seconds) * 1e9, "ns", baseline)
+
+    return run
+
+
+@pytest.fixture
+def record_bytes(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Remember a figure in bytes."""
+
+    def run(figure: float, *, baseline: str | None = None) -> None:
+        benchmark.pedantic(lambda: None, rounds=1)
+        _note(request, benchmark, figure, "bytes", baseline)
 
     return run
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the medians, and their ratios to the baselines."""
-    if not _seconds:
+    if not _figures:
         return
     terminalreporter.section("medians of one run, and their ratios")
-    for name, seconds in _seconds.items():
-        line = f"{name:38} {seconds * 1e9:10.0f} ns"
+    for name, figure in _figures.items():
+        line = f"{name:52} {figure:12.0f} {_units[name]:5}"
         baseline = _baselines.get(name)
-        if baseline in _seconds:
-            line += f"   {seconds / _seconds[baseline]:6.2f} x {baseline}"
+        if baseline in _figures:
+            line += f" {figure / _figures[baseline]:7.2f} x {baseline}"
         terminalreporter.write_line(line)

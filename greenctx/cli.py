@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import sys
-from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
 import greenctx
@@ -54,6 +53,8 @@ def _main(argv: Sequence[str] | None) -> int:
         return _fail(EXIT_USAGE, str(error))
     try:
         if given.command == "demo":
+            from importlib.resources import as_file, files
+
             with as_file(files("greenctx.wasix") / "demo.wat") as path:
                 return _run(Program.from_file(path))
         if given.command == "inspect":

@@ -152,7 +152,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
             self._adopt(me)
             raise
 
-    if COMPILED:
+    if COMPILED:  # pragma: no cover
         _switch_slowly = switch_context
         switch_context = Switching.switch_context
 
@@ -240,7 +240,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
             victim.parent = victim.destroyer = me  # the parent is whom greenlet returns to when the victim ends
             victim.cancellation = cancellation
             self._active, self._caller = victim, None
-            if COMPILED:
+            if COMPILED:  # pragma: no cover
                 victim.cancel(self, canceled)
             else:
                 victim.throw(canceled)

@@ -10,13 +10,13 @@ from greenlet import greenlet
 
 COMPILED = False
 
-if not TYPE_CHECKING and os.environ.get("GREENCTX_PURE", "0") in ("", "0"):
+if not TYPE_CHECKING and os.environ.get("GREENCTX_PURE", "0") in ("", "0"):  # pragma: no cover
     with suppress(ImportError):
         from greenctx._switching import Coroutine, Switching
 
         COMPILED = True
 
-if TYPE_CHECKING or not COMPILED:
+if TYPE_CHECKING or not COMPILED:  # pragma: no branch
 
     class Switching:
         """What an environment is made on: the attributes that a plain switch needs, and when compiled, that switch."""

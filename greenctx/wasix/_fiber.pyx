@@ -93,6 +93,7 @@ cdef struct request_t:
     c_bool is_switch  # the function is WASIX's context_switch
     c_bool answered
     const reference_t *exception  # what to throw in the guest instead of going on, if anything
+    c_bool exception_needs_another  # reference, which will be lost
     c_bool epoch_ended  # it is for this that the guest is suspended
     c_bool before_floor  # the call began when there was no floor yet
     void *context
@@ -145,16 +146,13 @@ FUNCTIONS = tuple("""call_future_poll call_future_delete trap_new func_call_asyn
 
 cdef wasmtime_t wasmtime
 
-# wasmtime 45's set_exception counts one reference too few; so one is added, which is never given back.
-cdef bint set_exception_loses_count
-
 cdef object guest, load_reference, store_reference, forget
 
 cdef list lost = []
 """The Python objects, by their handles, to which guests have lost the last reference."""
 
 
-def configure(addresses, layout, loses_count, guest_, load, store, forget_):
+def configure(addresses, layout, guest_, load, store, forget_):
     """Take the addresses of `FUNCTIONS`; raise ImportError if wasmtime's structures are not as here.
 
     ``layout`` is the size of wasmtime_val_t, the offset of its union, and the sizes of wasmtime_async_continuation_t
@@ -162,13 +160,12 @@ def configure(addresses, layout, loses_count, guest_, load, store, forget_):
     ``store(store, type, value, address)`` convert the values that are not numbers; ``forget_(handle)`` lets go of an
     object that a guest had a reference to.
     """
-    global set_exception_loses_count, guest, load_reference, store_reference, forget
+    global guest, load_reference, store_reference, forget
     built = (sizeof(value_t), VALUE_OFFSET, sizeof(continuation_t), sizeof(reference_t))
     if layout != built:
         raise ImportError(f"this wasmtime package lays out its structures as {layout}; greenctx was built for {built}")
     for i in range(len(FUNCTIONS)):
         (<uintptr_t *>&wasmtime)[i] = addresses[i]
-    set_exception_loses_count = loses_count
     guest, load_reference, store_reference, forget = guest_, load, store, forget_
 
 
@@ -182,7 +179,7 @@ cdef c_bool is_answered(void *data) noexcept nogil:
         return False
     if request.exception != NULL:
         # Here, so that nothing can come between this and the guest: until then it is a property of the store.
-        if set_exception_loses_count:
+        if request.exception_needs_another:
             wasmtime.exnref_from_raw(
                 request.context, wasmtime.exnref_to_raw(request.context, request.exception), &kept)
         request.trap[0] = wasmtime.context_set_exception(request.context, request.exception)
@@ -695,8 +692,12 @@ cdef class Fiber:
         self.request.trap[0] = wasmtime.trap_new(message, len(message))
         self.request.answered = self.failing = True
 
-    def throw(self, given, ThrownException exception not None):
-        """Answer the host call with an exception, which the guest may catch. It must be of the same store."""
+    def throw(self, given, ThrownException exception not None, bint loses_reference):
+        """Answer the host call with an exception, which the guest may catch. It must be of the same store.
+
+        ``loses_reference``: this wasmtime counts one reference too few to what it throws; so one is added.
+        """
+        self.request.exception_needs_another = loses_reference
         self.given, self.giving = given, exception
         self.request.exception = &exception.reference
         self.request.answered = True

@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, addressof, byref
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
@@ -55,7 +54,6 @@ configure(
         ctypes.sizeof(ffi.wasmtime_async_continuation_t),
         ctypes.sizeof(ffi.wasmtime_exnref_t),
     ),
-    version("wasmtime").startswith("45."),
     GUEST,
     load_reference,
     store_reference,

@@ -1,0 +1,267 @@
+"""Guests of a `Program`: switches beside a busy thread of Python's, rings, lives, and what is left to other threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import pytest
+from greenlet import getcurrent, greenlet
+from wasmtime import FuncType, ValType
+
+from greenctx.wasix import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
+
+TIMES = 20_000
+ROUNDS = 15
+
+HEAD = """(module
+  (import "wasix_32v1" "context_create" (func $create (param i32 i32) (result i32)))
+  (import "wasix_32v1" "context_switch" (func $switch (param i64) (result i32)))
+  (import "wasix_32v1" "context_destroy" (func $destroy (param i64) (result i32)))
+  (import "host" "times" (func $times (result i32)))
+  (memory (export "memory") 1)
+  (table (export "__indirect_function_table") 2 funcref)
+  (elem (i32.const 1) $other)
+"""
+# Each goes on for as many rounds as the host wants: it asks for the number of times, until that is 0.
+PING_PONG = (
+    HEAD
+    + """(func $other (loop $again (drop (call $switch (i64.const 0))) (br $again)))
+  (func (export "_start") (local $left i32)
+    (drop (call $create (i32.const 0) (i32.const 1)))
+    (loop $round
+      (if (local.tee $left (call $times)) (then
+        (loop $again
+          (drop (call $switch (i64.const 1)))
+          (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 2)))))
+        (br $round))))))"""
+)
+RING = (
+    HEAD
+    + """(global $next (mut i64) (i64.const 0))
+  (func $other (local $me i64) (local $to i64)
+    (local.set $me (global.get $next))
+    (local.set $to (i64.rem_u (i64.add (local.get $me) (i64.const 1)) (i64.const 1001)))
+    (drop (call $switch (i64.const 0)))
+    (loop $again (drop (call $switch (local.get $to))) (br $again)))
+  (func (export "_start") (local $left i32)
+    (loop $more
+      (drop (call $create (i32.const 0) (i32.const 1)))
+      (global.set $next (i64.load (i32.const 0)))
+      (br_if $more (i64.lt_u (global.get $next) (i64.const 1000))))
+    (global.set $next (i64.const 0))
+    (loop $start
+      (global.set $next (i64.add (global.get $next) (i64.const 1)))
+      (drop (call $switch (global.get $next)))
+      (br_if $start (i64.lt_u (global.get $next) (i64.const 1000))))
+    (loop $round
+      (if (local.tee $left (call $times)) (then
+        (loop $again
+          (drop (call $switch (i64.const 1)))
+          (br_if $again (i32.gt_s (local.tee $left (i32.sub (local.get $left) (i32.const 1001))) (i32.const 0))))
+        (br $round))))))"""
+)
+LIVES = (
+    HEAD
+    + """(func $other (drop (call $switch (i64.const 0))))
+  (func (export "_start") (local $left i32)
+    (loop $round
+      (if (local.tee $left (call $times)) (then
+        (loop $again
+          (drop (call $create (i32.const 0) (i32.const 1)))
+          (drop (call $switch (i64.load (i32.const 0))))
+          (drop (call $destroy (i64.load (i32.const 0))))
+          (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+        (br $round))))))"""
+)
+COMPUTE = (
+    HEAD
+    + """(func $other) (global $sum (mut i64) (i64.const 1))
+  (func (export "_start") (local $left i32)
+    (loop $round
+      (if (local.tee $left (call $times)) (then
+        (loop $again
+          (global.set $sum (i64.mul (global.get $sum) (i64.const 6364136223846793005)))
+          (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+        (br $round))))))"""
+)
+
+
+def seconds_each(text: str, times: int) -> Generator[float, None, None]:
+    """Run a guest; yield how long each of so many things took it, round for round. (It waits for one meanwhile.)"""
+    main = getcurrent()
+
+    def ask() -> int:
+        main.switch(perf_counter())
+        return times if asked.more else 0
+
+    class Asked(greenlet):
+        more = True
+
+    program = Program(text.encode())
+    program.linker.define_func("host", "times", FuncType([], [ValType.i32()]), ask)
+    asked = Asked(program.run)
+    asked.switch()
+    try:
+        while True:
+            began = perf_counter()
+            yield (asked.switch() - began) / times
+    finally:
+        asked.more = False
+        asked.switch()
+        program.close()
+
+
+def bare_ping_pong() -> float:
+    main = getcurrent()
+
+    def other() -> None:
+        while True:
+            main.switch()
+
+    target = greenlet(other)
+    target.switch()
+    began = perf_counter()
+    for _ in range(TIMES // 2):
+        target.switch()
+    seconds = (perf_counter() - began) / TIMES
+    target.throw()
+    return seconds
+
+
+@contextmanager
+def busy_thread() -> Iterator[Callable[[], float]]:
+    """A thread that computes in Python; the function tells how much it has done since the last call, per second."""
+    work, stop = 0, False
+
+    def compute() -> None:
+        nonlocal work
+        while not stop:
+            work += 1
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    since, before = perf_counter(), 0
+
+    def speed() -> float:
+        nonlocal since, before
+        now, done = perf_counter(), work
+        each = (done - before) / (now - since)
+        since, before = now, done
+        return each
+
+    try:
+        yield speed
+    finally:
+        stop = True
+        thread.join()
+
+
+def test_bare_greenlets_beside_a_busy_thread(record: Callable[..., None]) -> None:
+    """Two greenlets, while another thread computes in Python."""
+    with busy_thread():
+        record(bare_ping_pong)
+
+
+@pytest.mark.parametrize("beside", ["", "beside a busy thread"])
+def test_program_switch(beside: str, record: Callable[..., None]) -> None:
+    """Two contexts of a program's, alone and while another thread computes in Python."""
+    if beside:
+        with busy_thread():
+            guest = seconds_each(PING_PONG, TIMES)
+            record(lambda: next(guest), baseline="bare_greenlets_beside_a_busy_thread")
+            guest.close()
+    else:
+        guest = seconds_each(PING_PONG, TIMES)
+        record(lambda: next(guest), baseline="bare_greenlet_switch")
+        guest.close()
+
+
+def test_ring_of_1000(record: Callable[..., None]) -> None:
+    """A thousand contexts and main, each of which switches to the next."""
+    guest = seconds_each(RING, 20 * 1001)
+    record(lambda: next(guest), baseline="bare_greenlet_switch")
+    guest.close()
+
+
+def test_guest_life(record: Callable[..., None]) -> None:
+    """Create, first switch and destroy, by a guest."""
+    guest = seconds_each(LIVES, 200)
+    record(lambda: next(guest), baseline="life_of_a_bare_greenlet")
+    guest.close()
+
+
+def test_busy_thread_alone(record: Callable[..., None]) -> None:
+    """How long a thread takes for one turn of its work while nobody else runs."""
+    with busy_thread() as speed:
+        record(lambda: wait_and(speed))
+
+
+def test_busy_thread_beside_a_computing_guest(record: Callable[..., None]) -> None:
+    """The same while a guest computes in the main thread."""
+    guest = seconds_each(COMPUTE, 300_000_000)
+
+    def turn(speed: Callable[[], float]) -> float:
+        speed()
+        next(guest)
+        return 1 / speed()
+
+    with busy_thread() as speed:
+        record(lambda: turn(speed), baseline="busy_thread_alone")
+        guest.close()
+
+
+def wait_and(speed: Callable[[], float]) -> float:
+    speed()
+    threading.Event().wait(0.3)
+    return 1 / speed()
+
+
+HELLO = """(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "hello\\n")
+  (func (export "_start")
+    (i32.store (i32.const 0) (i32.const 16)) (i32.store (i32.const 4) (i32.const 6))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"""
+
+PLAIN = """
+import sys
+from wasmtime import Config, Engine, Linker, Module, Store, WasiConfig
+engine = Engine()
+module = Module.from_file(engine, sys.argv[1])
+linker = Linker(engine)
+linker.define_wasi()
+store = Store(engine)
+wasi = WasiConfig()
+wasi.argv = sys.argv[1:]
+wasi.inherit_stdin()
+wasi.inherit_stdout()
+wasi.inherit_stderr()
+store.set_wasi(wasi)
+linker.instantiate(store, module).exports(store)["_start"](store)
+"""
+
+
+@pytest.mark.parametrize("what", ["wasmtime", "greenctx"])
+def test_start_to_end(what: str, tmp_path: Path, record: Callable[..., None]) -> None:
+    """A process that runs a small guest: with wasmtime's Python package alone, and by ``greenctx run``."""
+    guest = tmp_path / "hello.wat"
+    guest.write_text(HELLO)
+    commands = {"wasmtime": [sys.executable, "-c", PLAIN], "greenctx": [sys.executable, "-m", "greenctx", "run"]}
+
+    def run() -> float:
+        began = perf_counter()
+        ran = subprocess.run([*commands[what], str(guest)], capture_output=True, check=True, timeout=60)
+        assert ran.stdout == b"hello\n"
+        return perf_counter() - began
+
+    record(run, baseline="start_to_end[wasmtime]" if what == "greenctx" else None)
