@@ -296,6 +296,21 @@ class ProgramInUse(GreenctxError):
         return "the program cannot be closed while it runs; wait for the end of run()"
 
 
+class Deadlock(GreenctxError):
+    """A guest was about to wait for what only another thread could do. Nobody ever would: it has one."""
+
+    def __init__(self, context_id: int, what: str) -> None:
+        super().__init__(context_id, what)
+        self.context_id = context_id
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"context {self.context_id} waits {self.what}, but all contexts share one thread, so nobody will ever end "
+            "that; switch to the context that can, and wait no more"
+        )
+
+
 class GuestExit(BaseException):
     """The guest called WASI's ``proc_exit``. Unwinds every guest and host function up to `Program.run`.
 

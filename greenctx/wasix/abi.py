@@ -1,4 +1,4 @@
-"""The WASIX ABI: facts only. Source: ``wasix/context.h`` of wasix-libc, and WASI preview 1's ``errno``."""
+"""The WASIX ABI: facts only. Sources: wasix-libc's ``wasix/context.h`` and ``wasi/api_wasix.h``, and WASI preview 1."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ CONTEXT_MODULE_64: Final = "wasix_64v1"
 """The same for guests with 64-bit pointers (memory64)."""
 
 WASI_MODULE: Final = "wasi_snapshot_preview1"
+
+THREADS_MODULE: Final = "wasi"
+"""Import module of the ``thread-spawn`` of WASI's threads."""
 
 FUNCTION_TABLE: Final = "__indirect_function_table"
 """The exported table that an entrypoint is an index into."""
@@ -25,6 +28,9 @@ MALLOC: Final = "malloc"
 
 START: Final = "_start"
 """The exported function that runs a WASI command."""
+
+SIGNAL_HANDLER: Final = "__wasm_signal"
+"""The exported function that is called for a signal, unless the guest names another one."""
 
 MAIN_CONTEXT: Final = 0
 U32_MASK: Final = 0xFFFF_FFFF
@@ -42,8 +48,14 @@ FBIG: Final = 22
 INVAL: Final = 28
 IO: Final = 29
 ISDIR: Final = 31
+MFILE: Final = 33
+NAMETOOLONG: Final = 37
+NOENT: Final = 44
 NOMEM: Final = 48
 NOSPC: Final = 51
+NOTDIR: Final = 54
 NOTSUP: Final = 58
 PERM: Final = 63
 PIPE: Final = 64
+RANGE: Final = 68
+SPIPE: Final = 70

@@ -15,6 +15,7 @@ from greenctx.wasix.code import check_imports, check_start, compile_module, read
 from greenctx.wasix.interruption import Ticker, TimeLimit, can_be_signalled
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
+from greenctx.wasix.own_memory import with_own_memory
 from greenctx.wasix.settings import Settings
 from greenctx.wasix.shadow_stack import ShadowStacks, check_exports
 from greenctx.wasix.stdio import Stdio
@@ -93,7 +94,7 @@ class Program:
         self.shadow_stack = shadow_stack
         self.contexts = contexts
         self._stdio = Stdio(stdin, stdout, stderr)
-        self._code = to_binary(name, code)
+        self._code = with_own_memory(to_binary(name, code))
         self._engine, self._module = compile_module(name, self.limits.cap(name, self._code))
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
