@@ -306,8 +306,8 @@ class Deadlock(GreenctxError):
 
     def __str__(self) -> str:
         return (
-            f"context {self.context_id} waits {self.what}, but all contexts share one thread, so nobody will ever end "
-            "that; switch to the context that can, and wait no more"
+            f"context {self.context_id} was about to wait {self.what}, which only another thread could end, and there is "
+            "none; switch to the context that can end it instead"
         )
 
 

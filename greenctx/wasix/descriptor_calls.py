@@ -64,13 +64,14 @@ class DescriptorCalls:
     def fd_renumber(self, caller: Caller, fd: int, to: int) -> int:
         """Let another descriptor stand for what this one does, which is open still if that is possible.
 
-        In WASI a descriptor is moved. In WASIX it is copied, for its libc's ``dup2`` is nothing else. wasmtime's cannot
-        be copied; so those that only WASIX has are, and others are moved.
+        In WASI a descriptor is moved. In WASIX it is copied, for its libc's ``dup2`` is nothing else; but a file of
+        wasmtime's cannot be copied, so that is moved.
         """
         fd, to = fd & abi.U32_MASK, to & abi.U32_MASK
         descriptors = self._native.descriptors(caller)
         file = descriptors.get(fd)
-        if fd < FIRST_OWN and to < FIRST_OWN and descriptors.native(fd) is not None:
+        copied = file is not None and (descriptors.copies or descriptors.native(fd) is None)
+        if fd < FIRST_OWN and to < FIRST_OWN and not copied:
             result = self._native.of(caller).call(caller, "fd_renumber", fd, to)
             if result == abi.SUCCESS and fd != to:
                 if file is None:

@@ -30,6 +30,8 @@ class Descriptors:
     def __init__(self, streams: dict[int, Source | Sink]) -> None:
         self._files = streams
         self._flags: dict[int, int] = {}
+        self.copies = False
+        """Whether ``fd_renumber`` is to leave the descriptor open that it was given, as in WASIX; WASI's moves it."""
 
     def get(self, fd: int) -> Source | Sink | None:
         """What it stands for; None if that is wasmtime's business."""

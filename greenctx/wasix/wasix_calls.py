@@ -51,6 +51,7 @@ class WasixCalls:
     """Host functions for one linker."""
 
     def __init__(self, native: NativeWasi) -> None:
+        self._native = native
         self._files = FileCalls(native)
         self._signals: WeakKeyDictionary[Store, Signals] = WeakKeyDictionary()
 
@@ -67,7 +68,11 @@ class WasixCalls:
     # Start-up and signals. Each store is one process.
 
     def proc_signals_sizes_get(self, caller: Caller, stored: int) -> int:
-        """Store for how many signals the host says how the guest begins to treat them."""
+        """Store for how many signals the host says how the guest begins to treat them: none.
+
+        Every program of WASIX's libc begins with this call, which so tells them from WASI's.
+        """
+        self._native.descriptors(caller).copies = True
         GuestMemory(caller).write_u32(stored, 0)
         return abi.SUCCESS
 
@@ -114,7 +119,7 @@ class WasixCalls:
             memory.write(stored, _TRUE)
             return abi.SUCCESS
         if has_timeout != 1:
-            raise Deadlock(current_context_id(), f"for a lock or condition (at {futex & abi.U32_MASK:#x})")
+            raise Deadlock(current_context_id(), f"for the lock or condition at {futex & abi.U32_MASK:#x}")
         state_of(caller.store).time_limit.wait(nanoseconds / 1e9)
         memory.write(stored, _FALSE)
         return abi.SUCCESS
