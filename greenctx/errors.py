@@ -306,8 +306,8 @@ class Deadlock(GreenctxError):
 
     def __str__(self) -> str:
         return (
-            f"context {self.context_id} was about to wait {self.what}, which only another thread could end, and there is "
-            "none; switch to the context that can end it instead"
+            f"context {self.context_id} was about to wait {self.what}, which only another thread could end, "
+            "and there is none; switch to the context that can end it instead"
         )
 
 

@@ -40,7 +40,11 @@ def compile_guest(name: str, *flags: str) -> Path:
     """
     source, headers = GUESTS / f"{name}.c", sorted(GUESTS.glob("*.h"))
     options = [*FLAGS, *(flags or ("-O1",))]
-    made_from = [version("ziglang").encode(), repr(options).encode(), *(file.read_bytes() for file in (source, *headers))]
+    made_from = [
+        version("ziglang").encode(),
+        repr(options).encode(),
+        *(file.read_bytes() for file in (source, *headers)),
+    ]
     module = CACHE / f"{name}-{sha256(b'|'.join(made_from)).hexdigest()[:16]}.wasm"
     if not module.exists():
         CACHE.mkdir(exist_ok=True)

@@ -42,6 +42,8 @@ def _sections(code: bytes) -> list[Section]:
     while reader.position < len(code):
         kind, length = reader.byte(), reader.number()
         reader.skip(length)
+        if reader.position > len(code):
+            raise NotUnderstood("a section that ends after the module")
         sections.append((kind, code[reader.position - length : reader.position]))
     return sections
 

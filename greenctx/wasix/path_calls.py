@@ -79,9 +79,9 @@ class PathCalls:
     def _path(self, memory: GuestMemory, pointer: int, length: int) -> bytes | None:
         """The path, if it is absolute."""
         length &= abi.U32_MASK
+        memory.check(pointer, length)
         if length == 0 or memory.read(pointer, 1) != b"/":
             return None
-        memory.check(pointer, length)
         if length > LONGEST:
             raise _TooLong
         return memory.read(pointer, length)

@@ -58,7 +58,7 @@ class WriteEnd(Sink):
         if not self._pipe.has_reader:
             raise OSError(errno.EPIPE, "nobody can read from the pipe")
         room = CAPACITY - len(self._pipe.content)
-        if room < min(len(data), ATOMIC):
+        if room < len(data) and (room == 0 or len(data) <= ATOMIC):
             return None
         self._pipe.content += data[:room]
         return min(room, len(data))

@@ -99,6 +99,8 @@ def poll_oneoff(
         elif stream is not None and stream.descriptor is not None:
             waits.append(((stream.descriptor, one.tag == _FD_WRITE), one))
             continue
+        elif stream is not None:
+            result = abi.SUCCESS
         else:  # files are always ready, unless there is no such file
             result = native.call(caller, "fd_fdstat_get", one.subject, events)
         ready.append(one.event(result))

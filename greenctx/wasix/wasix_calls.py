@@ -96,9 +96,7 @@ class WasixCalls:
         signal &= abi.U32_MASK
         if signal > MOST_SIGNALS:
             return abi.INVAL
-        signals = self._signals_of(caller)
-        signals.raise_(signal)
-        signals.deliver(caller)
+        self._signals_of(caller).raise_(caller, signal)
         return abi.SUCCESS
 
     def _signals_of(self, caller: Caller) -> Signals:
