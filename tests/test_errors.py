@@ -13,7 +13,6 @@ from greenctx import (
     CancellationSwallowed,
     ContextCanceled,
     ContextEntrypointReturned,
-    Deadlock,
     DestroyNotAllowed,
     EnvironmentAlreadyUsed,
     EnvironmentNotRunning,
@@ -28,6 +27,7 @@ from greenctx import (
 from greenctx.errors import (
     CalledWithinGuest,
     Cancellation,
+    Deadlock,
     FiberStacksExhausted,
     GuestException,
     GuestExit,

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from c_guests import compile_guest
+from c_guests import TOOLCHAIN, compile_guest
 from embedding import IMPORTS
 from processes import run_greenctx
 from wasmtime import Trap, WasmtimeError
@@ -24,7 +24,7 @@ SIZE = 65536
 POINTER, MALLOC = "-Wl,--export=__stack_pointer", "-Wl,--export=malloc"
 
 each_level = pytest.mark.parametrize("level", ["-O0", "-O1", "-O2"])
-each_source = pytest.mark.parametrize("source", [(), (MALLOC,)], ids=["memory.grow", "malloc"])
+each_source = pytest.mark.parametrize("source", [(), (MALLOC,), TOOLCHAIN], ids=["memory.grow", "malloc", "toolchain"])
 
 
 def program(*argv: str, level: str = "-O1", source: tuple[str, ...] = (), size: int | None = SIZE) -> Program:

@@ -223,7 +223,8 @@ def test_no_handler(handler: str) -> None:
 
 def test_handler_in_a_context() -> None:
     """It runs in the context that raised the signal, may switch in its middle, and is gone with its context."""
-    guest, env, told = Signalled(), ContextSwitchingEnvironment(), []
+    guest, env = Signalled(), ContextSwitchingEnvironment()
+    told: list[object] = []
 
     def handle(signal: int) -> None:
         told.append((env.active_context_id, signal))
