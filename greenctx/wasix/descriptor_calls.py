@@ -27,15 +27,8 @@ _NONBLOCK = 4
 _READ, _WRITE = 1 << 1, 1 << 6  # rights
 _COMMON = 1 << 3 | 1 << 21 | 1 << 27  # to set flags, to get a filestat, to poll
 
-_NAMES = (
-    "fd_close",
-    "fd_fdstat_get",
-    "fd_fdstat_set_flags",
-    "fd_filestat_get",
-    "fd_renumber",
-    "fd_seek",
-    "fd_tell",
-)
+_NAMES = ("fd_close", "fd_renumber")
+_WITH_PIPES = ("fd_fdstat_get", "fd_fdstat_set_flags", "fd_filestat_get", "fd_seek", "fd_tell")
 
 
 class DescriptorCalls:
@@ -45,8 +38,15 @@ class DescriptorCalls:
         self._native = native
 
     def define(self, define_func: Callable[..., None]) -> None:
-        """Define the functions with a linker's ``define_func``."""
-        for name in _NAMES:
+        """Define those functions with a linker's ``define_func`` that matter to standard streams."""
+        self._define(define_func, _NAMES)
+
+    def define_for_wasix(self, define_func: Callable[..., None]) -> None:
+        """Define the others, for which only pipes and duplicates are something that wasmtime does not know."""
+        self._define(define_func, _WITH_PIPES)
+
+    def _define(self, define_func: Callable[..., None], names: tuple[str, ...]) -> None:
+        for name in names:
             ty = func_type(f"{PARAMETERS[name]} -> i32")
             define_func(abi.WASI_MODULE, name, ty, getattr(self, name), access_caller=True)
 

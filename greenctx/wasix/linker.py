@@ -47,7 +47,7 @@ class Linker(wasmtime.Linker):
             raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
         super().__init__(engine)
         self._allow_shadowing = False
-        self._has_wasi = False
+        self._has_wasi = self._has_wasix_files = False
         self._native_wasi = NativeWasi(engine)
         self._without_wasi: set[Key] = set()
         """The host functions that are defined in place of WASI's, and do not use it."""
@@ -118,23 +118,33 @@ class Linker(wasmtime.Linker):
         """
         super().define_wasi()
         self._has_wasi = True
-        allow_shadowing = self._allow_shadowing
-        self.allow_shadowing = True
-        try:
-            self._native_wasi.stdio = stdio
-            WasiCalls(self._native_wasi).define(self.define_func)
-            self._without_wasi = {(WASI_MODULE, "proc_exit")}
-        finally:
-            self.allow_shadowing = allow_shadowing
+        self._native_wasi.stdio = stdio
+        self._define_wasi(WasiCalls(self._native_wasi).define)
+        self._without_wasi = {(WASI_MODULE, "proc_exit")}
+        if self._has_wasix_files:
+            self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
 
-    def define_wasix(self) -> None:
+    def define_wasix(self, *, files: bool = True) -> None:
         """Define the WASIX context calls, for 32 and 64 bits, and what else of WASIX there is, for 32 bits.
 
-        Outside of an environment the context calls answer notsup. Those about files are those of the standard streams
-        that `define_wasi` was given, and need the store's ``set_wasi``, which is `WasiNotSet` otherwise.
+        Outside of an environment the context calls answer notsup. Those about files are for guests that have
+        `define_wasi`, too, some of whose functions then take longer; ``files=False`` leaves them out.
         """
         define_context_calls(self.define_func)
-        WasixCalls(self._native_wasi).define(self.define_func)
+        WasixCalls(self._native_wasi).define(self.define_func, files=files)
+        self._has_wasix_files = files
+        if files and self._has_wasi:
+            self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
+
+    def _define_wasi(self, define: Callable[[Callable[..., None]], None]) -> None:
+        """Define some of WASI's functions in place of wasmtime's, on which they rely."""
+        without_wasi, allow_shadowing = {*self._without_wasi}, self._allow_shadowing
+        self.allow_shadowing = True
+        try:
+            define(self.define_func)
+        finally:
+            self.allow_shadowing = allow_shadowing
+            self._without_wasi = without_wasi
 
     def define_unknown_imports_as_traps(self, module: Module) -> None:
         """Define the imports of a module that nothing provides as functions that trap."""

@@ -21,6 +21,7 @@ from greenctx.wasix.shadow_stack import ShadowStacks, check_exports
 from greenctx.wasix.stdio import Stdio
 from greenctx.wasix.stores import close, state_of, yield_every_epoch
 from greenctx.wasix.suspend import call
+from greenctx.wasix.wasix_files import imports_file_calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,7 +102,7 @@ class Program:
             check_exports(name, self._module)
         self.linker = Linker(self._engine)
         self.linker.define_wasi(self._stdio)
-        self.linker.define_wasix()
+        self.linker.define_wasix(files=imports_file_calls(self._module))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **settings: Unpack[ProgramSettings]) -> Program:

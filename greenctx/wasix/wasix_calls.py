@@ -55,9 +55,9 @@ class WasixCalls:
         self._files = FileCalls(native)
         self._signals: WeakKeyDictionary[Store, Signals] = WeakKeyDictionary()
 
-    def define(self, define_func: Callable[..., None]) -> None:
-        """Define the functions with a linker's ``define_func``."""
-        for calls, types in ((self, _TYPES), (self._files, FILE_TYPES)):
+    def define(self, define_func: Callable[..., None], *, files: bool) -> None:
+        """Define the functions with a linker's ``define_func``: those about files, too, if that is wished for."""
+        for calls, types in ((self, _TYPES), (self._files, FILE_TYPES if files else {})):
             for name, ty in types.items():
                 function = _answering_fault(getattr(calls, name), None if ty.endswith("->") else abi.FAULT)
                 define_func(abi.CONTEXT_MODULE, name, func_type(ty), function, access_caller=True)

@@ -11,6 +11,8 @@ from greenctx.wasix.memory import GuestMemory
 from greenctx.wasix.pipes import make_pipe
 
 if TYPE_CHECKING:
+    from wasmtime import Module
+
     from greenctx.wasix.native_wasi import NativeWasi
     from greenctx.wasix.stores import Caller
 
@@ -26,6 +28,11 @@ FILE_TYPES = {
     "getcwd": "i32 i32 -> i32",
     "path_open2": "i32 i32 i32 i32 i32 i64 i64 i32 i32 i32 -> i32",
 }
+
+
+def imports_file_calls(module: Module) -> bool:
+    """Whether the module asks for any of them. One that does not has neither pipes nor paths from the root."""
+    return any(wanted.module == abi.CONTEXT_MODULE and wanted.name in FILE_TYPES for wanted in module.imports)
 
 
 class FileCalls:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from embedding import signature
 from wasi_guest import BUFFERS, END, ENGINE, IOVECS, PATH, RESULT, WasiGuest
-from wasmtime import Module, Store
+from wasmtime import Module, Store, WasiConfig, WasmtimeError
 
 from greenctx import ContextSwitchingEnvironment
 from greenctx.errors import Deadlock, TimeLimitExceeded, WasiNotSet
@@ -453,6 +453,33 @@ def test_store_without_wasi() -> None:
     func = cast("Func", linker.instantiate(store, Module(ENGINE, text)).exports(store)["f"])
     with pytest.raises(WasiNotSet):
         call(store, func)
+
+
+@pytest.mark.parametrize("files", [True, False])
+@pytest.mark.parametrize("wasi_first", [True, False])
+def test_order_of_definitions(wasi_first: bool, files: bool) -> None:
+    """Whatever is defined first, WASI's calls know of pipes; unless WASIX's calls about files are left out."""
+    linker, store = Linker(ENGINE), Store(ENGINE)
+    store.set_wasi(WasiConfig())
+    if wasi_first:
+        linker.define_wasi(Stdio(b""))
+    linker.define_wasix(files=files)
+    if not wasi_first:
+        linker.define_wasi(Stdio(b""))
+    assert not linker.allow_shadowing
+    module = Module(
+        ENGINE,
+        """(module (import "wasi_snapshot_preview1" "fd_seek" (func $seek (param i32 i64 i32 i32) (result i32)))
+        (import "wasix_32v1" "fd_pipe" (func $pipe (param i32 i32) (result i32))) (memory (export "memory") 1)
+        (func (export "f") (result i32) (drop (call $pipe (i32.const 0) (i32.const 4)))
+          (call $seek (i32.load (i32.const 0)) (i64.const 0) (i32.const 0) (i32.const 8))))""",
+    )
+    if files:
+        func = cast("Func", linker.instantiate(store, module).exports(store)["f"])
+        assert call(store, func) == SPIPE
+    else:
+        with pytest.raises(WasmtimeError, match="fd_pipe"):
+            linker.instantiate(store, module)
 
 
 # Descriptors.
