@@ -67,13 +67,13 @@ class WasiCalls:
                 ty = func_type(f"{PARAMETERS[name]} -> i32")
                 define_func(abi.WASI_MODULE, name, ty, getattr(self, name), access_caller=True)
             DescriptorCalls(self._native).define(define_func)
+        define_func(abi.WASI_MODULE, "proc_exit", func_type("i32 ->"), proc_exit)
 
     def define_for_wasix(self, define_func: Callable[..., None]) -> None:
         """Define those besides that WASIX's calls about files make others of. They take longer than wasmtime's."""
         if self._native.stdio is not None:
             DescriptorCalls(self._native).define_for_wasix(define_func)
             PathCalls(self._native).define(define_func)
-        define_func(abi.WASI_MODULE, "proc_exit", func_type("i32 ->"), proc_exit)
 
     def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, stored: int) -> int:
         """Read from stdin when it has something, or from a pipe; from anything else as wasmtime does."""

@@ -59,7 +59,7 @@ HOSTILE_CALLS: dict[str, list[list[Any]]] = {
     "fd_dup2": [[1, 0, 0, "bad"]],
     "fd_fdflags_get": [[1, "bad"]],
     "fd_pipe": [["bad", RESULT], [RESULT, "bad"]],
-    "futex_wait": [["bad", 0, TIMEOUT, RESULT], [FUTEX, 0, "bad", RESULT], [FUTEX, 1, TIMEOUT, "bad byte"]],
+    "futex_wait": [["bad", 0, TIMEOUT, RESULT], [FUTEX, 0, "bad", RESULT], [FUTEX, 0, TIMEOUT, "bad byte"]],
     "futex_wake": [[FUTEX, "bad byte"]],
     "futex_wake_all": [[FUTEX, "bad byte"]],
     "getcwd": [["bad", RESULT], [BUFFERS, "bad"]],
@@ -240,6 +240,46 @@ def test_handler_in_a_context() -> None:
         assert told == [(1, 9)]
         env.destroy_context(context)
         assert told == [(1, 9), "done"]
+
+    guest.handle = handle
+    env.run_main_context(main)
+
+
+def test_signal_belongs_to_its_context() -> None:
+    """While one context handles a signal another one may have it handled, too. What waits in one waits there."""
+    guest, env = Signalled(), ContextSwitchingEnvironment()
+    told: list[object] = []
+
+    def handle(signal: int) -> None:
+        told.append((env.active_context_id, signal))
+        if len(told) == 1:
+            guest.call("signal", 9)
+            env.switch_context(0)
+
+    def main() -> None:
+        env.switch_context(env.create_context(raise_and_wait))
+        guest.call("signal", 8)
+        assert told == [(1, 9), (0, 8)]
+        guest.call("signal", 9)
+        assert told == [(1, 9), (0, 8), (0, 9)]
+        env.switch_context(1)
+        assert told == [(1, 9), (0, 8), (0, 9), (1, 9)]
+        env.switch_context(env.create_context(block_and_raise))
+        guest.call("name", 0, 13)
+        assert told[4:] == []
+        env.switch_context(2)
+        assert told[4:] == [(2, 5)]
+
+    def raise_and_wait() -> None:
+        guest.call("signal", 9)
+        env.switch_context(0)
+
+    def block_and_raise() -> None:
+        guest.call("name", 18, 8)
+        guest.call("signal", 5)
+        env.switch_context(0)
+        guest.call("name", 0, 13)
+        env.switch_context(0)
 
     guest.handle = handle
     env.run_main_context(main)
