@@ -13,6 +13,7 @@ FIRST_OWN = 1 << 20
 """From here on numbers are given out here. wasmtime takes the lowest ones, and no process may open that many files."""
 
 MOST_OWN = 1024
+LARGEST = 2**31 - 1  # to guests they are signed
 CLOSE_ON_EXEC = 1
 """The one flag of descriptors (``fdflagsext``). It has no effect: there is no exec."""
 
@@ -47,6 +48,8 @@ class Descriptors:
         for file in files:
             while candidate in self._files:
                 candidate += 1
+            if candidate > LARGEST:
+                raise TooManyDescriptors
             self._files[candidate] = file
             self.set_flags(candidate, flags)
             numbers.append(candidate)

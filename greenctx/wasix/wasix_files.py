@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from greenctx.wasix import abi, paths
 from greenctx.wasix.descriptor_calls import DescriptorCalls
-from greenctx.wasix.descriptors import CLOSE_ON_EXEC, TooManyDescriptors
+from greenctx.wasix.descriptors import CLOSE_ON_EXEC, LARGEST, TooManyDescriptors
 from greenctx.wasix.memory import GuestMemory
 from greenctx.wasix.pipes import make_pipe
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from greenctx.wasix.native_wasi import NativeWasi
     from greenctx.wasix.stores import Caller
-
-LARGEST_DESCRIPTOR = 2**31 - 1
 
 FILE_TYPES = {
     "chdir": "i32 i32 -> i32",
@@ -128,7 +126,7 @@ class FileCalls:
         """Duplicate a descriptor, no lower than that one. WASI has nothing of the kind for files: that is notsup."""
         memory = GuestMemory(caller)
         memory.check(stored, 4)
-        if lowest & abi.U32_MASK > LARGEST_DESCRIPTOR:
+        if lowest & abi.U32_MASK > LARGEST:
             return abi.INVAL
         descriptors = self._native.descriptors(caller)
         fd &= abi.U32_MASK

@@ -554,6 +554,9 @@ def test_duplicates(guest: WasiGuest, pipe: tuple[int, int], stdout: io.BytesIO)
     assert guest.call("fd_fdstat_get", duplicate, BUFFERS) == 0
     assert guest.poll((1, WRITE, duplicate)) == [(1, 0, WRITE)]
     assert guest.call("fd_dup2", duplicate, -1, 0, RESULT) == INVAL
+    assert guest.call("fd_dup2", duplicate, 2**31 - 1, 0, RESULT) == 0
+    assert guest.result() == 2**31 - 1
+    assert guest.call("fd_dup2", duplicate, 2**31 - 1, 0, RESULT) == MFILE
 
 
 def test_files_have_no_duplicates(guest: WasiGuest) -> None:
