@@ -65,7 +65,7 @@ def _take_import(sections: list[Section]) -> bytes | None:
             limits = _limits(entry)
         else:
             imports.append(entry)
-    if not limits or len(memories) > 1:
+    if not limits or len(memories) > 1 or reader.position != len(content):
         return None
     sections[place] = _IMPORT, leb(len(imports)) + b"".join(imports)
     return bytes([limits[0] & ~SHARED]) + limits[1:]

@@ -74,6 +74,15 @@ def test_cut_off_anywhere() -> None:
         assert compiles(with_own_memory(code[:end])) is compiles(code[:end]), end
 
 
+def test_more_than_its_imports() -> None:
+    """So does a module with something after its imports, where nothing should be."""
+    code = bytes(wat2wasm(f"(module {MEMORY})"))
+    assert code[8] == 2  # the section of imports
+    longer = code[:9] + bytes([code[9] + 1]) + code[10 : 10 + code[9]] + b"\0" + code[10 + code[9] :]
+    assert not compiles(longer)
+    assert with_own_memory(longer) is longer
+
+
 def compiles(code: bytes) -> bool:
     try:
         Module(Engine(), code)
