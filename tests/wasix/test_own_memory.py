@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from embedding import COLLECTING
-from wasmtime import Engine, Module, Trap, TrapCode, WasmtimeError, wat2wasm
+from wasmtime import Config, Engine, Module, Trap, TrapCode, WasmtimeError, wat2wasm
 
 from greenctx.wasix import InvalidProgram, Limits, Program
 from greenctx.wasix.binary import PAGE, Size, sizes
@@ -37,7 +36,10 @@ def test_given_one(name: str) -> None:
     """It has the limits that were asked for, it is exported, and everything else is as it was."""
     code = bytes(wat2wasm(EXAMPLES[name]))
     own = with_own_memory(code)
-    before, after = Module(COLLECTING, code), Module(COLLECTING, own)
+    config = Config()
+    config.wasm_exceptions = True
+    engine = Engine(config)
+    before, after = Module(engine, code), Module(engine, own)
     assert [(one.module, one.name) for one in after.imports] == [
         (one.module, one.name) for one in before.imports if one.name != "memory"
     ]
