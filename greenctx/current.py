@@ -6,6 +6,7 @@ from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from greenctx.errors import NoEnvironment
+from greenctx.registry import MAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,14 @@ def current_environment() -> ContextSwitchingEnvironment:
     if environment is None or isinstance(environment, WithoutContexts):
         raise NoEnvironment
     return environment
+
+
+def current_context_id() -> int:
+    """The id of the context that the calling code runs in; main's outside of any environment."""
+    environment = current.get()
+    if environment is None or isinstance(environment, WithoutContexts):
+        return MAIN
+    return environment.active_context_id
 
 
 class WithoutContexts:

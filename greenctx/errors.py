@@ -293,6 +293,21 @@ class ProgramInUse(GreenctxError):
         return "the program cannot be closed while it runs; wait for the end of run()"
 
 
+class Deadlock(GreenctxError):
+    """A guest was about to wait for what only another thread could do. Nobody ever would: it has one."""
+
+    def __init__(self, context_id: int, what: str) -> None:
+        super().__init__(context_id, what)
+        self.context_id = context_id
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"context {self.context_id} was about to wait {self.what}, which only another thread could end, "
+            "and there is none; switch to the context that can end it instead"
+        )
+
+
 class GuestExit(BaseException):
     """The guest called WASI's ``proc_exit``. Unwinds every guest and host function up to `Program.run`.
 

@@ -27,6 +27,7 @@ from greenctx import (
 from greenctx.errors import (
     CalledWithinGuest,
     Cancellation,
+    Deadlock,
     FiberStacksExhausted,
     GuestException,
     GuestExit,
@@ -155,6 +156,12 @@ ERRORS: list[tuple[BaseException, type[BaseException], dict[str, object], list[s
         MemoryError,
         {"size": 65536},
         ["no memory for another shadow stack of 65536 bytes", "destroy a context first"],
+    ),
+    (
+        Deadlock(2, "for the lock or condition at 0x1000"),
+        GreenctxError,
+        {"context_id": 2, "what": "for the lock or condition at 0x1000"},
+        ["context 2 was about to wait for the lock", "only another thread could end", "switch to the context that can"],
     ),
     (
         WasiNotSet(),

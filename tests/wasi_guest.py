@@ -12,6 +12,8 @@ from greenctx.wasix import Linker, Stdio, call
 from greenctx.wasix.stores import state_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from wasmtime import Func, Memory
 
     from greenctx.wasix.interruption import TimeLimit
@@ -20,30 +22,61 @@ _SIGNATURES = {
     "clock_time_get": "i32 i64 i32",
     "fd_close": "i32",
     "fd_fdstat_get": "i32 i32",
+    "fd_fdstat_set_flags": "i32 i32",
     "fd_filestat_get": "i32 i32",
     "fd_pread": "i32 i32 i32 i64 i32",
     "fd_pwrite": "i32 i32 i32 i64 i32",
     "fd_read": "i32 i32 i32 i32",
     "fd_renumber": "i32 i32",
     "fd_seek": "i32 i64 i32 i32",
+    "fd_tell": "i32 i32",
     "fd_write": "i32 i32 i32 i32",
+    "path_create_directory": "i32 i32 i32",
+    "path_filestat_get": "i32 i32 i32 i32 i32",
+    "path_filestat_set_times": "i32 i32 i32 i32 i64 i64 i32",
+    "path_link": "i32 i32 i32 i32 i32 i32 i32",
     "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
+    "path_readlink": "i32 i32 i32 i32 i32 i32",
+    "path_remove_directory": "i32 i32 i32",
+    "path_rename": "i32 i32 i32 i32 i32 i32",
+    "path_symlink": "i32 i32 i32 i32 i32",
+    "path_unlink_file": "i32 i32 i32",
     "poll_oneoff": "i32 i32 i32 i32",
 }
 
+_WASIX_SIGNATURES = {
+    "chdir": "i32 i32",
+    "fd_dup": "i32 i32",
+    "fd_dup2": "i32 i32 i32 i32",
+    "fd_fdflags_get": "i32 i32",
+    "fd_fdflags_set": "i32 i32",
+    "fd_pipe": "i32 i32",
+    "futex_wait": "i32 i32 i32 i32",
+    "futex_wake": "i32 i32",
+    "futex_wake_all": "i32 i32",
+    "getcwd": "i32 i32",
+    "path_open2": "i32 i32 i32 i32 i32 i64 i64 i32 i32 i32",
+    "proc_id": "i32",
+    "proc_signals_get": "i32",
+    "proc_signals_sizes_get": "i32",
+    "thread_signal": "i32 i32",
+}
 
-def _text() -> str:
+
+def _text(*modules: tuple[str, dict[str, str]]) -> str:
     imports = functions = ""
-    for name, parameters in _SIGNATURES.items():
+    for module, name, parameters in ((module, *each) for module, these in modules for each in these.items()):
         ty = f"(param {parameters}) (result i32)"
         arguments = " ".join(f"(local.get {index})" for index in range(len(parameters.split())))
-        imports += f'(import "wasi_snapshot_preview1" "{name}" (func ${name} {ty}))\n'
+        imports += f'(import "{module}" "{name}" (func ${name} {ty}))\n'
         functions += f'(func (export "{name}") {ty} (call ${name} {arguments}))\n'
     return f'(module {imports} (memory (export "memory") 2) {functions})'
 
 
 ENGINE = Engine()
-MODULE = Module(ENGINE, _text())
+WASI = "wasi_snapshot_preview1", _SIGNATURES
+MODULE = Module(ENGINE, _text(WASI))
+WASIX_MODULE = Module(ENGINE, _text(WASI, ("wasix_32v1", _WASIX_SIGNATURES)))
 END = 2 * 65536  # of the guest's memory
 
 SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")
@@ -57,11 +90,18 @@ IOVECS, RESULT, SUBSCRIPTIONS, EVENTS, PATH, BUFFERS = 64, 16, 4096, 8192, 12288
 class WasiGuest:
     """With ``native`` the calls are wasmtime's own throughout, to compare with."""
 
-    def __init__(self, stdio: Stdio | None, directory: str | None = None, *, native: bool = False) -> None:
+    def __init__(
+        self,
+        stdio: Stdio | None,
+        directory: str | None = None,
+        *,
+        native: bool = False,
+        preopens: Mapping[str, str] | None = None,
+    ) -> None:
         self.store = Store(ENGINE)
         config = WasiConfig()
-        if directory is not None:
-            config.preopen_dir(directory, "/data")
+        for guest, host in ({"/data": directory} if directory is not None else preopens or {}).items():
+            config.preopen_dir(host, guest)
         self.store.set_wasi(config)
         self.native = native
         linker: wasmtime.Linker
@@ -71,7 +111,9 @@ class WasiGuest:
         else:
             linker = Linker(ENGINE)
             linker.define_wasi(stdio)
-        self.exports = linker.instantiate(self.store, MODULE).exports(self.store)
+            linker.define_wasix()
+        module = MODULE if native else WASIX_MODULE
+        self.exports = linker.instantiate(self.store, module).exports(self.store)
         self.memory = cast("Memory", self.exports["memory"])
 
     def limit(self, limit: TimeLimit) -> None:
@@ -89,8 +131,13 @@ class WasiGuest:
     def get(self, address: int, size: int) -> bytes:
         return bytes(self.memory.read(self.store, address, address + size))
 
-    def result(self) -> int:
-        return int.from_bytes(self.get(RESULT, 4), "little")
+    def result(self, at: int = RESULT) -> int:
+        return int.from_bytes(self.get(at, 4), "little")
+
+    def path(self, text: bytes, at: int = PATH) -> tuple[int, int]:
+        """Write a path; return the arguments for it."""
+        self.put(at, text)
+        return at, len(text)
 
     def buffers(self, *sizes: int) -> tuple[int, int, int]:
         """Lay out buffers one after the other; return the arguments for them and for the result."""

@@ -16,6 +16,7 @@ except ImportError as error:
 
 from greenctx.errors import (
     CalledWithinGuest,
+    Deadlock,
     FiberStacksExhausted,
     GuestException,
     GuestExit,
@@ -41,6 +42,7 @@ from greenctx.wasix.suspend import call
 __all__ = [
     "CalledWithinGuest",
     "Caller",
+    "Deadlock",
     "FiberStacksExhausted",
     "GuestException",
     "GuestExit",

@@ -1,4 +1,4 @@
-"""The WASIX ABI: facts only. Source: ``wasix/context.h`` of wasix-libc, and WASI preview 1's ``errno``."""
+"""The WASIX ABI: facts only. Sources: wasix-libc's ``wasix/context.h`` and ``wasi/api_wasix.h``, and WASI preview 1."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ WASI_MODULE: Final = "wasi_snapshot_preview1"
 WAITING_CALLS: Final = re.compile("path_|sock_|fd_(pread|pwrite|readdir|sync|datasync|allocate|filestat_|fdstat_set)")
 """Those of wasmtime's WASI calls that may wait for a file."""
 
+THREADS_MODULE: Final = "wasi"
+"""Import module of the ``thread-spawn`` of WASI's threads."""
+
 FUNCTION_TABLE: Final = "__indirect_function_table"
 """The exported table that an entrypoint is an index into."""
 
@@ -31,6 +34,9 @@ MALLOC: Final = "malloc"
 
 START: Final = "_start"
 """The exported function that runs a WASI command."""
+
+SIGNAL_HANDLER: Final = "__wasm_signal"
+"""The exported function that is called for a signal, unless the guest names another one."""
 
 MAIN_CONTEXT: Final = 0
 U32_MASK: Final = 0xFFFF_FFFF
@@ -48,8 +54,14 @@ FBIG: Final = 22
 INVAL: Final = 28
 IO: Final = 29
 ISDIR: Final = 31
+MFILE: Final = 33
+NAMETOOLONG: Final = 37
+NOENT: Final = 44
 NOMEM: Final = 48
 NOSPC: Final = 51
+NOTDIR: Final = 54
 NOTSUP: Final = 58
 PERM: Final = 63
 PIPE: Final = 64
+RANGE: Final = 68
+SPIPE: Final = 70

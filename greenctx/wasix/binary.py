@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 PAGE = 65536
+HEADER = 8  # bytes before the first section
+SHARED = 2  # flag of limits
 _IMPORT, _TABLE, _MEMORY, _EXPORT = 2, 4, 5, 7  # section ids
 _NULLABLE, _NOT_NULLABLE = 0x63, 0x64  # first byte of a reference type that is spelled out
 _WITH_INITIALIZER = 0x40
-_HAS_MAXIMUM, _SHARED, _IS_64, _OWN_PAGE = 1, 2, 4, 8  # flags of limits
+_HAS_MAXIMUM, _IS_64, _OWN_PAGE = 1, 4, 8  # others
 
 
 class NotUnderstood(Exception):
@@ -49,7 +51,7 @@ class _Found:
     def encode(self, maximum: int) -> bytes:
         addresses = 2 ** (64 if self.size.is_64 else 32)
         end = min(max(self.minimum, maximum // self.unit), addresses // self.unit, addresses - 1)
-        return self.before + bytes([self.flags | _HAS_MAXIMUM]) + _leb(self.minimum) + _leb(end) + self.after
+        return self.before + bytes([self.flags | _HAS_MAXIMUM]) + leb(self.minimum) + leb(end) + self.after
 
 
 class Sizes:
@@ -65,23 +67,23 @@ class Sizes:
         self._sections: list[tuple[int, bytes]] = []
         self._code = code
         try:
-            self._read(_Reader(code, 8))
+            self._read(Reader(code, HEADER))
         except (IndexError, UnicodeDecodeError):
             raise NotUnderstood("it ends in the middle, or is no module") from None
 
     def with_maxima(self, memories: Iterable[int], tables: Iterable[int]) -> bytes:
         """The module with those maxima for its own memories (in bytes) and tables (in elements)."""
         maxima = {_MEMORY: memories, _TABLE: tables}
-        code = [self._code[:8]]
+        code = [self._code[:HEADER]]
         for section, content in self._sections:
             if section in maxima:
                 own = self._own[section]
                 encoded = [one.encode(maximum) for one, maximum in zip(own, maxima[section], strict=True)]
-                content = _leb(len(own)) + b"".join(encoded)
-            code += [bytes([section]), _leb(len(content)), content]
+                content = leb(len(own)) + b"".join(encoded)
+            code += [bytes([section]), leb(len(content)), content]
         return b"".join(code)
 
-    def _read(self, reader: _Reader) -> None:
+    def _read(self, reader: Reader) -> None:
         while reader.position < len(self._code):
             section, length = reader.byte(), reader.number()
             start, end = reader.position, reader.position + length
@@ -113,7 +115,7 @@ def sizes(code: bytes) -> tuple[list[Size], list[Size]]:
     return found.memories, found.tables
 
 
-def _leb(number: int) -> bytes:
+def leb(number: int) -> bytes:
     """An unsigned LEB128 number."""
     encoded = bytearray()
     while number >= 0x80:
@@ -122,7 +124,7 @@ def _leb(number: int) -> bytes:
     return bytes([*encoded, number])
 
 
-class _Reader:
+class Reader:
     """Reads the binary format (WebAssembly core specification, chapter 5)."""
 
     def __init__(self, code: bytes, position: int) -> None:
@@ -157,7 +159,7 @@ class _Reader:
         return self.code[self.position - length : self.position].decode()
 
     def memory(self, imported: bool = False) -> _Found:
-        flags, minimum, maximum = self.limits(_SHARED | _IS_64 | _OWN_PAGE)
+        flags, minimum, maximum = self.limits(SHARED | _IS_64 | _OWN_PAGE)
         start = self.position
         unit = PAGE
         if flags & _OWN_PAGE:
@@ -165,7 +167,7 @@ class _Reader:
             if exponent > 16:
                 raise NotUnderstood(f"pages of 2**{exponent} bytes")
             unit = 1 << exponent
-        size = Size(minimum * unit, maximum and maximum * unit, bool(flags & _SHARED), imported, bool(flags & _IS_64))
+        size = Size(minimum * unit, maximum and maximum * unit, bool(flags & SHARED), imported, bool(flags & _IS_64))
         return _Found(size, b"", flags, minimum, unit, self.code[start : self.position])
 
     def table(self, imported: bool = False) -> _Found:
@@ -219,9 +221,9 @@ class _Reader:
         elif opcode not in (26, 27, 28):  # any.convert_extern, extern.convert_any, ref.i31
             raise NotUnderstood(f"the instruction 0xfb {opcode} in a constant expression")
 
-    def import_entry(self, memories: list[Size], tables: list[Size]) -> None:
-        self.skip(self.number())
-        self.skip(self.number())
+    def import_entry(self, memories: list[Size], tables: list[Size]) -> tuple[str, str]:
+        """Read one, and add what it imports if that is a memory or a table; return its module and name."""
+        key = self.name(), self.name()
         kind = self.byte()
         if kind == 0x00:  # function
             self.number()
@@ -237,6 +239,7 @@ class _Reader:
             self.number()
         else:
             raise NotUnderstood(f"an import of the kind {kind:#x}")
+        return key
 
     def export_entry(self) -> tuple[str, int, int]:
         return self.name(), self.byte(), self.number()

@@ -6,12 +6,13 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from wasmtime import FuncType, GlobalType, MemoryType, Store, TableType, WasiConfig
+from wasmtime import FuncType, GlobalType, MemoryType, Module, Store, TableType, WasiConfig
 
 from greenctx.errors import InvalidProgram
 from greenctx.wasix import abi, code
 from greenctx.wasix.binary import Size, sizes
 from greenctx.wasix.linker import Linker
+from greenctx.wasix.own_memory import with_own_memory
 from greenctx.wasix.shadow_stack import check_exports
 from greenctx.wasix.stdio import Stdio
 
@@ -97,7 +98,10 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
     content = code.read_code(name)
     binary = code.to_binary(name, content)
     engine, module = code.compile_module(name, binary)
-    imports = module.imports
+    imports, exports = module.imports, tuple(Export(export.name, _kind(export.type)) for export in module.exports)
+    own = with_own_memory(binary)
+    if own is not binary:  # as Program runs it
+        module = Module(engine, own)
     with Store(engine) as store, Linker(engine) as linker:
         store.set_wasi(WasiConfig())
         linker.define_wasi(Stdio())
@@ -107,7 +111,6 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
             lambda: code.check_start(name, module), lambda: code.check_imports(name, linker, store, module)
         )
     memories, tables = sizes(binary)
-    exports = tuple(Export(export.name, _kind(export.type)) for export in module.exports)
     return Inspection(
         file=name,
         type=f"core module ({'binary' if content is binary else 'text'})",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
-from wasmtime import Engine, Func, FuncType, Module, ValType, WasmtimeError
+from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
 
 from greenctx.errors import WrongStore
 from greenctx.wasix import commands, host_functions, suspend
-from greenctx.wasix.abi import CONTEXT_MODULE, CONTEXT_MODULE_64, START, U64_MASK, WASI_MODULE
+from greenctx.wasix.abi import START, WASI_MODULE
 from greenctx.wasix.linked import InstancePre, Needs
+from greenctx.wasix.native_wasi import NativeWasi
 from greenctx.wasix.stores import check_belongs, state_of, store_id_of
-from greenctx.wasix.syscalls import context_create, context_destroy, context_switch
+from greenctx.wasix.syscalls import define_context_calls
 from greenctx.wasix.wasi import WasiCalls
+from greenctx.wasix.wasix_calls import WasixCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,7 +47,8 @@ class Linker(wasmtime.Linker):
             raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
         super().__init__(engine)
         self._allow_shadowing = False
-        self._has_wasi = False
+        self._has_wasi = self._has_wasix_files = False
+        self._native_wasi = NativeWasi(engine)
         self._without_wasi: set[Key] = set()
         """The host functions that are defined in place of WASI's, and do not use it."""
         self._owners: dict[Key, int] = {}
@@ -116,24 +118,37 @@ class Linker(wasmtime.Linker):
         """
         super().define_wasi()
         self._has_wasi = True
-        allow_shadowing = self._allow_shadowing
+        self._native_wasi.stdio = stdio
+        self._define_wasi(WasiCalls(self._native_wasi).define)
+        self._without_wasi = {(WASI_MODULE, "proc_exit")}
+        if self._has_wasix_files:
+            self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
+
+    def define_wasix(self, *, files: bool = True) -> None:
+        """Define the WASIX context calls, for 32 and 64 bits, and what else of WASIX there is, for 32 bits.
+
+        Outside of an environment the context calls answer notsup. Those about files are for guests that have
+        `define_wasi`, too, some of whose functions then take longer; ``files=False`` leaves them out.
+        """
+        define_context_calls(self.define_func, self._define_switch)
+        WasixCalls(self._native_wasi).define(self.define_func, files=files)
+        self._has_wasix_files = files
+        if files and self._has_wasi:
+            self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
+
+    def _define_switch(self, module: str, name: str, ty: FuncType, func: Callable[..., Any]) -> None:
+        host_functions.define_func(self, module, name, ty, func, access_caller=False, is_switch=True)
+        self._note(module, name, None)
+
+    def _define_wasi(self, define: Callable[[Callable[..., None]], None]) -> None:
+        """Define some of WASI's functions in place of wasmtime's, on which they rely."""
+        without_wasi, allow_shadowing = {*self._without_wasi}, self._allow_shadowing
         self.allow_shadowing = True
         try:
-            WasiCalls(self.engine, stdio).define(self.define_func)
-            self._without_wasi = {(WASI_MODULE, "proc_exit")}
+            define(self.define_func)
         finally:
             self.allow_shadowing = allow_shadowing
-
-    def define_wasix(self) -> None:
-        """Define the WASIX context calls, for 32 and 64 bits. Outside of an environment they answer notsup."""
-        i32, i64 = ValType.i32(), ValType.i64()
-        create64 = partial(context_create, mask=U64_MASK)
-        for module, pointer, create in ((CONTEXT_MODULE, i32, context_create), (CONTEXT_MODULE_64, i64, create64)):
-            self.define_func(module, "context_create", FuncType([pointer, i32], [i32]), create, access_caller=True)
-            name, ty = "context_switch", FuncType([i64], [i32])
-            host_functions.define_func(self, module, name, ty, context_switch, access_caller=False, is_switch=True)
-            self._note(module, name, None)
-            self.define_func(module, "context_destroy", FuncType([i64], [i32]), context_destroy)
+            self._without_wasi = without_wasi
 
     def define_unknown_imports_as_traps(self, module: Module) -> None:
         """Define the imports of a module that nothing provides as functions that trap."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING
 
-from wasmtime import Memory
+from wasmtime import Memory, SharedMemory
 
 from greenctx.wasix.abi import MEMORY, U32_MASK
 
@@ -18,7 +18,7 @@ class MemoryFault(Exception):
 
 
 class GuestMemory:
-    """The memory that the calling guest exports.
+    """The memory that the calling guest exports, be it shared or not.
 
     wasmtime's package hands a guest's pointers over as signed integers, and its `Memory` counts a negative start from
     the end. Here every address is taken as unsigned, as wide as ``mask``, and `MemoryFault` when it is out of range.
@@ -26,16 +26,20 @@ class GuestMemory:
 
     def __init__(self, caller: Caller, mask: int = U32_MASK) -> None:
         memory = caller.get(MEMORY)
-        if not isinstance(memory, Memory):
+        self._store: tuple[Caller, ...]  # which the methods of a shared memory do without
+        if isinstance(memory, Memory):
+            self._store = (caller,)
+        elif isinstance(memory, SharedMemory):
+            self._store = ()
+        else:
             raise MemoryFault
-        self.exported = memory
-        self._caller = caller
+        self._memory = memory
         self._mask = mask
 
     def check(self, pointer: int, length: int) -> int:
         """Return the unsigned address of ``length`` bytes, all of which are within the memory."""
         start = pointer & self._mask
-        if start + length > self.exported.data_len(self._caller):
+        if start + length > self._memory.data_len(*self._store):
             raise MemoryFault
         return start
 
@@ -59,4 +63,4 @@ class GuestMemory:
     def _host_address(self, pointer: int, length: int) -> int:
         # Looked up each time: growing may move the memory.
         start = self.check(pointer, length)
-        return ctypes.addressof(self.exported.data_ptr(self._caller).contents) + start if length else 0
+        return ctypes.addressof(self._memory.data_ptr(*self._store).contents) + start if length else 0

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from greenctx.current import current_context_id
+from greenctx.errors import Deadlock
 from greenctx.wasix import abi
 from greenctx.wasix.memory import GuestMemory
+from greenctx.wasix.pipes import ReadEnd, WriteEnd
 from greenctx.wasix.stdio import Sink, Source
 from greenctx.wasix.stores import state_of
 
 if TYPE_CHECKING:
+    from greenctx.wasix.descriptors import Descriptors
     from greenctx.wasix.interruption import Wait
     from greenctx.wasix.native_wasi import NativeCalls
     from greenctx.wasix.stores import Caller
@@ -24,6 +28,7 @@ _SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")  # userdata, tag, clock id or fd, t
 _EVENT = Struct("<Q H B5x Q H6x")  # userdata, error, type, nbytes, flags
 _CLOCK, _FD_READ, _FD_WRITE = 0, 1, 2
 _ABSOLUTE = 1
+_HANGUP = 1  # nobody is at the other end
 _CLOCKS = (0, 1)  # realtime, monotonic; nobody can wait for processor time, and ids that are none are a trap
 _STREAMS = {_FD_READ: Source, _FD_WRITE: Sink}
 
@@ -37,14 +42,27 @@ class _Subscription:
     precision: int
     flags: int
 
-    def event(self, error: int = abi.SUCCESS) -> bytes:
-        # What can be read is not known, but it is more than nothing.
-        size = int(self.tag != _CLOCK and error == abi.SUCCESS)
-        return _EVENT.pack(self.userdata, error, self.tag, size, 0)
+    def event(self, error: int = abi.SUCCESS, size: int | None = None) -> bytes:
+        """Of a pipe the size is known, and 0 if nobody is at the other end."""
+        if size is None:  # what can be read is not known, but it is more than nothing
+            return _EVENT.pack(self.userdata, error, self.tag, int(self.tag != _CLOCK and error == abi.SUCCESS), 0)
+        return _EVENT.pack(self.userdata, error, self.tag, size, 0 if size else _HANGUP)
 
 
-def poll_oneoff(native: NativeCalls, caller: Caller, subscriptions: int, events: int, count: int, stored: int) -> int:
-    """Wait until one of the subscriptions is ready; report all that are. Raises MemoryFault and OSError."""
+def poll_oneoff(
+    native: NativeCalls,
+    descriptors: Descriptors,
+    caller: Caller,
+    subscriptions: int,
+    events: int,
+    count: int,
+    stored: int,
+) -> int:
+    """Wait until one of the subscriptions is ready; report all that are. Raises MemoryFault and OSError.
+
+    A pipe becomes ready by what other contexts do, which is nothing meanwhile: a wait for pipes alone, which are not
+    ready, is a `Deadlock`.
+    """
     count &= abi.U32_MASK
     memory = GuestMemory(caller)
     memory.check(subscriptions, count * _SUBSCRIPTION.size)
@@ -62,7 +80,7 @@ def poll_oneoff(native: NativeCalls, caller: Caller, subscriptions: int, events:
     clocks: list[tuple[float, _Subscription]] = []  # and the seconds to wait
     waits: list[tuple[Wait, _Subscription]] = []
     for one in asked:
-        stream = native.streams.get(one.subject) if one.tag != _CLOCK else None
+        stream = descriptors.get(one.subject) if one.tag != _CLOCK else None
         if one.tag == _CLOCK:
             result = abi.INVAL
             if one.subject in _CLOCKS:
@@ -74,13 +92,21 @@ def poll_oneoff(native: NativeCalls, caller: Caller, subscriptions: int, events:
                 continue
         elif stream is not None and not isinstance(stream, _STREAMS[one.tag]):
             result = abi.BADF
+        elif isinstance(stream, ReadEnd | WriteEnd):
+            if stream.ready is not None:
+                ready.append(one.event(size=stream.ready))
+            continue
         elif stream is not None and stream.descriptor is not None:
             waits.append(((stream.descriptor, one.tag == _FD_WRITE), one))
             continue
+        elif stream is not None:
+            result = abi.SUCCESS
         else:  # files are always ready, unless there is no such file
             result = native.call(caller, "fd_fdstat_get", one.subject, events)
         ready.append(one.event(result))
 
+    if not (ready or clocks or waits):
+        raise Deadlock(current_context_id(), "for a pipe")
     left = 0.0 if ready else min((seconds for seconds, _ in clocks), default=None)
     found = state_of(caller.store).time_limit.wait(left, {wait for wait, _ in waits})
     ready += [one.event() for wait, one in waits if wait in found]

@@ -24,11 +24,13 @@ from greenctx.wasix.code import (
 from greenctx.wasix.interruption import TimeLimit, can_be_signalled, ticker
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
+from greenctx.wasix.own_memory import with_own_memory
 from greenctx.wasix.settings import Settings
 from greenctx.wasix.shadow_stack import ShadowStacks, check_exports
 from greenctx.wasix.stdio import Stdio
 from greenctx.wasix.stores import close, state_of, yield_every_epoch
 from greenctx.wasix.suspend import call
+from greenctx.wasix.wasix_files import imports_file_calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,7 +104,7 @@ class Program:
         self.shadow_stack = shadow_stack
         self.contexts = contexts
         self._stdio = Stdio(stdin, stdout, stderr)
-        self._code = to_binary(name, code)
+        self._code = with_own_memory(to_binary(name, code))
         self._engine, self._module = compile_module(name, self.limits.cap(name, self._code))
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
@@ -111,7 +113,7 @@ class Program:
         self._short_bursts = contexts and switches_contexts(self._module) and never_waits(self._module)
         self.linker = Linker(self._engine)
         self.linker.define_wasi(self._stdio)
-        self.linker.define_wasix()
+        self.linker.define_wasix(files=imports_file_calls(self._module))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **settings: Unpack[ProgramSettings]) -> Program:

@@ -21,6 +21,10 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 class Source:
     """What a guest's stdin reads. ``descriptor`` is what to wait for before a read; None where reading never waits."""
 
+    descriptor: int | None
+    flags = 0
+    """Those of WASI's file descriptors that were set here."""
+
     def __init__(self, file: BinaryIO | bytes | None) -> None:
         if isinstance(file, bytes):
             file = io.BytesIO(file)
@@ -42,6 +46,10 @@ class Source:
 
 class Sink:
     """What a guest's stdout or stderr writes to. ``descriptor`` is what to wait for before a write, or None."""
+
+    descriptor: int | None
+    flags = 0
+    """Those of WASI's file descriptors that were set here."""
 
     def __init__(self, file: BinaryIO | None, inherited: int) -> None:
         self._file = file

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 from wasmtime import Func, Table, WasmtimeError
 
 from greenctx.current import current_environment
@@ -10,6 +13,20 @@ from greenctx.wasix import abi
 from greenctx.wasix.memory import GuestMemory, MemoryFault
 from greenctx.wasix.stores import Caller, state_of
 from greenctx.wasix.suspend import call
+from greenctx.wasix.value_types import func_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def define_context_calls(define_func: Callable[..., None], define_switch: Callable[..., None]) -> None:
+    """Define the calls with a linker's ``define_func``, and the switch with what is particular about it."""
+    create64 = partial(context_create, mask=abi.U64_MASK)
+    modules = ((abi.CONTEXT_MODULE, "i32", context_create), (abi.CONTEXT_MODULE_64, "i64", create64))
+    for module, pointer, create in modules:
+        define_func(module, "context_create", func_type(f"{pointer} i32 -> i32"), create, access_caller=True)
+        define_switch(module, "context_switch", func_type("i64 -> i32"), context_switch)
+        define_func(module, "context_destroy", func_type("i64 -> i32"), context_destroy)
 
 
 def context_create(caller: Caller, pointer: int, entrypoint: int, mask: int = abi.U32_MASK) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from wasmtime import ValType
+from wasmtime import FuncType, ValType
 from wasmtime import _bindings as ffi
 
 # A tuple: where memory is short, CPython (3.11 to 3.13) crashes when it cannot begin to iterate over a dict's items.
@@ -21,3 +21,10 @@ def kind_of(ty: ValType) -> str | None:
         if ffi.wasmtime_wasm_valtype_equal(ty.ptr(), known.ptr()):
             return kind
     return None
+
+
+def func_type(text: str) -> FuncType:
+    """A function's type, such as "i32 i32 -> i64"."""
+    made = dict(_KINDS)
+    parameters, results = ([made[kind] for kind in part.split()] for part in text.split("->"))
+    return FuncType(parameters, results)

@@ -10,22 +10,21 @@ import errno as host_errno
 from struct import Struct
 from typing import TYPE_CHECKING, NoReturn
 
-from wasmtime import FuncType, ValType
-
 from greenctx.errors import GuestExit, TimeLimitExceeded
 from greenctx.wasix import abi
+from greenctx.wasix.descriptor_calls import DescriptorCalls
 from greenctx.wasix.memory import GuestMemory, MemoryFault
-from greenctx.wasix.native_wasi import NativeWasi
+from greenctx.wasix.native_wasi import PARAMETERS
+from greenctx.wasix.path_calls import PathCalls
 from greenctx.wasix.polling import poll_oneoff
 from greenctx.wasix.stdio import Sink, Source
 from greenctx.wasix.stores import state_of
+from greenctx.wasix.value_types import func_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasmtime import Engine
-
-    from greenctx.wasix.stdio import Stdio
+    from greenctx.wasix.native_wasi import NativeWasi
     from greenctx.wasix.stores import Caller
 
 # Of one call, however much memory its arguments name: reading and writing may always do less than was asked for.
@@ -33,8 +32,6 @@ MOST_AT_ONCE = 1 << 20  # bytes
 MOST_BUFFERS = 1024
 
 _IOVEC = Struct("<I I")
-
-_PARAMETERS = {"poll_oneoff": 4, "fd_read": 4, "fd_write": 4, "fd_close": 1, "fd_renumber": 2}
 
 _ERRNOS = {
     host_errno.EACCES: abi.ACCES,
@@ -56,27 +53,35 @@ def proc_exit(status: int) -> NoReturn:
 
 
 class WasiCalls:
-    """Host functions for one linker."""
+    """Host functions for one linker. Where it has no standard streams, reading and writing is left to wasmtime."""
 
-    def __init__(self, engine: Engine, stdio: Stdio | None) -> None:
-        """Without ``stdio``, reading and writing is left to wasmtime."""
-        self._native = NativeWasi(engine, stdio)
-        self._names = ["poll_oneoff"] if stdio is None else [*_PARAMETERS]
+    def __init__(self, native: NativeWasi) -> None:
+        self._native = native
 
     def define(self, define_func: Callable[..., None]) -> None:
         """Define the functions with a linker's ``define_func``."""
-        i32 = ValType.i32()
-        for name in self._names:
-            ty = FuncType([i32] * _PARAMETERS[name], [i32])
-            define_func(abi.WASI_MODULE, name, ty, getattr(self, name), access_caller=True)
-        define_func(abi.WASI_MODULE, "proc_exit", FuncType([i32], []), proc_exit)
+        ty = func_type("i32 i32 i32 i32 -> i32")
+        define_func(abi.WASI_MODULE, "poll_oneoff", ty, self.poll_oneoff, access_caller=True)
+        if self._native.stdio is not None:
+            for name in ("fd_read", "fd_write"):
+                ty = func_type(f"{PARAMETERS[name]} -> i32")
+                define_func(abi.WASI_MODULE, name, ty, getattr(self, name), access_caller=True)
+            DescriptorCalls(self._native).define(define_func)
+        define_func(abi.WASI_MODULE, "proc_exit", func_type("i32 ->"), proc_exit)
+
+    def define_for_wasix(self, define_func: Callable[..., None]) -> None:
+        """Define those besides that WASIX's calls about files make others of. They take longer than wasmtime's."""
+        if self._native.stdio is not None:
+            DescriptorCalls(self._native).define_for_wasix(define_func)
+            PathCalls(self._native).define(define_func)
 
     def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, stored: int) -> int:
-        """Read from stdin when it has something; from anything else as wasmtime does."""
-        native = self._native.of(caller)
-        source = native.streams.get(fd)
+        """Read from stdin when it has something, or from a pipe; from anything else as wasmtime does."""
+        source = self._native.descriptors(caller).get(fd)
+        if source is None:
+            return self._native.of(caller).call(caller, "fd_read", fd, iovecs, count, stored)
         if not isinstance(source, Source):
-            return native.call(caller, "fd_read", fd, iovecs, count, stored)
+            return abi.BADF
         try:
             memory = GuestMemory(caller)
             buffers = _buffers(memory, iovecs, count)
@@ -109,11 +114,12 @@ class WasiCalls:
         return abi.SUCCESS
 
     def fd_write(self, caller: Caller, fd: int, iovecs: int, count: int, stored: int) -> int:
-        """Write to stdout or stderr, when it takes something; to anything else as wasmtime does."""
-        native = self._native.of(caller)
-        sink = native.streams.get(fd)
+        """Write to stdout or stderr when it takes something, or to a pipe; to anything else as wasmtime does."""
+        sink = self._native.descriptors(caller).get(fd)
+        if sink is None:
+            return self._native.of(caller).call(caller, "fd_write", fd, iovecs, count, stored)
         if not isinstance(sink, Sink):
-            return native.call(caller, "fd_write", fd, iovecs, count, stored)
+            return abi.BADF
         try:
             memory = GuestMemory(caller)
             data = b"".join(memory.read(start, length) for start, length in _buffers(memory, iovecs, count))
@@ -144,30 +150,11 @@ class WasiCalls:
         memory.write_u32(stored, written)
         return abi.SUCCESS
 
-    def fd_close(self, caller: Caller, fd: int) -> int:
-        """Close a descriptor, which is none of the standard streams afterwards."""
-        native = self._native.of(caller)
-        result = native.call(caller, "fd_close", fd)
-        if result == abi.SUCCESS:
-            native.streams.pop(fd, None)
-        return result
-
-    def fd_renumber(self, caller: Caller, fd: int, to: int) -> int:
-        """Move a descriptor, which stays the standard stream that it is."""
-        native = self._native.of(caller)
-        result = native.call(caller, "fd_renumber", fd, to)
-        if result == abi.SUCCESS and fd != to:
-            moved = native.streams.pop(fd, None)
-            native.streams.pop(to, None)
-            if moved is not None:
-                native.streams[to] = moved
-        return result
-
     def poll_oneoff(self, caller: Caller, subscriptions: int, events: int, count: int, stored: int) -> int:
         """Wait until one of the subscriptions is ready; report all that are."""
-        native = self._native.of(caller)
+        native, descriptors = self._native.of(caller), self._native.descriptors(caller)
         try:
-            return poll_oneoff(native, caller, subscriptions, events, count, stored)
+            return poll_oneoff(native, descriptors, caller, subscriptions, events, count, stored)
         except MemoryFault:
             return abi.FAULT
         except TimeLimitExceeded:

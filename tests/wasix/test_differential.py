@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+from c_guests import TOOLCHAIN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripts import ERROR_OF_MISTAKE, MAIN, Do, InGuest, InPython, Model, Operation, Script
@@ -96,6 +97,14 @@ def test_a_guest_does_what_the_core_and_the_model_do(drawn: tuple[list[Operation
     """Every call has the same result, the same contexts run in the same order, and the program ends the same way."""
     check(lambda script: InPython(script).run(), *drawn)
     check(guest().run, *drawn)
+
+
+@pytest.mark.timeout(0 if LONG else 300)
+@settings(max_examples=SCRIPTS // 2)
+@given(scripts())
+def test_a_guest_of_the_toolchain_does_so(drawn: tuple[list[Operation], Model]) -> None:
+    """So it is for a guest as WASIX's toolchain makes them, with shadow stacks from memory.grow."""
+    check(guest("-O1", *TOOLCHAIN, shadow_stack=16384).run, *drawn)
 
 
 @pytest.mark.timeout(0 if LONG else 300)

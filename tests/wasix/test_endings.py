@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from c_guests import compile_guest
+from c_guests import TOOLCHAIN, compile_guest
 from embedding import IMPORTS
 from processes import run_greenctx
 from wasmtime import Trap, TrapCode
@@ -11,39 +11,41 @@ from wasmtime import Trap, TrapCode
 from greenctx import ContextEntrypointReturned
 from greenctx.wasix import Program
 
-each_level = pytest.mark.parametrize("level", ["-O0", "-O1", "-O2"])
+each_level = pytest.mark.parametrize(
+    "level", [("-O0",), ("-O1",), ("-O2",), ("-O1", *TOOLCHAIN)], ids=["-O0", "-O1", "-O2", "toolchain"]
+)
 
 
 @each_level
-def test_exit_in_a_context(level: str) -> None:
+def test_exit_in_a_context(level: tuple[str, ...]) -> None:
     """The program exits with that status; atexit handlers run, on the context's stack. Contexts are left suspended."""
-    ran = run_greenctx("run", compile_guest("endings", level), "exit-in-context", "43")
+    ran = run_greenctx("run", compile_guest("endings", *level), "exit-in-context", "43")
     assert (ran.returncode, ran.stdout, ran.stderr) == (43, b"exit in a context\natexit handler\n", b"")
 
 
 @each_level
-def test_main_returns_with_contexts_suspended(level: str) -> None:
+def test_main_returns_with_contexts_suspended(level: tuple[str, ...]) -> None:
     """They are destroyed; the status is main's."""
-    ran = run_greenctx("run", compile_guest("endings", level), "leave-suspended", "17")
+    ran = run_greenctx("run", compile_guest("endings", *level), "leave-suspended", "17")
     assert (ran.returncode, ran.stdout, ran.stderr) == (17, b"atexit handler\n", b"")
 
 
 @each_level
-def test_entrypoint_that_returns(level: str) -> None:
+def test_entrypoint_that_returns(level: tuple[str, ...]) -> None:
     """Status 129; stderr says which context it was; main does not go on."""
-    ran = run_greenctx("run", compile_guest("endings", level), "return-from-entrypoint")
+    ran = run_greenctx("run", compile_guest("endings", *level), "return-from-entrypoint")
     assert (ran.returncode, ran.stdout) == (129, b"the entrypoint returns\n")
     assert ran.stderr.startswith(b"greenctx: the entrypoint of context 2 returned;")
     with pytest.raises(ContextEntrypointReturned) as raised:
-        Program.from_file(compile_guest("endings", level), argv=["", "return-from-entrypoint"]).run()
+        Program.from_file(compile_guest("endings", *level), argv=["", "return-from-entrypoint"]).run()
     assert raised.value.context_id == 2
 
 
 @each_level
 @pytest.mark.parametrize("mode", ["trap", "trap-in-context", "abort-in-context"])
-def test_trap(level: str, mode: str) -> None:
+def test_trap(level: tuple[str, ...], mode: str) -> None:
     """Status 134 and the guest's backtrace; main does not go on."""
-    ran = run_greenctx("run", compile_guest("endings", level), mode)
+    ran = run_greenctx("run", compile_guest("endings", *level), mode)
     assert (ran.returncode, ran.stdout) == (134, b"")
     assert b"wasm backtrace" in ran.stderr
     assert b"Traceback" not in ran.stderr

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from c_guests import compile_guest
+from c_guests import TOOLCHAIN, compile_guest
 from embedding import IMPORTS, Collecting, signature
 from leakcheck import assert_no_leak
 from processes import run_greenctx
@@ -414,12 +414,13 @@ def test_command_line(tmp_path: Path) -> None:
     assert b"Traceback" not in ran.stderr
 
 
+@pytest.mark.parametrize("shape", [(), TOOLCHAIN], ids=["wasi", "toolchain"])
 @pytest.mark.parametrize("level", ["-O0", "-O2"])
-def test_setjmp_and_longjmp(level: str) -> None:
+def test_setjmp_and_longjmp(level: str, shape: tuple[str, ...]) -> None:
     """A C guest's longjmp goes to the setjmp of its own context, though others ran and jumped in between. (With shadow
     stacks, for the locals of a frame that longjmp returns to are address-taken.)"""
     flags = ("-mexception-handling", "-mllvm", "-wasm-enable-sjlj", "-mllvm", "-wasm-use-legacy-eh=false")
-    guest = compile_guest("jumps", level, *flags, "-lsetjmp", "-Wl,--export=__stack_pointer")
+    guest = compile_guest("jumps", level, *flags, "-lsetjmp", "-Wl,--export=__stack_pointer", *shape)
     ran = run_greenctx("run", "--shadow-stack=64KiB", guest, "200")
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert ran.stdout == b"200 jumps in main, 133 in context 1, 100 in context 2\n"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from attacks import ATTACKS, LIMITS, REFUSED, SHORT
-from c_guests import compile_guest
+from c_guests import TOOLCHAIN, compile_guest
 from hostile import GOOD_GUEST, run_all
 from mutations import mutate
 from processes import check_embedder
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LONG = bool(os.environ.get("GREENCTX_LONG"))
 MUTANTS = 20_000 if LONG else 240
 SEED = int(os.environ.get("GREENCTX_SEED") or Random().randrange(1_000_000))
+ENDINGS = ["return-from-entrypoint", "trap-in-context", "leave-suspended", "exit-in-context"]
 
 
 def test_attacks(tmp_path: Path) -> None:
@@ -51,6 +52,7 @@ def test_mutants(tmp_path: Path) -> None:
     print(f"GREENCTX_SEED={SEED}")
     flags = ("-Os", "-Wl,--export=__stack_pointer", "-Wl,--export=malloc")
     in_c = [compile_guest(name, *flags) for name in ("endings", "errnos")]
+    in_c += [compile_guest("toolchain", "-Os", *TOOLCHAIN)] * 2
     in_text = [GOOD_GUEST.read_text(), (files("greenctx.wasix") / "demo.wat").read_text()]
     in_text += [attack.text for attack in ATTACKS if attack.status != REFUSED]
     small = [wasm for text in in_text if (wasm := to_wasm(text))]
@@ -62,7 +64,16 @@ def test_mutants(tmp_path: Path) -> None:
             file = tmp_path / f"mutant-{SEED}-{number}.wasm"
             file.write_bytes(mutate(random.choice(large if number % 8 == 0 else small), small + large, random))
             options = random.choice([(), (), ("--shadow-stack", "4KiB"), ("--no-contexts",), ("--max-contexts", "2")])
-            mode = random.choice(["return-from-entrypoint", "trap-in-context", "leave-suspended", "exit-in-context"])
+            mode = random.choice(
+                [
+                    "return-from-entrypoint",
+                    "trap-in-context",
+                    "leave-suspended",
+                    "exit-in-context",
+                    "everything",
+                    "deadlock",
+                ]
+            )
             runs.append(["run", *LIMITS, *SHORT, *options, str(file), mode])
             if number % 4 == 0:
                 runs.append(["inspect", str(file)])

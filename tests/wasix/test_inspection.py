@@ -51,10 +51,10 @@ def test_program_in_c() -> None:
 def test_missing_imports(inspect: Any) -> None:
     """What nothing provides is named as when the program is run, and is why it cannot be."""
     text = f"""(module {IMPORTS} (import "env" "b" (func)) (import "env" "a" (global i32))
-        (import "env" "t" (table 1 funcref)) (import "wasix_32v1" "thread_signal" (func))
+        (import "env" "t" (table 1 funcref)) (import "wasix_32v1" "thread_spawn_v2" (func))
         {WASI.format("proc_exit")} {START})"""
     found = inspect(text)
-    assert found.missing == ("env.b", "env.a", "env.t", "wasix_32v1.thread_signal")
+    assert found.missing == ("env.b", "env.a", "env.t", "wasix_32v1.thread_spawn_v2")
     assert [(one.kind, one.provided) for one in found.imports] == [
         *([("function", True)] * 3),
         *[("function", False), ("global", False), ("table", False), ("function", False), ("function", True)],

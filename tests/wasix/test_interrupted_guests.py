@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from c_guests import compile_guest
+from c_guests import TOOLCHAIN, compile_guest
 from embedding import IMPORTS, signature
 from processes import TIMEOUT, check_embedder, run_python
 
@@ -41,6 +41,8 @@ each_wait = pytest.mark.parametrize(
     [(mode, []) for mode in MODES] + [(mode, ["context"]) for mode in ("spin", "read", "sleep", "write")],
     ids=lambda value: value if isinstance(value, str) else "".join(value) or "main",
 )
+
+each_shape = pytest.mark.parametrize("flags", [("-O1",), ("-O1", *TOOLCHAIN)], ids=["wasi", "toolchain"])
 
 
 def check_good_guest() -> None:
@@ -91,9 +93,10 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
 
 
 @each_wait
-def test_ctrl_c(mode: str, where: list[str]) -> None:
+@each_shape
+def test_ctrl_c(mode: str, where: list[str], flags: tuple[str, ...]) -> None:
     """SIGINT ends the command with 130, without a word."""
-    with waiting(str(compile_guest("waits")), mode, *where) as (process, _):
+    with waiting(str(compile_guest("waits", *flags)), mode, *where) as (process, _):
         process.send_signal(signal.SIGINT)
         assert ended(process) == (130, b"")
 
@@ -114,10 +117,22 @@ def test_reading_from_a_terminal() -> None:
 
 
 @each_wait
-def test_timeout(mode: str, where: list[str]) -> None:
+@each_shape
+def test_timeout(mode: str, where: list[str], flags: tuple[str, ...]) -> None:
     """--timeout ends the command with 124, and one line on stderr."""
-    with waiting("--timeout", "0.3", str(compile_guest("waits")), mode, *where) as (process, _):
+    with waiting("--timeout", "0.3", str(compile_guest("waits", *flags)), mode, *where) as (process, _):
         assert ended(process) == (124, b"greenctx: the program did not end within its limit of 0.3 seconds\n")
+
+
+@pytest.mark.parametrize("mode", ["wait", "wait-in-context"])
+def test_waiting_for_a_lock(mode: str) -> None:
+    """So it is for a lock with a timeout, whose end nobody lives to see."""
+    guest = str(compile_guest("toolchain", "-O1", *TOOLCHAIN))
+    with waiting(guest, mode) as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert ended(process) == (130, b"")
+    with waiting("--timeout", "0.3", guest, mode) as (process, _):
+        assert ended(process)[0] == 124
 
 
 def test_timeout_before_anything_runs() -> None:

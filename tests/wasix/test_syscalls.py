@@ -8,12 +8,13 @@ import pytest
 from c_guests import compile_guest
 from embedding import IMPORTS, Embedding
 from processes import run_greenctx
-from wasmtime import Trap
+from wasmtime import Config, Engine, Module, Store, Trap
 
-from greenctx import ContextEntrypointReturned
+from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment
+from greenctx.wasix import Linker, call
 
 if TYPE_CHECKING:
-    from wasmtime import Global
+    from wasmtime import Func, Global, SharedMemory
 
 SUCCESS, AGAIN, FAULT, INVAL, NOTSUP = 0, 6, 21, 28, 58
 PAGE = 65536
@@ -55,6 +56,28 @@ def created(embedding: Embedding, entrypoint: int = SWITCHES_BACK) -> int:
 def runs(embedding: Embedding) -> int:
     """How many contexts have begun to run."""
     return cast("int", cast("Global", embedding.exports["runs"]).value(embedding.store))
+
+
+def test_shared_memory() -> None:
+    """Pointers lead into the memory that is exported just the same if it is a shared one."""
+    config = Config()
+    config.wasm_threads = config.shared_memory = True
+    engine = Engine(config)
+    store, linker, env = Store(engine), Linker(engine), ContextSwitchingEnvironment()
+    linker.define_wasix()
+    text = f"""(module {IMPORTS} (memory (export "memory") 1 2 shared) (elem (i32.const 0) $e) (func $e)
+        (table (export "__indirect_function_table") 1 funcref) {CALLS})"""
+    exports = linker.instantiate(store, Module(engine, text)).exports(store)
+
+    def main() -> None:
+        create, memory = cast("Func", exports["create"]), cast("SharedMemory", exports["memory"])
+        pointers = (8, PAGE - 8, PAGE - 7, -1, -(2**31))
+        assert [call(store, create, pointer, 0) for pointer in pointers] == [SUCCESS, SUCCESS, FAULT, FAULT, FAULT]
+        assert memory.grow(1) == 1
+        assert call(store, create, PAGE - 7, 0) == SUCCESS
+        assert [memory.data_ptr()[place] for place in (8, PAGE - 7)] == [1, 3]
+
+    env.run_main_context(main)
 
 
 @pytest.mark.parametrize("level", ["-O0", "-O1", "-O2"])
