@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from attacks.writing import SHORT, START, TRAPPED, WHATEVER, attack, main
+from attacks.writing import START, TIMED_OUT, TRAPPED, attack, main
 
 attack("an exception in main", TRAPPED, "(tag $t)" + main("(throw $t)"))
 attack("an exception in the start function", TRAPPED, "(tag $t) (start $s) (func $s (throw $t))" + main(""))
 attack("an exception in a context", TRAPPED, "(tag $t) (elem (i32.const 0) $e) (func $e (throw $t))" + START)
 attack(
     "an exception with references in a context, thrown on for ever",
-    WHATEVER,
+    TIMED_OUT,
     """(tag $t (param externref funcref i64)) (elem (i32.const 0) $e)
     (func $e (throw $t (ref.null extern) (ref.func $e) (i64.const 7)))"""
     + main("""(loop $again
@@ -20,7 +20,6 @@ attack(
         unreachable)
       (drop) (drop) (drop) (drop)
       (br $again))"""),
-    *SHORT,
 )
 attack("a null exception", TRAPPED, main("(throw_ref (ref.null exn))"), message="null")
 attack(
