@@ -6,7 +6,7 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, BinaryIO, Self, TypedDict, cast
 
-from wasmtime import Store
+from wasmtime import Store, WasmtimeError
 
 from greenctx.current import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
@@ -16,6 +16,7 @@ from greenctx.wasix.code import (
     check_imports,
     check_start,
     compile_module,
+    in_one_line,
     never_waits,
     read_code,
     switches_contexts,
@@ -189,7 +190,10 @@ class Program:
         self.close()
 
     def _run_start(self, store: Store) -> None:
-        instance = self.linker.instantiate(store, self._module)
+        try:
+            instance = self.linker.instantiate(store, self._module)
+        except WasmtimeError as error:  # a shared memory that it does not import as `env.memory`, for one
+            raise InvalidProgram(self.name, f"it cannot be instantiated: {in_one_line(error)}") from error
         if self.shadow_stack is not None and self.contexts:
             if state_of(store).calls:
                 raise InvalidProgram(self.name, "its start function starts contexts, too early for shadow stacks")

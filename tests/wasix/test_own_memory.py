@@ -31,6 +31,13 @@ EXAMPLES = {
 }
 
 
+def test_a_shared_memory_that_stays_one_is_refused() -> None:
+    """One that the module itself defines: nothing runs, and the message says what it is."""
+    program = Program(f"(module (memory 1 2 shared) {START})".encode())
+    with pytest.raises(InvalidProgram, match="it cannot be instantiated: shared memory support is disabled"):
+        program.run()
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_given_one(name: str) -> None:
     """It has the limits that were asked for, it is exported, and everything else is as it was."""
