@@ -16,20 +16,28 @@ from greenctx.errors import (
     TooManyContexts,
     WrongThread,
 )
+from greenctx.instruments import Instrument
+from greenctx.stacks import ContextInfo
+from greenctx.statistics import Statistics
+from greenctx.trace import Trace
 
 __all__ = [
     "CancellationSwallowed",
     "ContextCanceled",
     "ContextEntrypointReturned",
+    "ContextInfo",
     "ContextSwitchingEnvironment",
     "DestroyNotAllowed",
     "EnvironmentAlreadyUsed",
     "EnvironmentNotRunning",
     "GreenctxError",
+    "Instrument",
     "NoEnvironment",
     "NotTheActiveContext",
+    "Statistics",
     "SwitchTargetMissing",
     "TooManyContexts",
+    "Trace",
     "WrongThread",
     "current_environment",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import copy_context
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from greenlet import GreenletExit, greenlet
@@ -44,7 +45,7 @@ class Context(greenlet):
     the call that returned it.
     """
 
-    __slots__ = ("cancellation", "context_id", "destroyer", "entrypoint", "environment")
+    __slots__ = ("cancellation", "context_id", "created_at", "destroyer", "entrypoint", "environment")
 
     def __init__(
         self, environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], Any], parent: greenlet
@@ -54,6 +55,7 @@ class Context(greenlet):
         self.environment = environment
         self.context_id = context_id
         self.entrypoint = entrypoint
+        self.created_at = monotonic()
         self.cancellation: Cancellation | None = None
         """Set once destroy_context has begun."""
         self.destroyer: greenlet | None = None

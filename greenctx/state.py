@@ -36,6 +36,7 @@ class EnvironmentState:
         self._state = "has not run yet"
         self._main: greenlet | None = None
         self._thread_id = 0
+        self._since = 0.0  # when main began, by time.monotonic
         self._outer: EnvironmentState | WithoutContexts | None = None
         self._active: greenlet | None = None
         # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,

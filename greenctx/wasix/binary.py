@@ -65,7 +65,7 @@ class Sizes:
         self._sections: list[tuple[int, bytes]] = []
         self._code = code
         try:
-            self._read(_Reader(code, 8))
+            self._read(Reader(code, 8))
         except (IndexError, UnicodeDecodeError):
             raise NotUnderstood("it ends in the middle, or is no module") from None
 
@@ -81,7 +81,7 @@ class Sizes:
             code += [bytes([section]), _leb(len(content)), content]
         return b"".join(code)
 
-    def _read(self, reader: _Reader) -> None:
+    def _read(self, reader: Reader) -> None:
         while reader.position < len(self._code):
             section, length = reader.byte(), reader.number()
             start, end = reader.position, reader.position + length
@@ -122,7 +122,7 @@ def _leb(number: int) -> bytes:
     return bytes([*encoded, number])
 
 
-class _Reader:
+class Reader:
     """Reads the binary format (WebAssembly core specification, chapter 5)."""
 
     def __init__(self, code: bytes, position: int) -> None:

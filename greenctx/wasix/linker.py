@@ -11,6 +11,7 @@ from wasmtime import Engine, Func, FuncType, Module, ValType, WasmtimeError
 from greenctx.errors import WrongStore
 from greenctx.wasix import commands, host_functions, suspend
 from greenctx.wasix.abi import CONTEXT_MODULE, CONTEXT_MODULE_64, START, U64_MASK, WASI_MODULE
+from greenctx.wasix.host_calls import reporting
 from greenctx.wasix.linked import InstancePre, Needs
 from greenctx.wasix.stores import check_belongs, state_of, store_id_of
 from greenctx.wasix.syscalls import context_create, context_destroy, context_switch
@@ -41,10 +42,15 @@ class Linker(wasmtime.Linker):
     process. Use `define_func`.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, report_host_calls: bool = False) -> None:
+        """With ``report_host_calls`` the instruments of environments are told of calls of what `define_func` defines.
+
+        That are WASI's and WASIX's functions as well, where they are done here and not by wasmtime.
+        """
         if not isinstance(engine, Engine):
             raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
         super().__init__(engine)
+        self._report_host_calls = report_host_calls
         self._allow_shadowing = False
         self._has_wasi = False
         self._without_wasi: set[Key] = set()
@@ -79,6 +85,8 @@ class Linker(wasmtime.Linker):
             raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
         if not callable(func):
             raise TypeError(f"a host function must be callable, not {func!r}")
+        if self._report_host_calls:
+            func = reporting(f"{module}.{name}", func)
         host_functions.define_func(self, module, name, ty, func, access_caller)
         self._note(module, name, None)
 

@@ -12,6 +12,7 @@ from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse
 from greenctx.wasix.abi import START
 from greenctx.wasix.code import check_imports, check_start, compile_module, read_code, to_binary
+from greenctx.wasix.entrypoints import EntrypointNames
 from greenctx.wasix.interruption import Ticker, TimeLimit, can_be_signalled
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
@@ -22,7 +23,7 @@ from greenctx.wasix.stores import close, state_of, yield_every_epoch
 from greenctx.wasix.suspend import call
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Unpack
 
     from wasmtime import Func
@@ -37,6 +38,7 @@ class ProgramSettings(TypedDict, total=False):
     limits: Limits | None
     shadow_stack: int | None
     contexts: bool
+    instruments: Iterable[object]
     stdin: BinaryIO | bytes | None
     stdout: BinaryIO | None
     stderr: BinaryIO | None
@@ -62,6 +64,7 @@ class Program:
         limits: Limits | None = None,
         shadow_stack: int | None = None,
         contexts: bool = True,
+        instruments: Iterable[object] = (),
         stdin: BinaryIO | bytes | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
@@ -74,6 +77,9 @@ class Program:
         ``limits`` are those of each run. ``shadow_stack`` gives each context that many bytes for its address-taken
         locals, instead of WASIX's stack that all share; it takes a guest that exports ``__stack_pointer``. With
         ``contexts=False`` the context calls answer notsup.
+
+        ``instruments`` are told what the contexts of each run do, and which host functions they call (see
+        `greenctx.Instrument`).
 
         ``stdin`` is a binary file, or bytes, which each run reads from the beginning; ``stdout`` and ``stderr`` are
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
@@ -92,13 +98,15 @@ class Program:
         self.limits = limits or Limits()
         self.shadow_stack = shadow_stack
         self.contexts = contexts
+        self.instruments = [*instruments]
         self._stdio = Stdio(stdin, stdout, stderr)
         self._code = to_binary(name, code)
         self._engine, self._module = compile_module(name, self.limits.cap(name, self._code))
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
             check_exports(name, self._module)
-        self.linker = Linker(self._engine)
+        self._entrypoint_names = EntrypointNames(self._code)
+        self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix()
 
@@ -141,11 +149,14 @@ class Program:
         self.limits.apply(store)
         check_imports(self.name, self.linker, store, self._module)
         yield_every_epoch(store)
+        self._entrypoint_names.note(store)
         state = state_of(store)
         state.time_limit = limit
         try:
             if self.contexts:
-                environment = ContextSwitchingEnvironment(max_contexts=self.limits.contexts)
+                environment = ContextSwitchingEnvironment(
+                    max_contexts=self.limits.contexts, instruments=self.instruments
+                )
                 environment.run_main_context(self._run_start, store)
             else:
                 WithoutContexts().run(self._run_start, store)
