@@ -22,6 +22,8 @@ from greenctx.registry import MAIN
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from greenlet import greenlet
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -30,7 +32,7 @@ def instrument(environment: ContextSwitchingEnvironment, instruments: Iterable[o
     """Give an environment that has not run its instruments: its class is from now on one that reports to them."""
     reports = Reports(instruments)
     cls = type(environment)
-    reporting = cls.__dict__.get("_reporting_class")
+    reporting = cls if issubclass(cls, InstrumentedEnvironment) else cls.__dict__.get("_reporting_class")
     if reporting is None:
         own = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
         reporting = type(cls.__name__, (InstrumentedEnvironment, cls), own)
@@ -42,14 +44,19 @@ def instrument(environment: ContextSwitchingEnvironment, instruments: Iterable[o
 class InstrumentedEnvironment(ContextSwitchingEnvironment):
     """Comes before an environment's own class in the class of one that has instruments."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not hasattr(self, "_reports"):  # it was made by type() of one that has instruments
+            self._begin_reports(Reports([]))
+
     def _begin_reports(self, reports: Reports) -> None:
         self._reports = reports
         # What was reported: how many contexts were created, which is the active one, which live, and which of those
         # are being destroyed; and where the latest switch was to go.
         self._next_id = self._registry.next_id
         self._seen = MAIN
-        self._alive: dict[int, Context] = {}
-        self._canceled: dict[int, Context] = {}
+        self._alive: dict[int, greenlet] = {}
+        self._canceled: dict[int, greenlet] = {}
         self._target: object = None
         self._switches: dict[int, int] = {MAIN: 0}
 
@@ -81,7 +88,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         active_id = self._catch_up()
         registry = self._registry
         victim = self._alive.get(context_id)
-        if victim is not None and context_id != active_id:
+        if victim is not None and context_id not in (MAIN, active_id):
             if context_id in registry.unstarted:
                 self._canceled[context_id] = victim
             elif context_id in registry.started and context_id not in self._canceled:
@@ -136,17 +143,16 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
 
     def _report_end_of(self, context_id: object, error: BaseException | None) -> None:
         """Report the end of a context if it was interrupted so early, or so late, that its own report is missing."""
-        context = self._alive.get(context_id) if isinstance(context_id, int) else None
-        if context is not None and context.dead:
-            self._report_ended(context.context_id, error)
+        if isinstance(context_id, int) and context_id in self._alive and self._alive[context_id].dead:
+            self._report_ended(context_id, error)
 
     def _report_ended(self, context_id: int, error: BaseException | None) -> None:
         switches = self._switches
-        self._reports.news += [("context_ended", context_id, error)]
         if context_id in self._alive:
+            self._reports.news += [("context_ended", context_id, error)]
             del self._alive[context_id]
-        if context_id in switches and context_id != MAIN:
-            del switches[context_id]
+            if context_id in switches and context_id != MAIN:
+                del switches[context_id]
 
     def _report_destroyed(self, context_id: int) -> None:
         """Report that a context is gone, if it is and its destruction was noticed, once."""
@@ -159,14 +165,15 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
             self._reports.deliver(self)
 
     def _run_main(self, main: Callable[[*Ts], T], args: tuple[*Ts]) -> T:
+        self._alive[MAIN] = getcurrent()
         self._reports.news += [("context_started", MAIN)]
         try:
             self._catch_up()
             result = main(*args)
+            self._report_end(MAIN, None)
         except BaseException as error:
             self._report_end(MAIN, error)
             raise
-        self._report_end(MAIN, None)
         return result
 
     def _report_host_call(self, event: str, *facts: object) -> None:
@@ -176,7 +183,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         self._reports.deliver(self)
 
     def _report_end(self, context_id: int, error: BaseException | None) -> None:
-        """The end of the context that calls this."""
+        """The end of the context that calls this, once: an interruption of this may make it end otherwise."""
         self._catch_up(error)
         self._report_ended(context_id, error)
         self._reports.deliver(self)
@@ -205,12 +212,12 @@ class _Observed:
             environment._reports.news += [("context_started", context_id)]
             environment._reports.deliver(environment)
             self.__wrapped__()
+            environment._report_end(context_id, None)
         except BaseException as error:
             me = getcurrent()
             assert isinstance(me, Context)
             environment._report_end(me.context_id, error)
             raise
-        environment._report_end(context_id, None)
 
 
 def unwrapped(entrypoint: Callable[[], Any]) -> Callable[[], Any]:

@@ -216,15 +216,19 @@ class _File:
             self._flush()
 
     def close(self) -> None:
+        """Write the rest. If that is interrupted it can be done again."""
         descriptor = self._descriptor
         if descriptor is None:
             return
         try:
             self._flush()
             self._put(descriptor, b"\n]\n" if self._written else b"[]\n")
-        finally:
+        except OSError:
             self._descriptor = None
             os.close(descriptor)
+            raise
+        self._descriptor = None
+        os.close(descriptor)
 
     def _flush(self) -> None:
         # Of two threads, or a signal handler and what it interrupted, the other one writes these lines as well.
