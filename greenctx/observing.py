@@ -42,7 +42,7 @@ def observing(given: Namespace, name: str) -> Iterator[list[Instrument]]:
             stack.callback(lambda: _say(f"{statistics}\n"))
         if given.trace is not None:
             try:
-                trace = Trace(given.trace, name)
+                trace = Trace(given.trace, Path(name).name)
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 raise InvalidProgram("--trace", f"{given.trace!r} cannot be written: {reason}") from error

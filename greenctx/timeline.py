@@ -163,9 +163,7 @@ def _arrange(row: Row, begin: float, prefix: str) -> None:
     row.name = prefix + row.name
     row.active = sorted((start - begin, end - begin) for start, end in row.active)
     row.marks = sorted((max(0.0, time - begin), text) for time, text in row.marks)
-    calls = sorted(
-        ((start - begin, end - begin, name) for start, end, name, _ in row.calls), key=lambda c: (c[0], -c[1])
-    )
+    calls = sorted((start - begin, begin - end, name) for start, end, name, _ in row.calls)
     row.calls = []
     around: list[float] = []
     for start, minus_end, name in calls:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,9 @@ class Trace(Instrument):
 
     def close(self) -> None:
         """Write the rest; closing it again does nothing. Raises OSError."""
-        for environment in [*self._tracks]:
-            self.environment_ended(environment)
+        with suppress(OSError):  # which comes again
+            for environment in [*self._tracks]:
+                self.environment_ended(environment)
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -122,9 +124,10 @@ class Trace(Instrument):
             self._file.write(tracks.instant(context_id, f"{name} failed", {"error": _describe(error)}))
 
     def environment_ended(self, environment: ContextSwitchingEnvironment) -> None:
-        tracks = self._of(environment)
-        self._file.write(*tracks.pieces(tracks.active, tracks.now()))
-        self._tracks.pop(environment, None)
+        tracks = self._tracks.get(environment)
+        if tracks is not None:
+            self._file.write(*tracks.pieces(tracks.active, tracks.now()))
+            self._tracks.pop(environment, None)
 
     def _of(self, environment: ContextSwitchingEnvironment) -> _Tracks:
         tracks = self._tracks.get(environment)
@@ -204,6 +207,7 @@ class _File:
         self._written = 0  # bytes
         self._before = "[\n"
         self._writing = False
+        self._failure: tuple[int | None, str | None] | None = None
         try:
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             self._seekable = True
@@ -216,22 +220,20 @@ class _File:
             self._flush()
 
     def close(self) -> None:
-        """Write the rest. If that is interrupted it can be done again."""
-        descriptor = self._descriptor
-        if descriptor is None:
-            return
-        try:
+        """Write the rest. If that is interrupted it can be done again. Raises what kept anything from being written."""
+        with suppress(OSError):  # which was noted
             self._flush()
-            self._put(descriptor, b"\n]\n" if self._written else b"[]\n")
-        except OSError:
-            self._descriptor = None
-            os.close(descriptor)
-            raise
-        self._descriptor = None
-        os.close(descriptor)
+            if self._descriptor is not None:
+                self._put(self._descriptor, b"\n]\n" if self._written else b"[]\n")
+                self._release()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise OSError(*failure)
 
     def _flush(self) -> None:
         # Of two threads, or a signal handler and what it interrupted, the other one writes these lines as well.
+        if self._descriptor is None:
+            self._lines = []
         if self._writing or self._descriptor is None:
             return
         self._writing = True
@@ -248,13 +250,23 @@ class _File:
         finally:
             self._writing = False
 
+    def _release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
     def _put(self, descriptor: int, content: bytes) -> None:
         done = 0
-        while done < len(content):
-            if self._seekable:
-                done += os.pwrite(descriptor, content[done:], self._written + done)
-            else:
-                done += os.write(descriptor, content[done:])
+        try:
+            while done < len(content):
+                if self._seekable:
+                    done += os.pwrite(descriptor, content[done:], self._written + done)
+                else:
+                    done += os.write(descriptor, content[done:])
+        except OSError as error:
+            self._failure = error.errno, error.strerror
+            self._release()
+            raise
 
 
 def _microseconds(nanoseconds: int) -> str:
