@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greenctx.errors import InvalidTrace
+from greenctx.registry import MAIN
 
 if TYPE_CHECKING:
     import os
@@ -79,6 +80,8 @@ class Timeline:
                 else:
                     rows[track].calls.append((time, end, name, 0))
             elif phase == "i":
+                # That is the way in which main ends, and none for others.
+                name = "ended" if name == "returned" and track[1] == MAIN + 1 else name
                 rows[track].marks.append((time, _mark(name, event.get("args", {}))))
             elif phase in ("s", "f"):
                 switches[event["id"]].append((time, track))

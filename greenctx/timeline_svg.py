@@ -21,7 +21,7 @@ _STYLE = """
 text { font: 11px system-ui, sans-serif; fill: #333 }
 .title { font-weight: 600; font-size: 13px }
 .grid { stroke: #e4e4e4 } .call { fill: #0004 } .mark { fill: #111 } .failed { fill: #c00 }
-.switch { stroke: #555; fill: none; marker-end: url(#head) } .many .switch { opacity: .25; marker-end: none }
+.switch { stroke: #555; fill: none; marker-end: url(#head) } .many .switch { opacity: .15; marker-end: none }
 """
 
 
@@ -67,9 +67,11 @@ def _lines(timeline: Timeline) -> Iterator[str]:
         x = _round(LEFT + tick * step * scale)
         yield f'<path class="grid" d="M{x} {TOP - 4}V{height - BOTTOM}"/>'
         yield f'<text x="{x}" y="{TOP - 8}" text-anchor="middle">{in_words(tick * step)}</text>'
-    for number, row in enumerate(timeline.rows):
-        yield from _row(number, row, scale)
-    yield f'<g class="{"many" if len(timeline.switches) > MANY else "few"}">'
+    rows = [line for number, row in enumerate(timeline.rows) for line in _row(number, row, scale)]
+    many = len(timeline.switches) > MANY
+    if not many:
+        yield from rows
+    yield f'<g class="{"many" if many else "few"}">'
     for time, out, into in timeline.switches:
         x = _round(LEFT + time * scale)
         down = into > out
@@ -77,6 +79,8 @@ def _lines(timeline: Timeline) -> Iterator[str]:
         title = f"{timeline.rows[out].name} → {timeline.rows[into].name} at {in_words(time)}"
         yield f'<path class="switch" d="M{x} {begin}V{end}"><title>{_text(title)}</title></path>'
     yield "</g>"
+    if many:  # arrows that cannot be told apart are beneath the bars
+        yield from rows
 
 
 def _row(number: int, row: Row, scale: float) -> Iterator[str]:
