@@ -55,6 +55,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         # are being destroyed; and where the latest switch was to go.
         self._next_id = self._registry.next_id
         self._seen = MAIN
+        self._seen_greenlet: greenlet | None = None
         self._alive: dict[int, greenlet] = {}
         self._canceled: dict[int, greenlet] = {}
         self._target: object = None
@@ -75,7 +76,12 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         return context_id
 
     def switch_context(self, context_id: int) -> None:
-        self._catch_up()
+        me = getcurrent()
+        # Else there is nothing to report, as where contexts do nothing but switch.
+        if me is not self._seen_greenlet or me is not self._caller or self._reports.news:
+            self._catch_up()
+        elif self._next_id != self._registry.next_id:
+            self._catch_up()
         self._target = context_id
         try:
             super().switch_context(context_id)
@@ -114,20 +120,26 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         ``error`` is what has come out of the call in which it happened. Raises what every operation does that may not
         be called here.
         """
-        reports = self._reports
-        if reports.deliverer is not None and reports.deliverer is getcurrent():
+        reports, me = self._reports, getcurrent()
+        if reports.deliverer is not None and reports.deliverer is me:
             raise NotTheActiveContext(self._seen, "an instrument")
-        active = super().active_context_id
+        if me is not self._caller:
+            self._admit(me)
+        active = me.context_id if isinstance(me, Context) and me.environment is self else MAIN
         if self._next_id != self._registry.next_id:
             self._report_created()
         if error is not None:
             self._report_end_of(self._target, error)
-        if active != self._seen:
-            self._report_end_of(self._seen, error)
-            count = self._switches.get(active, 0) + 1
-            reports.news += [("context_switched", self._seen, active)]
-            self._seen = active
-            self._switches[active] = count
+        if me is not self._seen_greenlet:
+            seen = self._seen
+            if active != seen:
+                if seen in self._alive:
+                    self._report_end_of(seen, error)
+                count = self._switches.get(active, 0) + 1
+                reports.news += [("context_switched", seen, active)]
+                self._seen = active
+                self._switches[active] = count
+            self._seen_greenlet = me
         if reports.news:
             reports.deliver(self)
         return active
@@ -136,9 +148,10 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         while self._next_id < self._registry.next_id:
             context_id = self._next_id
             context = self._registry.unstarted.get(context_id)
-            self._next_id = context_id + 1
+            entrypoint = None if context is None else unwrapped(context.entrypoint)
+            self._next_id = context_id + 1  # from here on without a call
             if context is not None:
-                self._reports.news += [("context_created", context_id, unwrapped(context.entrypoint))]
+                self._reports.news += [("context_created", context_id, entrypoint)]
                 self._alive[context_id] = context
 
     def _report_end_of(self, context_id: object, error: BaseException | None) -> None:
@@ -192,6 +205,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         for context_id in sorted(self._alive):
             self._report_ended(context_id, None)
         self._canceled = {}
+        self._seen_greenlet = None
         self._reports.news += [("environment_ended",)]
         self._reports.deliver(self)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +75,13 @@ class Trace(Instrument):
         if tracks.active == to_id:  # an interruption came before this was told to the end
             return
         now = tracks.now()
-        pieces = tracks.pieces(from_id, now)
+        lines = tracks.pieces(from_id, now)
         tracks.flows += 1
         flow = f'"name":"switch","cat":"switch","id":"{tracks.pid}.{tracks.flows}","pid":{tracks.pid}'
-        out = f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{_microseconds(now - 1)}}}'
-        into = f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{_microseconds(now + 1)}}}'
+        lines.append(f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{_microseconds(now - 1)}}}')
+        lines.append(f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{_microseconds(now + 1)}}}')
         tracks.since, tracks.active = now + 1, to_id
-        self._file.write(*pieces, out, into)
+        self._file.write(*lines)
 
     def context_canceled(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
         tracks = self._of(environment)
@@ -155,7 +156,10 @@ class _Tracks:
         """When the active context became active."""
 
     def now(self) -> int:
-        self._last = now = max(perf_counter_ns() - self._began, self._last + 3)
+        now = perf_counter_ns() - self._began
+        if now < self._last + 3:
+            now = self._last + 3
+        self._last = now
         return now
 
     def begin(self, context_id: int, name: str) -> tuple[str, str]:
@@ -173,10 +177,10 @@ class _Tracks:
         (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
         """
         calls = self.calls.get(context_id, ())
-        return [
-            self.piece(context_id, "active", self.since, end, "context"),
-            *(self.call(context_id, name, start, depth, end) for depth, (name, start) in enumerate(calls, 1)),
-        ]
+        pieces = [self.piece(context_id, "active", self.since, end, "context")]
+        for depth, (name, start) in enumerate(calls, 1):
+            pieces.append(self.call(context_id, name, start, depth, end))
+        return pieces
 
     def call(self, context_id: int, name: str, start: int, depth: int, end: int) -> str:
         """The slice of a host call, or of what is left of it since the context became active."""
@@ -185,8 +189,8 @@ class _Tracks:
 
     def piece(self, context_id: int, name: str, start: int, end: int, category: str) -> str:
         return (
-            f'{{"ph":"X","name":{json.dumps(name)},"cat":"{category}","pid":{self.pid},"tid":{context_id + 1},'
-            f'"ts":{_microseconds(start)},"dur":{_microseconds(max(0, end - start))}}}'
+            f'{{"ph":"X","name":{_quoted(name)},"cat":"{category}","pid":{self.pid},"tid":{context_id + 1},'
+            f'"ts":{_microseconds(start)},"dur":{_microseconds(end - start if end > start else 0)}}}'
         )
 
     def instant(self, context_id: int, name: str, args: dict[str, Any] | None = None) -> str:
@@ -267,6 +271,9 @@ class _File:
             self._failure = error.errno, error.strerror
             self._release()
             raise
+
+
+_quoted = lru_cache(1024)(json.dumps)
 
 
 def _microseconds(nanoseconds: int) -> str:
