@@ -77,10 +77,9 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
 
     def switch_context(self, context_id: int) -> None:
         me = getcurrent()
-        # Else there is nothing to report, as where contexts do nothing but switch.
-        if me is not self._seen_greenlet or me is not self._caller or self._reports.news:
-            self._catch_up()
-        elif self._next_id != self._registry.next_id:
+        # Mostly there is nothing to report, and that is seen without a call.
+        settled = me is self._seen_greenlet and me is self._caller and self._next_id == self._registry.next_id
+        if not settled or self._reports.news:
             self._catch_up()
         self._target = context_id
         try:
