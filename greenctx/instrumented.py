@@ -99,6 +99,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
             elif context_id in registry.started and context_id not in self._canceled:
                 self._reports.news += [("context_canceled", context_id)]
                 self._canceled[context_id] = victim
+                self._reports.deliver(self)
         try:
             destroyed = super().destroy_context(context_id)
         except BaseException as error:

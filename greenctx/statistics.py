@@ -51,7 +51,7 @@ class Statistics(Instrument):
         self.contexts = {MAIN: ContextStatistics(MAIN, "main")}
         """By id, main and those that have ended included."""
         self._live: set[int] = set()
-        self._began: int | None = None
+        self._began = perf_counter_ns()
 
     @property
     def seconds(self) -> float:
@@ -91,7 +91,6 @@ class Statistics(Instrument):
 
     def environment_ended(self, _environment: ContextSwitchingEnvironment) -> None:
         self._stop(MAIN)
-        self._began = None
 
     def __str__(self) -> str:
         lines = [
@@ -112,8 +111,7 @@ class Statistics(Instrument):
 
     def _stop(self, context_id: int) -> None:
         now = perf_counter_ns()
-        if self._began is not None:
-            self.contexts[context_id].seconds += (now - self._began) / 1e9
+        self.contexts[context_id].seconds += (now - self._began) / 1e9
         self._began = now
 
     def _gone(self, context_id: int) -> None:

@@ -125,10 +125,9 @@ class Trace(Instrument):
             self._file.write(tracks.instant(context_id, f"{name} failed", {"error": _describe(error)}))
 
     def environment_ended(self, environment: ContextSwitchingEnvironment) -> None:
-        tracks = self._tracks.get(environment)
-        if tracks is not None:
-            self._file.write(*tracks.pieces(tracks.active, tracks.now()))
-            self._tracks.pop(environment, None)
+        tracks = self._of(environment)
+        self._file.write(*tracks.pieces(tracks.active, tracks.now()))
+        self._tracks.pop(environment, None)
 
     def _of(self, environment: ContextSwitchingEnvironment) -> _Tracks:
         tracks = self._tracks.get(environment)
@@ -256,8 +255,8 @@ class _File:
 
     def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        assert descriptor is not None
+        os.close(descriptor)
 
     def _put(self, descriptor: int, content: bytes) -> None:
         done = 0

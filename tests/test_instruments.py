@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from contexts import MAIN, go_to_main, raises, start
-from leakcheck import assert_no_leak
+from contexts import MAIN, go_to_main, raises, start, then_main
+from greenlet import getcurrent
+from test_interrupted_lines import interrupt_first_call
 from test_trace_model import Event, Recorder
 
 from greenctx import (
-    ContextEntrypointReturned,
     ContextSwitchingEnvironment,
     EnvironmentAlreadyUsed,
     EnvironmentNotRunning,
@@ -23,6 +22,7 @@ from greenctx import (
     WrongThread,
     current_environment,
 )
+from greenctx.context import Context
 from greenctx.instruments import name_of
 from greenctx.state import EnvironmentState
 
@@ -379,26 +379,115 @@ def test_environments_nest() -> None:
     assert inner.events == outer.events
 
 
-def test_nothing_is_left_behind() -> None:
-    """Neither by events, nor by errors, nor by an instrument that was removed."""
+def test_a_context_that_is_interrupted_before_its_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has ended, with the interruption, though its own code could not tell: started by main, or by another one."""
 
-    class Quiet(Instrument):
-        def context_ended(self, *_: object) -> None: ...
-
-    def main(env: ContextSwitchingEnvironment) -> None:
-        env.destroy_context(start(env, go_to_main(env)))
-        env.destroy_context(env.create_context(list))
-        with suppress(ValueError):
-            start(env, fail)
-        with suppress(ContextEntrypointReturned):
+    def main() -> None:
+        context = start(env, go_to_main(env))
+        interrupt_first_call(monkeypatch, Context, "run")
+        with pytest.raises(KeyboardInterrupt):
             start(env, list)
-        start(env, go_to_main(env))
+        env.destroy_context(context)
+        starter = env.create_context(then_main(env, lambda: start(env, list)))
+        started.append(starter)
+        with pytest.raises(KeyboardInterrupt):
+            env.switch_context(starter)
 
-    def fail() -> None:
-        raise ValueError("x")
+    class Starts(Recorder):
+        def context_started(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
+            super().context_started(environment, context_id)
+            if [context_id] == started:
+                interrupt_first_call(monkeypatch, Context, "run")
 
-    def scenario() -> None:
-        env = ContextSwitchingEnvironment(instruments=[Quiet()])
-        env.run_main_context(main, env)
+    started: list[int] = []
+    recorder = Starts()
+    env = ContextSwitchingEnvironment(instruments=[recorder])
+    env.run_main_context(main)
+    events = recorder.events
+    assert [event for event in events if 2 in event[1:2]] == [("created", 2), ("ended", 2, "KeyboardInterrupt()")]
+    assert [event for event in events if 4 in event[1:2]] == [("created", 4), ("ended", 4, "KeyboardInterrupt()")]
 
-    assert_no_leak(scenario, repeats=20)
+
+def test_an_end_that_is_interrupted_is_told_once() -> None:
+    """Should an interruption come while the end of a context is told, it is told as it was."""
+
+    class Interrupting(Recorder):
+        interrupted = False
+
+        def context_ended(
+            self, environment: ContextSwitchingEnvironment, context_id: int, error: BaseException | None
+        ) -> None:
+            if context_id == 1 and not self.interrupted:
+                self.interrupted = True
+                raise KeyboardInterrupt
+            super().context_ended(environment, context_id, error)
+
+    recorder = Interrupting()
+    env = ContextSwitchingEnvironment(instruments=[recorder])
+    with pytest.raises(KeyboardInterrupt):
+        env.run_main_context(lambda: start(env, list))
+    assert [event for event in recorder.events if event[0] == "ended"] == [
+        ("ended", 1, None),
+        ("ended", 0, "KeyboardInterrupt()"),
+    ]
+
+
+def test_what_is_done_behind_its_back_does_no_harm() -> None:
+    """The operations of the class itself, called by that, are found out about later, or not at all."""
+    base = ContextSwitchingEnvironment
+
+    def main() -> None:
+        env.create_context(list)
+        assert base.create_context(env, list) == 2
+        assert base.destroy_context(env, 1)
+        assert base.destroy_context(env, 2)
+        assert base.create_context(env, list) == 3
+        assert env.active_context_id == MAIN
+
+    recorder = Recorder()
+    env = ContextSwitchingEnvironment(instruments=[recorder])
+    env.run_main_context(main)
+    assert recorder.events == [
+        ("started", 0),
+        ("created", 1),
+        ("created", 3),
+        ("ended", 0, None),
+        ("destroyed", 3),
+        ("ended", 1, None),
+    ]
+
+
+def test_an_instrument_that_waits_is_told_the_rest_later() -> None:
+    """While an instrument waits (for gevent, say) other contexts go on; what they do is told when it goes on, too."""
+
+    class Waiting(Recorder):
+        def context_canceled(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
+            super().context_canceled(environment, context_id)
+            other.switch()
+            self.events.append(("goes on",))
+
+    other = main_greenlet = getcurrent()
+
+    def entrypoint() -> None:
+        nonlocal other
+        other = getcurrent()
+        env.switch_context(MAIN)
+        assert env.active_context_id == 1
+        env.create_context(list)
+        main_greenlet.switch()
+
+    def main() -> None:
+        start(env, entrypoint)
+        env.destroy_context(start(env, go_to_main(env)))
+
+    recorder = Waiting()
+    env = ContextSwitchingEnvironment(instruments=[recorder])
+    env.run_main_context(main)
+    position = recorder.events.index(("goes on",))
+    assert recorder.events[position - 1 : position + 4] == [
+        ("canceled", 2),
+        ("goes on",),
+        ("switched", 0, 1),
+        ("created", 3),
+        ("switched", 1, 2),
+    ]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 import pytest
 from contexts import MAIN, go_to_main, raises, start
-from leakcheck import assert_no_leak
 from processes import run_python
 
 from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment
@@ -97,30 +95,3 @@ def test_an_error_is_not_logged_twice(caplog: pytest.LogCaptureFixture) -> None:
             env.run_main_context(main)
     errors = [record.getMessage() for record in caplog.records if "ValueError" in record.getMessage()]
     assert errors == ["context 1 ended with ValueError('cleanup')"]
-
-
-def test_no_error_is_kept() -> None:
-    """What was logged is not held any longer than its environment runs."""
-
-    def fail() -> None:
-        raise ValueError("x")
-
-    def main(env: ContextSwitchingEnvironment) -> None:
-        with contextlib.suppress(ValueError):
-            start(env, fail)
-
-    def scenario() -> None:
-        env = ContextSwitchingEnvironment()
-        env.run_main_context(main, env)
-
-    logger = logging.getLogger("greenctx")
-    handler = logging.NullHandler()
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    try:
-        assert_no_leak(scenario, repeats=20)
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(logging.NOTSET)
-        logger.propagate = True

@@ -10,8 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
-from contexts import MAIN, go_to_main, start, then_main
-from leakcheck import assert_no_leak
+from contexts import MAIN, go_to_main, start
 from processes import run_python
 
 from greenctx import ContextInfo, ContextSwitchingEnvironment, Instrument
@@ -175,7 +174,7 @@ def test_asked_by_another_thread(env: ContextSwitchingEnvironment) -> None:
     main, context = text.split("context 1 ")
     assert "in test_asked_by_another_thread\n" in main
     assert "switch_context" in main
-    assert "in wait_for_the_other_thread\n    thread.join()\n" in context
+    assert "in wait_for_the_other_thread\n" in context
 
 
 @pytest.mark.parametrize("instruments", ["", "Instrument()"])
@@ -236,21 +235,6 @@ def test_asked_by_other_threads_all_the_time(instruments: str) -> None:
     """
     ran = run_python(textwrap.dedent(script).replace("INSTRUMENTS", instruments))
     assert (ran.stdout, ran.stderr, ran.returncode) == ("done\n", "", 0)
-
-
-def test_nothing_is_kept() -> None:
-    """Neither contexts nor frames are kept alive by a dump."""
-
-    def main(env: ContextSwitchingEnvironment) -> None:
-        start(env, then_main(env, env.format_stacks))
-        env.contexts()
-        env.format_stacks()
-
-    def scenario() -> None:
-        env = ContextSwitchingEnvironment()
-        env.run_main_context(main, env)
-
-    assert_no_leak(scenario, repeats=20)
 
 
 def test_a_deep_stack_is_told(env: ContextSwitchingEnvironment) -> None:

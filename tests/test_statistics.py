@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from contexts import MAIN, go_to_main, raises, start
+from contexts import MAIN, go_to_main, raises, start, then_main
 
 from greenctx import ContextSwitchingEnvironment, Statistics
+from greenctx.wasix.host_calls import reporting
 
 
 def test_what_is_counted() -> None:
@@ -36,7 +37,7 @@ def test_what_is_counted() -> None:
         2: ("worker", 0),
         3: ("entrypoint", 1),
     }
-    assert statistics.host_calls == 0
+    assert statistics.host_calls == 0  # of which test_host_calls_are_counted has some
     assert 0 < statistics.contexts[1].seconds < statistics.seconds
     assert statistics.contexts[2].seconds == 0
 
@@ -63,3 +64,13 @@ def test_the_table() -> None:
             assert table[-1].endswith("  (11 others)")
         switched = [int(line.split()[1 if line.split()[-1] != "others)" else 0]) for line in table]
         assert sum(switched) == statistics.switches
+
+
+def test_host_calls_are_counted() -> None:
+    """Calls of host functions that report are counted for the context that makes them."""
+    call = reporting("host.call", lambda: None)
+    statistics = Statistics()
+    env = ContextSwitchingEnvironment(instruments=[statistics])
+    env.run_main_context(lambda: [call(), start(env, then_main(env, lambda: [call(), call()]))])
+    assert statistics.host_calls == 3
+    assert [one.host_calls for one in statistics.contexts.values()] == [1, 2]

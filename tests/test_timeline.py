@@ -49,6 +49,8 @@ def test_what_is_read(tmp_path: Path) -> None:
         event("M", name="process_name", args={"name": "guest"}),
         event("M", name="thread_name", tid=2, args={"name": "1 worker"}),
         event("M", name="thread_name", args={"name": "0 main"}),
+        event("M", name="process_labels", args={"labels": "x"}),
+        event("C", 100, "counter", args={"value": 3}),
         event("i", 100.5, "created", tid=2, s="t", args={"by": 0, "name": "worker"}),
         event("X", 100, cat="context", dur=10),
         event("X", 101, "inner", cat="host call", dur=2),
@@ -76,6 +78,7 @@ def test_what_is_read(tmp_path: Path) -> None:
         assert worker.marks == [(0.5, "created by 0")]
         assert timeline.switches == [(10, 0, 1)]
         assert timeline.duration == pytest.approx(15.002)
+        assert as_svg(timeline).count('class="call"') == 3
 
 
 def test_several_processes(tmp_path: Path) -> None:
@@ -97,6 +100,15 @@ def test_what_cannot_be_read(tmp_path: Path, text: str) -> None:
     """`InvalidTrace` names the file and the reason."""
     (tmp_path / "in.json").write_text(text)
     with pytest.raises(InvalidTrace, match=r"in\.json: it is not "):
+        Timeline.read(tmp_path / "in.json")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """Nor can those that are not there, or are not text."""
+    with pytest.raises(InvalidTrace, match=r"in\.json: No such file or directory"):
+        Timeline.read(tmp_path / "in.json")
+    (tmp_path / "in.json").write_bytes(b"\xff")
+    with pytest.raises(InvalidTrace, match=r"in\.json: it is not text"):
         Timeline.read(tmp_path / "in.json")
 
 

@@ -16,11 +16,13 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
-from contexts import MAIN, go_to_main, raises, start
+from contexts import MAIN, go_to_main, raises, start, then_main
 from processes import TIMEOUT
 from trace_events import check_trace
 
 from greenctx import ContextSwitchingEnvironment, GreenctxError, Trace
+from greenctx.errors import GuestExit
+from greenctx.wasix.host_calls import reporting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,6 +231,75 @@ def test_an_interrupted_write_is_done_again(tmp_path: Path, monkeypatch: pytest.
     flows = [event["id"] for event in events if event["ph"] == "s"]
     assert len(flows) == len(set(flows)) > 5000
     assert [event["tid"] for event in events if event["ph"] == "s"] == [1, 2] * (len(flows) // 2)
+
+
+def test_host_calls(tmp_path: Path) -> None:
+    """A host call is a slice, of which each part is in a time in which its context is active; calls may nest."""
+
+    def outer() -> None:
+        inner()
+        env.switch_context(MAIN)
+        inner()
+
+    def failing() -> None:
+        raise KeyError
+
+    def main() -> None:
+        context = env.create_context(then_main(env, reporting("host.outer", outer)))
+        env.switch_context(context)
+        env.switch_context(context)
+        with pytest.raises(KeyError):
+            reporting("host.failing", failing)()
+        with pytest.raises(GuestExit):
+            start(env, raises(GuestExit(3)))
+
+    inner = reporting("host.inner", lambda: None)
+    with Trace(tmp_path / "out.json") as instrument:
+        env = ContextSwitchingEnvironment(instruments=[instrument])
+        env.run_main_context(main)
+        tracks = instrument._of(env)
+        instrument.host_call_ended(env, 0, "of which nobody has told the beginning", None)
+        assert tracks.calls.get(0, []) == []
+    events = check_trace(tmp_path / "out.json")
+    calls = [(event["name"], event["tid"]) for event in events if event.get("cat") == "host call"]
+    assert calls == [
+        ("host.inner", 2),
+        ("host.outer", 2),
+        ("host.inner", 2),
+        ("host.outer", 2),
+        ("host.failing", 1),
+    ]
+    instants = [event for event in events if event["name"] in ("host.failing failed", "exited")]
+    assert [event["args"] for event in instants] == [{"error": "KeyError()"}, {"status": 3}]
+
+
+def test_what_is_told_twice_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interruption just after a switch was written has it told again."""
+
+    def main() -> None:
+        context = env.create_context(go_to_main(env))
+        write = instrument._file.write
+
+        def interrupted(*lines: str) -> None:
+            monkeypatch.undo()
+            write(*lines)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(instrument._file, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            env.switch_context(context)
+
+    with Trace(tmp_path / "out.json") as instrument:
+        env = ContextSwitchingEnvironment(instruments=[instrument])
+        env.run_main_context(main)
+    assert sum(event["ph"] == "s" for event in check_trace(tmp_path / "out.json")) == 2
+
+
+def test_times_are_never_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the clock stands still, the order is still that in which things happened."""
+    monkeypatch.setattr("greenctx.trace.perf_counter_ns", lambda: 1_000_000)
+    run_traced(tmp_path / "out.json", switching(100))
+    check_trace(tmp_path / "out.json")
 
 
 ENDLESS = """
