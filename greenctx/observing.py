@@ -6,7 +6,7 @@ import os
 import signal
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from greenctx.current import current
 from greenctx.environment import ContextSwitchingEnvironment
@@ -35,7 +35,7 @@ def observing(given: Namespace, name: str) -> Iterator[list[Instrument]]:
     with ExitStack() as stack:
         instruments: list[Instrument] = []
         if given.dump_on_signal:
-            _dump_on_signal()
+            stack.callback(signal.signal, signal.SIGUSR1, _dump_on_signal())
         if given.stats:
             statistics = Statistics()
             instruments.append(statistics)
@@ -77,10 +77,11 @@ def _close(trace: Trace) -> None:
         _say(f"greenctx: the trace is not complete: {error.strerror}\n")
 
 
-def _dump_on_signal() -> None:
+def _dump_on_signal() -> Any:
+    """Returns what the signal did before."""
     if not hasattr(signal, "SIGUSR1"):
         raise InvalidProgram("--dump-on-signal", "this system has no SIGUSR1")
-    signal.signal(signal.SIGUSR1, lambda *_: _dump_stacks())
+    return signal.signal(signal.SIGUSR1, lambda *_: _dump_stacks())
 
 
 def _dump_stacks() -> None:

@@ -90,7 +90,9 @@ def _look(environment: EnvironmentState) -> Iterator[tuple[ContextInfo, greenlet
         *destroyers,
         active,
     ]
-    known = {environment._id_of(other): other for other in others if other is not None and not other.dead}
+    known: dict[int, greenlet] = {
+        environment._id_of(other): other for other in others if other is not None and not other.dead
+    }
     known[MAIN] = main
     switches: dict[int, int] | None = getattr(environment, "_switches", None)
     for context_id in sorted(known):

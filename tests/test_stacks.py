@@ -10,10 +10,12 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
-from contexts import MAIN, go_to_main, start
+from contexts import MAIN, go_to_main, start, then_main
+from greenlet import getcurrent
 from processes import run_python
 
 from greenctx import ContextInfo, ContextSwitchingEnvironment, Instrument
+from greenctx.stacks import notes
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -71,6 +73,48 @@ def test_a_victim_that_is_not_active_is_being_destroyed(env: ContextSwitchingEnv
 
     env.run_main_context(main)
     assert seen == [{0: "suspended", 1: "active", 2: "destroying another"}]
+
+
+def test_a_victim_whose_destroyer_was_resumed(env: ContextSwitchingEnvironment) -> None:
+    """It is neither active nor may it be switched to: it is being destroyed."""
+    seen: list[dict[int, str]] = []
+    main_greenlet = getcurrent()
+
+    def victim() -> None:
+        try:
+            env.switch_context(MAIN)
+        finally:
+            main_greenlet.switch()
+
+    def main() -> None:
+        context = start(env, victim)
+        destroyer = env.create_context(then_main(env, lambda: env.destroy_context(context)))
+        env.switch_context(destroyer)
+        seen.append(states(env))
+
+    env.run_main_context(main)
+    assert seen == [{0: "active", 1: "being destroyed", 2: "destroying another"}]
+
+
+def test_notes_above_frames(env: ContextSwitchingEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of certain code is said above its frames."""
+
+    def outer(secret: str) -> None:
+        inner()
+        del secret
+
+    def inner() -> None:
+        env.switch_context(MAIN)
+
+    def main() -> str:
+        start(env, lambda: outer("xyz"))
+        return env.format_stacks()
+
+    monkeypatch.setitem(notes, outer.__code__, lambda frame: f"(with {frame.f_locals['secret']})")
+    lines = env.run_main_context(main).splitlines()
+    position = lines.index("  (with xyz)")
+    assert lines[position + 1].endswith(" in outer")
+    assert lines[position - 1].strip() == 'start(env, lambda: outer("xyz"))' or "^" in lines[position - 1]
 
 
 def test_nothing_is_there_unless_it_runs(env: ContextSwitchingEnvironment) -> None:
