@@ -16,6 +16,10 @@ from greenctx.errors import (
     TooManyContexts,
     WrongThread,
 )
+from greenctx.instruments import Instrument
+from greenctx.stacks import ContextInfo
+from greenctx.statistics import Statistics
+from greenctx.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -23,15 +27,19 @@ __all__ = [
     "CancellationSwallowed",
     "ContextCanceled",
     "ContextEntrypointReturned",
+    "ContextInfo",
     "ContextSwitchingEnvironment",
     "DestroyNotAllowed",
     "EnvironmentAlreadyUsed",
     "EnvironmentNotRunning",
     "GreenctxError",
+    "Instrument",
     "NoEnvironment",
     "NotTheActiveContext",
+    "Statistics",
     "SwitchTargetMissing",
     "TooManyContexts",
+    "Trace",
     "WrongThread",
     "current_environment",
 ]

@@ -4,6 +4,6 @@ cdef class Switching:
     cdef public object _active, _caller, _main, _outer
     cdef public dict _started, _unstarted
     cdef public bint _main_can_start_others
-    cdef bint is_plain  # its switch_context has not been overridden
+    cdef public bint _is_plain
 
     cdef bint switch_if_plain(self, object context_id) except -1

@@ -107,9 +107,6 @@ cdef class Coroutine(greenlet):
 cdef class Switching:
     """What an environment is made on. Its attributes are explained in state.py."""
 
-    def __cinit__(self, *_, **__):
-        self.is_plain = type(self).switch_context is Switching.switch_context
-
     cdef bint switch_if_plain(self, object context_id) except -1:
         """`switch_if_plain`, for other modules."""
         return switch_if_plain(self, context_id)

@@ -1,4 +1,4 @@
-"""The command line: ``greenctx run``, ``greenctx demo`` and ``greenctx inspect``."""
+"""The command line: ``greenctx run``, ``greenctx demo``, ``greenctx inspect`` and ``greenctx timeline``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from greenctx.errors import (
     GreenctxError,
     GuestException,
     InvalidProgram,
+    InvalidTrace,
     TimeLimitExceeded,
 )
+from greenctx.observing import add_options, draw_timeline, observing
 from greenctx.options import count, seconds, size
 from greenctx.switching import COMPILED
 
@@ -47,6 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     given = _parser().parse_args(argv)
     _occupy_standard_streams()
+    if given.command == "timeline":
+        try:
+            draw_timeline(given.file, given.output)
+        except InvalidTrace as error:
+            return _fail(EXIT_USAGE, str(error))
+        return 0
     try:
         from greenctx.wasix import Limits, Program
     except ImportError as error:
@@ -65,16 +73,18 @@ def _main(argv: Sequence[str] | None) -> int:
         argv = given.argv[1:] if given.argv[:1] == ["--"] else given.argv
         if not argv:
             return _fail(EXIT_USAGE, "no FILE to run (see greenctx run --help)")
-        program = Program.from_file(
-            argv[0],
-            argv=argv,
-            env=variables,
-            preopens=preopens,
-            limits=limits,
-            shadow_stack=given.shadow_stack,
-            contexts=not given.no_contexts,
-        )
-        return _run(program)
+        with observing(given, argv[0]) as instruments:
+            program = Program.from_file(
+                argv[0],
+                argv=argv,
+                env=variables,
+                preopens=preopens,
+                limits=limits,
+                shadow_stack=given.shadow_stack,
+                contexts=not given.no_contexts,
+                instruments=instruments,
+            )
+            return _run(program)
     except InvalidProgram as error:
         return _fail(EXIT_USAGE, str(error))
 
@@ -160,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end it after that time, with status 124")
     run.add_argument("--shadow-stack", type=size, metavar="SIZE", help="a stack of its own for each context's locals")
     run.add_argument("--no-contexts", action="store_true", help="let the context calls answer notsup")
+    add_options(run)
     # One positional: of two, argparse would drop a double dash that is the guest's first argument.
     file_and_args = "a WASI command (.wasm, or .wat text), and its arguments"
     run.add_argument("argv", metavar="FILE [ARGS]", nargs=argparse.REMAINDER, help=file_and_args)
@@ -167,6 +178,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="say what a module imports and exports, and whether it can be run")
     inspect.add_argument("--json", action="store_true", help="as one JSON object")
     inspect.add_argument("file", metavar="FILE", help="a module (.wasm, or .wat text)")
+    timeline = commands.add_parser("timeline", help="draw a trace, as a page to look at or a picture")
+    timeline.add_argument("file", metavar="TRACE", help="what greenctx run --trace has written")
+    timeline.add_argument("-o", "--output", required=True, metavar="FILE", help="where to: a name in .html or .svg")
     return parser
 
 

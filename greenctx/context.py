@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import copy_context
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit
@@ -28,9 +29,10 @@ class Context(Coroutine):
     the call that returned it.
     """
 
-    __slots__ = ("cancellation", "context_id", "destroyer", "entrypoint", "environment")
+    __slots__ = ("cancellation", "context_id", "created_at", "destroyer", "entrypoint", "environment")
 
     context_id: int
+    created_at: float
     environment: ContextSwitchingEnvironment
     entrypoint: Callable[[], Any]
     cancellation: Cancellation | None
@@ -67,6 +69,7 @@ def new_context(
     context.environment = environment
     context.context_id = context_id
     context.entrypoint = entrypoint
+    context.created_at = monotonic()
     context.cancellation = context.destroyer = None
     context.gr_context = copy_context()
     return context

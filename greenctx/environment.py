@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 
 from greenlet import getcurrent, greenlet
@@ -21,12 +23,13 @@ from greenctx.errors import (
 )
 from greenctx.exited import ContextExited
 from greenctx.registry import MAIN
+from greenctx.stacks import ContextInfo, describe_contexts, format_stacks
 from greenctx.state import EnvironmentState, is_unstarted
 from greenctx.switching import COMPILED, Switching
 from greenctx.teardown import append_context, chain_errors, raise_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -44,12 +47,25 @@ class ContextSwitchingEnvironment(EnvironmentState):
 
     main_context_id = MAIN
 
-    def __init__(self, *, max_contexts: int | None = None) -> None:
-        """``max_contexts`` limits the contexts alive at any one time, besides main; None is no limit."""
+    def __init__(self, *, max_contexts: int | None = None, instruments: Iterable[object] = ()) -> None:
+        """``max_contexts`` limits the contexts alive at any one time, besides main; None is no limit.
+
+        ``instruments`` are told what the contexts do (see `greenctx.Instrument`). Without any, nothing looks whether
+        there are some. If the logger ``greenctx`` is enabled for DEBUG by now, it is one of them.
+        """
         if max_contexts is not None and max_contexts < 0:
             raise ValueError(f"max_contexts must be None or at least 0, not {max_contexts!r}")
         super().__init__()
         self._max_contexts = max_contexts
+        instruments = [*instruments]
+        if logging.getLogger("greenctx").isEnabledFor(logging.DEBUG):
+            from greenctx.log import Log
+
+            instruments.append(Log())
+        if instruments:
+            from greenctx.instrumented import instrument
+
+            instrument(self, instruments)
 
     def run_main_context(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run ``main(*args)`` as context 0 on the calling greenlet; return what it returns.
@@ -67,6 +83,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
         errors: list[BaseException] = []
         try:
             self._thread_id = threading.get_ident()
+            self._since = monotonic()
+            self._is_plain = COMPILED and type(self).switch_context is Switching.switch_context
             current.set(self)
             me = getcurrent()
             self._state = "is running"
@@ -193,6 +211,22 @@ class ContextSwitchingEnvironment(EnvironmentState):
         finally:
             del handled  # into whose chain the error may come, whose traceback refers to this frame
         return True
+
+    def contexts(self) -> list[ContextInfo]:
+        """Main and every context that has not ended, in ascending order of id; none unless the environment is running.
+
+        This may be called from anywhere: another thread, a signal handler, an instrument. From another thread it is of
+        one moment only if no context is being switched to, created or destroyed in that.
+        """
+        return describe_contexts(self)
+
+    def format_stacks(self) -> str:
+        """The contexts and the Python stack of each, as text: the most recent call last, as in a traceback.
+
+        This may be called from anywhere, as `contexts`. Where a guest is suspended in a call of a host function, the
+        name of that function stands for the guest's frames: wasmtime tells those of a trap only.
+        """
+        return format_stacks(self, sys._getframe(1))
 
     def _find_target(self, context_id: int, me: greenlet) -> tuple[greenlet, greenlet]:
         """Start of a context: its greenlet, and the greenlet to resume so that it begins to run."""

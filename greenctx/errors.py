@@ -279,6 +279,18 @@ class InvalidProgram(GreenctxError, ValueError):
         return f"{self.name}: {self.reason}"
 
 
+class InvalidTrace(GreenctxError, ValueError):
+    """A file of which no timeline can be drawn; ``reason`` says why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
 class ProgramClosed(GreenctxError):
     """A program was to be run after its `close`."""
 

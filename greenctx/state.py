@@ -33,13 +33,14 @@ GUEST: Any = object()
 class EnvironmentState(Switching):
     """What `ContextSwitchingEnvironment` is made on: everything but the operations."""
 
-    # Without a dict its methods are found faster, and memory is saved.
-    __slots__ = ("__weakref__", "_max_contexts", "_registry", "_state", "_thread_id")
+    # As long as its dict is empty its methods are found faster.
+    __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_registry", "_since", "_state", "_thread_id")
 
     def __init__(self) -> None:
         self._state = "has not run yet"
         self._main: greenlet | None = None
         self._thread_id = 0
+        self._since = 0.0  # when main began, by time.monotonic
         self._outer: EnvironmentState | WithoutContexts | None = None
         self._active: greenlet | None = None
         # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
@@ -48,6 +49,7 @@ class EnvironmentState(Switching):
         self._registry = Registry()
         self._started = self._registry.started
         self._unstarted = self._registry.unstarted
+        self._is_plain = False  # whether its class has the compiled switch as it is
         # False while main waits elsewhere than in its switch_context: in destroy_context, or in gevent's hub, say.
         self._main_can_start_others = True
 

@@ -21,7 +21,16 @@ if TYPE_CHECKING or not COMPILED:  # pragma: no branch
     class Switching:
         """What an environment is made on: the attributes that a plain switch needs, and when compiled, that switch."""
 
-        __slots__ = ("_active", "_caller", "_main", "_main_can_start_others", "_outer", "_started", "_unstarted")
+        __slots__ = (
+            "_active",
+            "_caller",
+            "_is_plain",
+            "_main",
+            "_main_can_start_others",
+            "_outer",
+            "_started",
+            "_unstarted",
+        )
 
         switch_context: Any
 

@@ -16,7 +16,7 @@ from greenctx import ContextCanceled, ContextSwitchingEnvironment
 from greenctx.exited import ContextExited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MAIN = 0
 
@@ -216,8 +216,8 @@ class End:
 class World:
     """A real environment. Its contexts take commands from outside, by greenlet switches that it knows nothing of."""
 
-    def __init__(self, max_contexts: int) -> None:
-        self.env = ContextSwitchingEnvironment(max_contexts=max_contexts)
+    def __init__(self, max_contexts: int, instruments: Iterable[object] = ()) -> None:
+        self.env = ContextSwitchingEnvironment(max_contexts=max_contexts, instruments=instruments)
         self.log: list[str] = []
         self.errors: dict[int, BaseException] = {}
         self.result: str | None = None

@@ -32,6 +32,7 @@ from greenctx.errors import (
     GuestException,
     GuestExit,
     InvalidProgram,
+    InvalidTrace,
     ProgramClosed,
     ProgramInUse,
     ReferencesTooLate,
@@ -132,6 +133,12 @@ ERRORS: list[tuple[BaseException, type[BaseException], dict[str, object], list[s
         GreenctxError,
         {"calls": 2},
         ["2 call(s) into its guests have not ended", "let them return, or destroy the contexts that they were made in"],
+    ),
+    (
+        InvalidTrace("a.json", "it is not text"),
+        ValueError,
+        {"name": "a.json", "reason": "it is not text"},
+        ["a.json: it is not text"],
     ),
     (
         InvalidProgram("a.wasm", "is empty"),

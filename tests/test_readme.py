@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+DEMO = Path(str(files("greenctx.wasix") / "demo.wat"))
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [
     (code, BLOCKS[index + 1][1])  # each example is followed by what it prints
@@ -19,7 +21,7 @@ PYTHON = [
 ]
 
 
-@pytest.mark.parametrize(("code", "printed"), PYTHON, ids=["core", "guest"])
+@pytest.mark.parametrize(("code", "printed"), PYTHON, ids=["core", "guest", "instruments"])
 def test_python_examples_print_what_they_say(code: str, printed: str) -> None:
     """Each Python example runs as it stands and prints the block that follows it."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
@@ -44,6 +46,19 @@ def test_the_guest_in_c_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "hello from a context\n" * 2, "")
+
+
+def test_the_commands_that_made_the_picture(tmp_path: Path) -> None:
+    """They make a page and a picture like the one that is shown."""
+    [shell] = [code for language, code in BLOCKS if language == "sh" and "--trace" in code]
+    for command in shell.splitlines():
+        arguments = command.replace("greenctx/wasix/demo.wat", str(DEMO)).split()
+        subprocess.run([sys.executable, "-m", *arguments], cwd=tmp_path, timeout=60, check=True, capture_output=True)
+    [shown] = re.findall(r"^!\[.*\]\((.*)\)$", README, re.MULTILINE)
+    assert (tmp_path / "primes.html").stat().st_size > 10_000
+    made, kept = (tmp_path / "primes.svg").read_text(), (ROOT / shown).read_text()
+    for part in ('class="switch"', "sieve: active for", "sieve: created by", 'class="title"'):
+        assert made.count(part) == kept.count(part) > 0
 
 
 def test_the_demo_shows_contexts_at_work() -> None:

@@ -31,6 +31,7 @@ from greenctx.errors import (
     WasiNotSet,
     WrongStore,
 )
+from greenctx.wasix import guest_frames as _guest_frames  # noqa: F401
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linked import InstancePre
 from greenctx.wasix.linker import Linker

@@ -559,7 +559,7 @@ cdef class Fiber:
         cdef request_t *request = &self.request
         if self.state.shadow_stacks is not None or self.given is not None or not isinstance(environment, Switching):
             return False
-        if not (<Switching>environment).is_plain:
+        if not (<Switching>environment)._is_plain:
             return False
         if not (<Switching>environment).switch_if_plain(<uint64_t>request.arguments[0].of.i64):
             return False

@@ -10,6 +10,7 @@ from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
 from greenctx.errors import WrongStore
 from greenctx.wasix import commands, host_functions, suspend
 from greenctx.wasix.abi import START, WASI_MODULE
+from greenctx.wasix.host_calls import reporting
 from greenctx.wasix.linked import InstancePre, Needs
 from greenctx.wasix.native_wasi import NativeWasi
 from greenctx.wasix.stores import check_belongs, state_of, store_id_of
@@ -42,10 +43,15 @@ class Linker(wasmtime.Linker):
     process. Use `define_func`.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, report_host_calls: bool = False) -> None:
+        """With ``report_host_calls`` the instruments of environments are told of calls of what `define_func` defines.
+
+        That are WASI's and WASIX's functions as well, where they are done here and not by wasmtime.
+        """
         if not isinstance(engine, Engine):
             raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
         super().__init__(engine)
+        self._report_host_calls = report_host_calls
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix_files = False
         self._native_wasi = NativeWasi(engine)
@@ -81,6 +87,8 @@ class Linker(wasmtime.Linker):
             raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
         if not callable(func):
             raise TypeError(f"a host function must be callable, not {func!r}")
+        if self._report_host_calls:
+            func = reporting(f"{module}.{name}", func)
         host_functions.define_func(self, module, name, ty, func, access_caller)
         self._note(module, name, None)
 
@@ -137,6 +145,8 @@ class Linker(wasmtime.Linker):
             self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
 
     def _define_switch(self, module: str, name: str, ty: FuncType, func: Callable[..., Any]) -> None:
+        if self._report_host_calls:
+            func = reporting(f"{module}.{name}", func)
         host_functions.define_func(self, module, name, ty, func, access_caller=False, is_switch=True)
         self._note(module, name, None)
 

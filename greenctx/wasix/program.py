@@ -22,6 +22,7 @@ from greenctx.wasix.code import (
     switches_contexts,
     to_binary,
 )
+from greenctx.wasix.entrypoints import EntrypointNames
 from greenctx.wasix.interruption import TimeLimit, can_be_signalled, ticker
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
@@ -34,7 +35,7 @@ from greenctx.wasix.suspend import call
 from greenctx.wasix.wasix_files import imports_file_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Unpack
 
     from wasmtime import Func
@@ -49,6 +50,7 @@ class ProgramSettings(TypedDict, total=False):
     limits: Limits | None
     shadow_stack: int | None
     contexts: bool
+    instruments: Iterable[object]
     stdin: BinaryIO | bytes | None
     stdout: BinaryIO | None
     stderr: BinaryIO | None
@@ -74,6 +76,7 @@ class Program:
         limits: Limits | None = None,
         shadow_stack: int | None = None,
         contexts: bool = True,
+        instruments: Iterable[object] = (),
         stdin: BinaryIO | bytes | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
@@ -86,6 +89,9 @@ class Program:
         ``limits`` are those of each run. ``shadow_stack`` gives each context that many bytes for its address-taken
         locals, instead of WASIX's stack that all share; it takes a guest that exports ``__stack_pointer``. With
         ``contexts=False`` the context calls answer notsup.
+
+        ``instruments`` are told what the contexts of each run do, and which host functions they call (see
+        `greenctx.Instrument`).
 
         ``stdin`` is a binary file, or bytes, which each run reads from the beginning; ``stdout`` and ``stderr`` are
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
@@ -104,6 +110,7 @@ class Program:
         self.limits = limits or Limits()
         self.shadow_stack = shadow_stack
         self.contexts = contexts
+        self.instruments = [*instruments]
         self._stdio = Stdio(stdin, stdout, stderr)
         self._code = with_own_memory(to_binary(name, code))
         self._engine, self._module = compile_module(name, self.limits.cap(name, self._code))
@@ -112,7 +119,8 @@ class Program:
             check_exports(name, self._module)
         # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
         self._short_bursts = contexts and switches_contexts(self._module) and never_waits(self._module)
-        self.linker = Linker(self._engine)
+        self._entrypoint_names = EntrypointNames(self._code)
+        self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix(files=imports_file_calls(self._module))
 
@@ -155,12 +163,15 @@ class Program:
         self.limits.apply(store)
         check_imports(self.name, self.linker, store, self._module)
         yield_every_epoch(store)
+        self._entrypoint_names.note(store)
         state = state_of(store)
         state.time_limit = limit
         state.short_bursts = self._short_bursts
         try:
             if self.contexts:
-                environment = ContextSwitchingEnvironment(max_contexts=self.limits.contexts)
+                environment = ContextSwitchingEnvironment(
+                    max_contexts=self.limits.contexts, instruments=self.instruments
+                )
                 environment.run_main_context(self._run_start, store)
             else:
                 WithoutContexts().run(self._run_start, store)

@@ -14,6 +14,7 @@ be wrong: contexts would write over each other.)
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from weakref import WeakKeyDictionary
 
@@ -88,6 +89,7 @@ class ShadowStacks:
     ) -> int:
         """Create a context with a region. Raises `ShadowStackUnavailable`, or what the environment does."""
 
+        @wraps(entrypoint, ())
         def on_region() -> None:
             me = getcurrent()
             self._reserved.pop((environment, context_id), None)

@@ -10,9 +10,9 @@ from wasmtime import Func, Table, WasmtimeError
 from greenctx.current import current_environment
 from greenctx.errors import NoEnvironment, ShadowStackUnavailable, TooManyContexts
 from greenctx.wasix import abi
+from greenctx.wasix.entrypoints import Entrypoint
 from greenctx.wasix.memory import GuestMemory, MemoryFault
 from greenctx.wasix.stores import Caller, state_of
-from greenctx.wasix.suspend import call
 from greenctx.wasix.value_types import func_type
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def context_create(caller: Caller, pointer: int, entrypoint: int, mask: int = ab
     except NoEnvironment:
         return abi.NOTSUP
     store = caller.store
-    func = _entrypoint(caller, entrypoint & abi.U32_MASK)
+    index = entrypoint & abi.U32_MASK
+    func = _entrypoint(caller, index)
     if func is None:
         return abi.INVAL
     try:
@@ -47,9 +48,9 @@ def context_create(caller: Caller, pointer: int, entrypoint: int, mask: int = ab
     stacks = state_of(store).shadow_stacks
     try:
         if stacks is None:
-            context_id = environment.create_context(lambda: call(store, func))
+            context_id = environment.create_context(Entrypoint(store, func, index))
         else:
-            context_id = stacks.create_context(store, environment, lambda: call(store, func))
+            context_id = stacks.create_context(store, environment, Entrypoint(store, func, index))
     except TooManyContexts:
         return abi.AGAIN
     except ShadowStackUnavailable:

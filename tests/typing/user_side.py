@@ -22,6 +22,21 @@ ContextSwitchingEnvironment(10)  # type: ignore[call-arg]  # pyright: ignore[rep
 ContextSwitchingEnvironment(max_contexts="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+# Instruments are any objects; what they are told is known to be passed by position.
+
+
+class Own(greenctx.Instrument):
+    def context_switched(self, env: ContextSwitchingEnvironment, _out: int, _into: int) -> None:
+        assert_type(env.contexts()[0].age, float)
+        assert_type(env.contexts()[0].switches, int | None)
+
+
+instrumented = ContextSwitchingEnvironment(instruments=[Own(), greenctx.Statistics()])
+assert_type(instrumented, ContextSwitchingEnvironment)
+assert_type(instrumented.format_stacks(), str)
+ContextSwitchingEnvironment(instruments=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 # run_main_context returns what main returns, and takes the arguments that main takes.
 
 

@@ -1,0 +1,102 @@
+"""What ``greenctx run`` shows of a program's contexts, and ``greenctx timeline``."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from greenctx.current import current
+from greenctx.environment import ContextSwitchingEnvironment
+from greenctx.errors import InvalidProgram, InvalidTrace
+from greenctx.statistics import Statistics
+from greenctx.trace import Trace
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+
+    from greenctx.instruments import Instrument
+
+
+def add_options(run: ArgumentParser) -> None:
+    """Add the options of ``greenctx run``."""
+    run.add_argument("--trace", metavar="FILE", help="write what its contexts do, for Perfetto or greenctx timeline")
+    run.add_argument("--stats", action="store_true", help="print a table of its contexts to stderr at the end")
+    dump = "on SIGUSR1, print the stacks of its contexts to stderr"
+    run.add_argument("--dump-on-signal", action="store_true", help=dump)
+
+
+@contextmanager
+def observing(given: Namespace, name: str) -> Iterator[list[Instrument]]:
+    """The instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
+    with ExitStack() as stack:
+        instruments: list[Instrument] = []
+        if given.dump_on_signal:
+            stack.callback(signal.signal, signal.SIGUSR1, _dump_on_signal())
+        if given.stats:
+            statistics = Statistics()
+            instruments.append(statistics)
+            stack.callback(lambda: _say(f"{statistics}\n"))
+        if given.trace is not None:
+            try:
+                trace = Trace(given.trace, Path(name).name)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                raise InvalidProgram("--trace", f"{given.trace!r} cannot be written: {reason}") from error
+            instruments.append(trace)
+            stack.callback(_close, trace)
+        yield instruments
+
+
+def draw_timeline(file: str, output: str) -> None:
+    """Draw a trace file as a page or a picture. Raises `InvalidTrace`."""
+    from greenctx.timeline import Timeline
+    from greenctx.timeline_svg import as_svg
+
+    kind = Path(output).suffix.lower()
+    if kind not in (".html", ".svg"):
+        raise InvalidTrace(output, "a timeline is drawn as .html or .svg")
+    timeline = Timeline.read(file)
+    try:
+        Path(output).write_text(timeline.as_html() if kind == ".html" else as_svg(timeline), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidTrace(output, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _close(trace: Trace) -> None:
+    try:
+        try:
+            trace.close()
+        except KeyboardInterrupt:  # the one that has ended the program need not be the last
+            trace.close()
+            raise
+    except OSError as error:
+        _say(f"greenctx: the trace is not complete: {error.strerror}\n")
+
+
+def _dump_on_signal() -> Any:
+    """Returns what the signal did before."""
+    if not hasattr(signal, "SIGUSR1"):
+        raise InvalidProgram("--dump-on-signal", "this system has no SIGUSR1")
+    return signal.signal(signal.SIGUSR1, lambda *_: _dump_stacks())
+
+
+def _dump_stacks() -> None:
+    environment = current.get()
+    text = ""
+    while environment is not None:
+        if isinstance(environment, ContextSwitchingEnvironment):
+            text += environment.format_stacks()
+        environment = environment._outer  # type: ignore[assignment]
+    _say(text or "no contexts run here\n")
+
+
+def _say(text: str) -> None:
+    # Not by sys.stderr, which a signal handler may have interrupted in the middle of a line.
+    with suppress(OSError):
+        left = text.encode(errors="backslashreplace")
+        while left:
+            left = left[os.write(2, left) :]

@@ -1,0 +1,82 @@
+"""The file of a trace: whole lines of a JSON array, whatever comes in between."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from time import perf_counter_ns
+
+LINES = 512
+"""Events that are kept before they are written."""
+
+
+class EventFile:
+    """Lines of a JSON array. An interruption, wherever it comes, neither loses one nor leaves half of one behind."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.began = perf_counter_ns()
+        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._lines: list[str] = []
+        self._written = 0  # bytes
+        self._before = "[\n"
+        self._writing = False
+        self._failure: tuple[int | None, str | None] | None = None
+        try:
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            self._seekable = True
+        except OSError:  # a pipe
+            self._seekable = False
+
+    def write(self, *lines: str) -> None:
+        self._lines += lines
+        if len(self._lines) >= LINES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the rest. If that is interrupted it can be done again. Raises what kept anything from being written."""
+        with suppress(OSError):  # which was noted
+            self._flush()
+            if self._descriptor is not None:
+                self._put(self._descriptor, b"\n]\n" if self._written else b"[]\n")
+                self._release()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise OSError(*failure)
+
+    def _flush(self) -> None:
+        # Of two threads, or a signal handler and what it interrupted, the other one writes these lines as well.
+        if self._descriptor is None:
+            self._lines = []
+        if self._writing or self._descriptor is None:
+            return
+        self._writing = True
+        try:
+            count = len(self._lines)
+            if count:
+                content = (self._before + ",\n".join(self._lines[:count])).encode()
+                self._put(self._descriptor, content)
+                size = len(content)
+                # If it is interrupted before this, the same is written to the same place once more.
+                self._written += size
+                self._before = ",\n"
+                del self._lines[:count]
+        finally:
+            self._writing = False
+
+    def _release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        assert descriptor is not None
+        os.close(descriptor)
+
+    def _put(self, descriptor: int, content: bytes) -> None:
+        done = 0
+        try:
+            while done < len(content):
+                if self._seekable:
+                    done += os.pwrite(descriptor, content[done:], self._written + done)
+                else:
+                    done += os.write(descriptor, content[done:])
+        except OSError as error:
+            self._failure = error.errno, error.strerror
+            self._release()
+            raise

@@ -1,0 +1,78 @@
+"""Whoever looks at contexts keeps nothing of them: not by events, not by dumps of stacks, not by the log."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from contexts import go_to_main, start, then_main
+from leakcheck import assert_no_leak
+
+from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment, Instrument
+
+
+def test_events() -> None:
+    """Neither by events, nor by errors, nor by an instrument that was removed."""
+
+    class Quiet(Instrument):
+        def context_ended(self, *_: object) -> None: ...
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        env.destroy_context(start(env, go_to_main(env)))
+        env.destroy_context(env.create_context(list))
+        with suppress(ValueError):
+            start(env, fail)
+        with suppress(ContextEntrypointReturned):
+            start(env, list)
+        start(env, go_to_main(env))
+
+    def fail() -> None:
+        raise ValueError("x")
+
+    def scenario() -> None:
+        env = ContextSwitchingEnvironment(instruments=[Quiet()])
+        env.run_main_context(main, env)
+
+    assert_no_leak(scenario, repeats=20)
+
+
+def test_dumps() -> None:
+    """Neither contexts nor frames are kept alive by a dump."""
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        start(env, then_main(env, env.format_stacks))
+        env.contexts()
+        env.format_stacks()
+
+    def scenario() -> None:
+        env = ContextSwitchingEnvironment()
+        env.run_main_context(main, env)
+
+    assert_no_leak(scenario, repeats=20)
+
+
+def test_the_log() -> None:
+    """What was logged is not held any longer than its environment runs."""
+
+    def fail() -> None:
+        raise ValueError("x")
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        with suppress(ValueError):
+            start(env, fail)
+
+    def scenario() -> None:
+        env = ContextSwitchingEnvironment()
+        env.run_main_context(main, env)
+
+    logger = logging.getLogger("greenctx")
+    handler = logging.NullHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        assert_no_leak(scenario, repeats=20)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True

@@ -1,0 +1,344 @@
+"""Trace files: what is in them is in test_trace_model.py; here that they are valid whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+from contexts import MAIN, go_to_main, raises, start, then_main
+from processes import TIMEOUT
+from trace_events import check_trace
+
+from greenctx import ContextSwitchingEnvironment, GreenctxError, Trace
+from greenctx.errors import GuestExit
+from greenctx.wasix.host_calls import reporting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def run_traced(path: Path, main: Callable[[ContextSwitchingEnvironment], object]) -> None:
+    with Trace(path) as instrument:
+        env = ContextSwitchingEnvironment(instruments=[instrument])
+        env.run_main_context(main, env)
+
+
+def switching(times: int) -> Callable[[ContextSwitchingEnvironment], None]:
+    """A main that switches so many times, to a context and back."""
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        def entrypoint() -> None:
+            while True:
+                env.switch_context(MAIN)
+
+        context = env.create_context(entrypoint)
+        for _ in range(times // 2):
+            env.switch_context(context)
+
+    return main
+
+
+def test_tracks_are_named_and_in_order(tmp_path: Path) -> None:
+    """A process has the name of the trace; a track the context's id and the name of its entrypoint, whatever it is."""
+
+    def named(name: str) -> Callable[[], None]:
+        entrypoint = go_to_main(env)
+        entrypoint.__name__ = name
+        return entrypoint
+
+    names = ['<script>&"\\', "\x1b[31m", "größe ☃", "", "x" * 5000]
+    with Trace(tmp_path / "out.json", "prog \u2028 name") as instrument:
+        env = ContextSwitchingEnvironment(instruments=[instrument])
+        env.run_main_context(lambda: [start(env, named(name)) for name in names])
+    events = check_trace(tmp_path / "out.json")
+    titles = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert titles == {1: "0 main"} | {number + 2: f"{number + 1} {name}" for number, name in enumerate(names)}
+    order = {event["tid"]: event["args"]["sort_index"] for event in events if event["name"] == "thread_sort_index"}
+    assert order == {number + 1: number for number in range(len(names) + 1)}
+    [process] = [event for event in events if event["name"] == "process_name"]
+    assert process["args"]["name"] == "prog \u2028 name"
+
+
+def test_slices_cover_the_whole_run(tmp_path: Path) -> None:
+    """At any time exactly one context is active, from the beginning of main to the end of the environment."""
+    run_traced(tmp_path / "out.json", switching(1000))
+    slices = sorted(
+        (event["ts"], event["dur"], event["tid"]) for event in check_trace(tmp_path / "out.json") if event["ph"] == "X"
+    )
+    assert len(slices) == 1003
+    for one, other in itertools.pairwise(slices):
+        assert other[0] - (one[0] + one[1]) == pytest.approx(0.001, abs=1e-4)
+        assert one[2] != other[2]
+
+
+def test_errors_are_told(tmp_path: Path) -> None:
+    """The instant of an error has its repr, cut short; one without a repr does no harm."""
+
+    class Silent(Exception):
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        for error in (ValueError("x" * 1000), Silent()):
+            with pytest.raises((ValueError, Silent)):
+                start(env, raises(error))
+        with pytest.raises(GreenctxError):
+            start(env, list)
+
+    run_traced(tmp_path / "out.json", main)
+    events = check_trace(tmp_path / "out.json")
+    errors = [event["args"]["error"] for event in events if event["name"] == "failed"]
+    assert errors == ["ValueError('" + "x" * 288 + "...", "a Silent"]
+    assert sum(event["name"] == "returned" for event in events) == 2  # main, too
+
+
+def test_several_environments(tmp_path: Path) -> None:
+    """Each is a process of its own, be they one after the other, nested, or in threads."""
+    with Trace(tmp_path / "out.json", "name") as instrument:
+
+        def run(main: Callable[[ContextSwitchingEnvironment], object]) -> None:
+            env = ContextSwitchingEnvironment(instruments=[instrument])
+            env.run_main_context(main, env)
+
+        def nesting(env: ContextSwitchingEnvironment) -> None:
+            start(env, go_to_main(env))
+            run(switching(4))
+            start(env, go_to_main(env))
+
+        run(switching(10))
+        run(nesting)
+        threads = [Thread(target=run, args=(switching(3000),)) for _ in range(3)]
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(before)
+    events = check_trace(tmp_path / "out.json")
+    names = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert names == {1: "name"} | {number: f"name ({number})" for number in range(2, 7)}
+    switches = {pid: sum(event["ph"] == "s" and event["pid"] == pid for event in events) for pid in names}
+    assert sorted(switches.values()) == [6, 8, 12, 3002, 3002, 3002]
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """What is kept in memory does not grow with the number of switches and of contexts that have ended."""
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        switching(1000)(env)
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        switching(20_000)(env)
+        for _ in range(2000):
+            env.destroy_context(start(env, go_to_main(env)))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak - before < 1_000_000
+
+    run_traced(tmp_path / "out.json", main)
+    assert (tmp_path / "out.json").stat().st_size > 5_000_000
+
+
+def test_an_empty_trace_is_valid(tmp_path: Path) -> None:
+    """A trace of nothing is an empty array; closing twice is closing once."""
+    instrument = Trace(tmp_path / "out.json")
+    instrument.close()
+    instrument.close()
+    assert check_trace(tmp_path / "out.json") == []
+
+
+def test_it_is_written_to_a_pipe_too(tmp_path: Path) -> None:
+    """What cannot be written twice to the same place is written in order."""
+    pipe, read = tmp_path / "pipe", list[str]()
+    os.mkfifo(pipe)
+    reader = Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    run_traced(pipe, switching(2000))
+    reader.join()
+    (tmp_path / "out.json").write_text(read[0])
+    assert sum(event["ph"] == "s" for event in check_trace(tmp_path / "out.json")) == 2002
+
+
+def test_a_trace_that_cannot_be_written(caplog: pytest.LogCaptureFixture) -> None:
+    """A full disk ends the trace, not the program; `close` says so."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    instrument = Trace("/dev/full")
+    env = ContextSwitchingEnvironment(instruments=[instrument])
+    env.run_main_context(switching(2000), env)
+    assert "Trace" in caplog.text
+    assert "is removed; the program goes on" in caplog.text
+    with pytest.raises(OSError, match="No space left"):
+        instrument.close()
+    instrument.close()
+    with pytest.raises(OSError, match="No such file"):
+        Trace("/nowhere/out.json")
+
+
+def test_an_interrupted_write_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an interruption comes just after lines were written, or in the middle, they are in the file once."""
+    write, calls = os.pwrite, list[int]()
+
+    def interrupted(descriptor: int, content: bytes, offset: int) -> int:
+        calls.append(offset)
+        written = write(descriptor, content[:40_000], offset)
+        if len(calls) % 5 < 2:
+            raise KeyboardInterrupt
+        return written
+
+    monkeypatch.setattr(os, "pwrite", interrupted)
+    interruptions = 0
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        nonlocal interruptions
+        context = start(env, sleeper)
+        for _ in range(3000):
+            try:
+                env.switch_context(context)
+            except KeyboardInterrupt:
+                interruptions += 1
+
+    def sleeper() -> None:
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                env.switch_context(MAIN)
+
+    instrument = Trace(tmp_path / "out.json")
+    env = ContextSwitchingEnvironment(instruments=[instrument])
+    env.run_main_context(main, env)
+    for _ in range(100):
+        try:
+            instrument.close()
+            break
+        except KeyboardInterrupt:
+            interruptions += 1
+    assert interruptions > 10
+    events = check_trace(tmp_path / "out.json")
+    flows = [event["id"] for event in events if event["ph"] == "s"]
+    assert len(flows) == len(set(flows)) > 5000
+    assert [event["tid"] for event in events if event["ph"] == "s"] == [1, 2] * (len(flows) // 2)
+
+
+def test_host_calls(tmp_path: Path) -> None:
+    """A host call is a slice, of which each part is in a time in which its context is active; calls may nest."""
+
+    def outer() -> None:
+        inner()
+        env.switch_context(MAIN)
+        inner()
+
+    def failing() -> None:
+        raise KeyError
+
+    def main() -> None:
+        context = env.create_context(then_main(env, reporting("host.outer", outer)))
+        env.switch_context(context)
+        env.switch_context(context)
+        with pytest.raises(KeyError):
+            reporting("host.failing", failing)()
+        with pytest.raises(GuestExit):
+            start(env, raises(GuestExit(3)))
+
+    inner = reporting("host.inner", lambda: None)
+    with Trace(tmp_path / "out.json") as instrument:
+        env = ContextSwitchingEnvironment(instruments=[instrument])
+        env.run_main_context(main)
+        tracks = instrument._of(env)
+        instrument.host_call_ended(env, 0, "of which nobody has told the beginning", None)
+        assert tracks.calls.get(0, []) == []
+    events = check_trace(tmp_path / "out.json")
+    calls = [(event["name"], event["tid"]) for event in events if event.get("cat") == "host call"]
+    assert calls == [
+        ("host.inner", 2),
+        ("host.outer", 2),
+        ("host.inner", 2),
+        ("host.outer", 2),
+        ("host.failing", 1),
+    ]
+    instants = [event for event in events if event["name"] in ("host.failing failed", "exited")]
+    assert [event["args"] for event in instants] == [{"error": "KeyError()"}, {"status": 3}]
+
+
+def test_what_is_told_twice_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interruption just after a switch was written has it told again."""
+
+    def main() -> None:
+        context = env.create_context(go_to_main(env))
+        write = instrument._file.write
+
+        def interrupted(*lines: str) -> None:
+            monkeypatch.undo()
+            write(*lines)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(instrument._file, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            env.switch_context(context)
+
+    with Trace(tmp_path / "out.json") as instrument:
+        env = ContextSwitchingEnvironment(instruments=[instrument])
+        env.run_main_context(main)
+    assert sum(event["ph"] == "s" for event in check_trace(tmp_path / "out.json")) == 2
+
+
+def test_times_are_never_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the clock stands still, the order is still that in which things happened."""
+    monkeypatch.setattr("greenctx.trace.perf_counter_ns", lambda: 1_000_000)
+    run_traced(tmp_path / "out.json", switching(100))
+    check_trace(tmp_path / "out.json")
+
+
+ENDLESS = """
+import sys
+from greenctx import *
+
+with Trace(sys.argv[1]) as trace:
+    env = ContextSwitchingEnvironment(instruments=[trace])
+
+    def entrypoint():
+        while True:
+            env.switch_context(0)
+
+    def main():
+        context = env.create_context(entrypoint)
+        for count in range(10_000_000):
+            env.switch_context(context)
+            if count == 1000:
+                print("ready", flush=True)
+
+    env.run_main_context(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_a_process_that_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C leaves a whole file. A killed process leaves whole lines, which viewers open and timelines are made of."""
+    path = tmp_path / "out.json"
+    command = [sys.executable, "-c", textwrap.dedent(ENDLESS), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == -number
+    if number == signal.SIGKILL:
+        lines = path.read_text().split("\n")
+        assert lines[0] == "["
+        events = [json.loads(line.removesuffix(",")) for line in lines[1:]]
+        assert sum(event["ph"] == "s" for event in events) > 100
+    else:
+        assert sum(event["ph"] == "s" for event in check_trace(path)) > 2000

@@ -1,0 +1,107 @@
+"""Reads a trace file, and checks it: against a schema of the Trace Event format, and for what viewers rely on."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import defaultdict
+from itertools import pairwise
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonschema import Draft202012Validator
+
+if TYPE_CHECKING:
+    import os
+
+_TEXT = {"type": "string", "minLength": 1}
+_NUMBER = {"type": "integer", "minimum": 1}
+_TIME = {"type": "number", "minimum": 0}
+_PLACE = {"ph": _TEXT, "name": _TEXT, "pid": _NUMBER, "tid": _NUMBER}
+
+
+def _event(phase: str, required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    properties = _PLACE | {"ph": {"const": phase}} | required
+    return {
+        "type": "object",
+        "properties": properties | (optional or {}),
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+
+
+def _metadata(name: str, args: dict[str, Any]) -> dict[str, Any]:
+    arguments = {"type": "object", "properties": args, "required": [*args], "additionalProperties": False}
+    return _event("M", {"name": {"const": name}, "args": arguments})
+
+
+_TIMED = {"ts": _TIME, "cat": _TEXT}
+_FLOW = _TIMED | {"id": _TEXT}
+SCHEMA = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "What greenctx writes of the Trace Event format's JSON array form",
+    "type": "array",
+    "items": {
+        "oneOf": [
+            _metadata("process_name", {"name": _TEXT}),
+            _metadata("thread_name", {"name": _TEXT}),
+            _metadata("thread_sort_index", {"sort_index": {"type": "integer", "minimum": 0}}),
+            _event("X", _TIMED | {"dur": _TIME}, {"args": {"type": "object"}}),
+            _event("i", _TIMED | {"s": {"enum": ["t", "p", "g"]}}, {"args": {"type": "object"}}),
+            _event("s", _FLOW),
+            _event("f", _FLOW | {"bp": {"const": "e"}}),
+        ]
+    },
+}
+Draft202012Validator.check_schema(SCHEMA)
+_validator = Draft202012Validator(SCHEMA)
+MOST_CHECKED = 2000
+"""Events of long traces that are held against the schema; it takes a while."""
+
+
+def check_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The events of a file, in its order.
+
+    It must be valid; the slices of each track nested; each arrow's ends within slices that are active then; and on each
+    process only one context active at a time.
+    """
+    events: list[dict[str, Any]] = json.loads(Path(path).read_text())
+    error = next(_validator.iter_errors(events[:MOST_CHECKED] + events[-MOST_CHECKED:]), None)
+    assert error is None, error
+    slices, flows = defaultdict(list), defaultdict(list)
+    active = defaultdict(list)
+    for event in events:
+        track = event["pid"], event["tid"]
+        match event["ph"]:
+            case "X":
+                start = round(event["ts"] * 1000)
+                piece = start, start + round(event["dur"] * 1000)
+                slices[track].append(piece)
+                if event["cat"] == "context":
+                    active[event["pid"]].append((*piece, event["tid"]))
+            case "s" | "f":
+                flows[event["id"]].append(event)
+    for track, pieces in slices.items():
+        _check_nested(track, pieces)
+    for process in active.values():
+        process.sort()
+        assert all(one[1] < other[0] for one, other in pairwise(process))
+    for out, into in flows.values():
+        assert (out["ph"], into["ph"]) == ("s", "f")
+        assert out["ts"] < into["ts"]
+        for event in (out, into):
+            ts, process = round(event["ts"] * 1000), active[event["pid"]]
+            start, end, tid = process[bisect_right(process, ts, key=itemgetter(0)) - 1]
+            assert start <= ts < end, f"{event} hangs in the air"
+            assert tid == event["tid"], f"{event} is not where the context is active"
+    return events
+
+
+def _check_nested(track: tuple[int, int], pieces: list[tuple[int, int]]) -> None:
+    open_ends: list[int] = []
+    for start, end in sorted(pieces, key=lambda piece: (piece[0], -piece[1])):
+        while open_ends and open_ends[-1] <= start:
+            open_ends.pop()
+        assert not open_ends or end <= open_ends[-1], f"slices of track {track} cross at {start}"
+        open_ends.append(end)
