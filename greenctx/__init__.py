@@ -1,8 +1,10 @@
 """greenctx: WASIX context switching for Python hosts. Several call stacks, one running at a time, each a greenlet."""
 
+from greenctx.aio import await_
 from greenctx.current import current_environment
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import (
+    AlreadyAwaiting,
     CancellationSwallowed,
     ContextCanceled,
     ContextEntrypointReturned,
@@ -11,13 +13,16 @@ from greenctx.errors import (
     EnvironmentNotRunning,
     GreenctxError,
     NoEnvironment,
+    NotInAsyncRun,
     NotTheActiveContext,
+    ResumedWhileAwaiting,
     SwitchTargetMissing,
     TooManyContexts,
     WrongThread,
 )
 
 __all__ = [
+    "AlreadyAwaiting",
     "CancellationSwallowed",
     "ContextCanceled",
     "ContextEntrypointReturned",
@@ -27,9 +32,12 @@ __all__ = [
     "EnvironmentNotRunning",
     "GreenctxError",
     "NoEnvironment",
+    "NotInAsyncRun",
     "NotTheActiveContext",
+    "ResumedWhileAwaiting",
     "SwitchTargetMissing",
     "TooManyContexts",
     "WrongThread",
+    "await_",
     "current_environment",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent, greenlet
 
+from greenctx.aio import check_is_plain, run_in_task
 from greenctx.context import Context, ContextExited
 from greenctx.current import current
 from greenctx.errors import (
@@ -59,12 +60,14 @@ class ContextSwitchingEnvironment(EnvironmentState):
         """
         if self._state != "has not run yet":
             raise EnvironmentAlreadyUsed("is running" if self._main else "has run")
-        outer = self._outer = current.get()
+        outer = current.get()
         errors: list[BaseException] = []
         try:
             self._thread_id = threading.get_ident()
-            current.set(self)
             me = getcurrent()
+            if outer is not None and outer._encloses(me):
+                self._outer = outer
+            current.set(self)
             self._state = "is running"
             self._main = self._active = self._caller = self._started[MAIN] = me
             try:
@@ -91,6 +94,16 @@ class ContextSwitchingEnvironment(EnvironmentState):
             self._state = "has ended"
             current.set(outer)
             errors.clear()  # their tracebacks refer to this frame
+
+    async def run_main_context_async(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
+        """The same inside of the calling task, on a greenlet of its own: its contexts may call `greenctx.await_`.
+
+        Main shares the task's context variables. When the task is cancelled, `asyncio.CancelledError` is raised in the
+        context that awaits, and goes from there to main as any other exception; what the contexts do while they unwind
+        may await again.
+        """
+        check_is_plain(main)
+        return await run_in_task(lambda: self.run_main_context(main, *args))
 
     def create_context(self, entrypoint: Callable[[], object]) -> int:
         """Create a suspended context and return its id: 1, 2, 3 ..., never used again.

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Self, TypedDict, cast
 
 from wasmtime import Store
 
+from greenctx.aio import await_, current_run, run_in_task
 from greenctx.current import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse
 from greenctx.wasix.abi import START
 from greenctx.wasix.code import check_imports, check_start, compile_module, read_code, to_binary
-from greenctx.wasix.interruption import Ticker, TimeLimit, can_be_signalled
+from greenctx.wasix.event_loop import run_within
+from greenctx.wasix.interruption import YIELD_SECONDS, Ticker, TimeLimit, can_be_signalled
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
 from greenctx.wasix.settings import Settings
 from greenctx.wasix.shadow_stack import ShadowStacks, check_exports
+from greenctx.wasix.shared_ticker import SharedTicker
 from greenctx.wasix.stdio import Stdio
 from greenctx.wasix.stores import close, state_of, yield_every_epoch
 from greenctx.wasix.suspend import call
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from typing import Unpack
 
     from wasmtime import Func
+
+LEAST_YIELD_SECONDS = 0.001
 
 
 class ProgramSettings(TypedDict, total=False):
@@ -98,6 +105,7 @@ class Program:
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
             check_exports(name, self._module)
+        self._shared_ticker = SharedTicker(self._engine)
         self.linker = Linker(self._engine)
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix()
@@ -117,18 +125,40 @@ class Program:
         `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a host function raises. Ctrl-C is
         KeyboardInterrupt. Every context is unwound by then.
         """
+        if current_run() is not None:
+            return await_(self.run_async())
         this_run = object()
         try:
             self._runs.add(this_run)
-            if self._closed:
-                raise ProgramClosed
-            return self._run()
+            limit = TimeLimit.within_the_current(self.limits.seconds)
+            return self._run(limit, Ticker(self._engine, needed=bool(limit) or can_be_signalled()))
         finally:
             self._runs.discard(this_run)
 
-    def _run(self) -> int:
-        limit = TimeLimit.within_the_current(self.limits.seconds)
-        ticker = Ticker(self._engine, needed=bool(limit) or can_be_signalled())
+    async def run_async(self, *, yield_every: float = YIELD_SECONDS) -> int:
+        """The same inside of the calling task: its host functions may call `greenctx.await_`.
+
+        The event loop runs, too, while the guest sleeps or waits for its standard streams; and whenever the guest has
+        computed for ``yield_every`` seconds, 0.001 at least. (Programs that it runs meanwhile by `run` run so, too.)
+
+        When the task is cancelled, or the limit of time is over, `asyncio.CancelledError` is raised where the program
+        waits for the event loop; every context is unwound, and the task ends cancelled, or `TimeLimitExceeded` is
+        raised.
+        """
+        if not yield_every >= LEAST_YIELD_SECONDS:
+            raise ValueError(f"yield_every must be at least {LEAST_YIELD_SECONDS} seconds, not {yield_every!r}")
+        this_run = object()
+        try:
+            self._runs.add(this_run)
+            limit = TimeLimit.within_the_current(self.limits.seconds, yield_every)
+            ticks = self._shared_ticker.every(yield_every / 2)
+            return await run_within(limit, run_in_task(partial(self._run, limit, ticks)))
+        finally:
+            self._runs.discard(this_run)
+
+    def _run(self, limit: TimeLimit, ticker: AbstractContextManager[None]) -> int:
+        if self._closed:
+            raise ProgramClosed
         store = Store(self._engine)
         try:
             with ticker, limit:
@@ -165,6 +195,7 @@ class Program:
         if self._runs:
             self._closed = closed
             raise ProgramInUse
+        self._shared_ticker.close()
         for thing in (self.linker, self._module, self._engine):
             close(thing)
 
