@@ -11,6 +11,7 @@ This knows no event loop. What is awaited must be made for the one that steps th
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Coroutine
 from inspect import iscoroutinefunction
@@ -23,11 +24,14 @@ from greenctx.current import current
 from greenctx.errors import AlreadyAwaiting, NotInAsyncRun, NotTheActiveContext, ResumedWhileAwaiting
 from greenctx.registry import MAIN
 from greenctx.state import GUEST
+from greenctx.teardown import append_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
 T = TypeVar("T")
+
+_GUARDS = 3
 
 
 def await_(awaitable: Awaitable[T]) -> T:
@@ -103,38 +107,38 @@ class Run(greenlet):
 
     def __await__(self) -> Generator[Any, Any, object]:
         """Step the run to its end. Whatever is raised in between is raised where the run waits."""
-        error: BaseException | None = None
         try:
-            while True:
-                try:
-                    return (yield from self._steps(error))
-                except BaseException as raised:
-                    if self.dead or self._unreachable:
-                        raise
-                    error = raised  # it interrupted this very function
+            return (yield from self._guarded(_GUARDS))
         except ContextExited as exited:
             exited.unwrap()
-        finally:
-            del error  # its traceback refers to this frame
+
+    def _guarded(self, guards: int) -> Generator[Any, Any, object]:
+        """The same, though so many signals interrupt this object's own code."""
+        try:
+            return (yield from (self._guarded(guards - 1) if guards > 1 else self._steps(None)))
+        except BaseException as error:
+            if self.dead or self._unreachable:
+                raise
+            return (yield from self._steps(error))
 
     def _steps(self, error: BaseException | None) -> Generator[Any, Any, object]:
-        value: object = None
+        # What is raised goes on while it is handled, for whatever interrupts that to have it in its context.
         try:
-            while True:
-                self._resume(value, error)
-                if self.dead:
-                    return self._result
-                value = error = None
-                try:
-                    value = yield self._trap
-                except BaseException as raised:
-                    # Whoever closes a coroutine wants it to end and not to wait again.
-                    self._closing = isinstance(raised, GeneratorExit)
-                    error = raised
+            self._resume(None, error)
         finally:
-            del value, error
+            del error  # its traceback refers to this frame
+        while not self.dead:
+            try:
+                answer = yield self._trap
+            except BaseException as raised:
+                # Whoever closes a coroutine wants it to end and not to wait again.
+                self._closing = isinstance(raised, GeneratorExit)
+                self._resume(None, raised)
+            else:
+                self._resume(answer, None)
+        return self._result
 
-    def _resume(self, value: object, error: BaseException | None) -> None:
+    def _resume(self, answer: object, error: BaseException | None) -> None:
         """Let the run go on, until it awaits something or has ended."""
         driver = getcurrent()
         if self.parent is not driver:
@@ -147,7 +151,7 @@ class Run(greenlet):
         self._driver = driver
         try:
             if error is None:
-                waiting.switch(value)
+                waiting.switch(answer)
             else:
                 waiting.throw(type(error), error, error.__traceback__)
         finally:
@@ -172,14 +176,17 @@ class Run(greenlet):
         if self._closing:
             raise GeneratorExit
         assert self._driver is not None
-        me = getcurrent()
+        me, handled = getcurrent(), sys.exception()
         try:
             self._trap, self._waiting = trap, me
             answer = self._driver.switch()
-        except BaseException:
+        except BaseException as error:
             if self._waiting is me:  # it does not come from the event loop
                 self._waiting = None
+            append_context(error, handled)
             raise
+        finally:
+            del handled  # into whose chain the error may come, whose traceback refers to this frame
         if self._waiting is me:
             self._waiting = None
             raise ResumedWhileAwaiting
