@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Coroutine
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -73,10 +72,11 @@ async def run_in_task(function: Callable[[], T]) -> T:
     return cast("T", await Run(function))
 
 
-def check_is_plain(main: Callable[..., object]) -> None:
-    """Raise TypeError for a coroutine function, which would not even begin to run."""
-    if iscoroutinefunction(main):
-        raise TypeError(f"main must be a plain function, not {main!r}; where it has to await it calls greenctx.await_")
+def check_is_plain(result: object) -> None:
+    """Raise TypeError for what a coroutine function returns, which has not even begun to run."""
+    if isinstance(result, Coroutine):
+        result.close()
+        raise TypeError("main must be a plain function, not a coroutine function; to await it calls greenctx.await_")
 
 
 class Run(greenlet):

@@ -102,8 +102,9 @@ class ContextSwitchingEnvironment(EnvironmentState):
         context that awaits, and goes from there to main as any other exception; what the contexts do while they unwind
         may await again.
         """
-        check_is_plain(main)
-        return await run_in_task(lambda: self.run_main_context(main, *args))
+        result = await run_in_task(lambda: self.run_main_context(main, *args))
+        check_is_plain(result)
+        return result
 
     def create_context(self, entrypoint: Callable[[], object]) -> int:
         """Create a suspended context and return its id: 1, 2, 3 ..., never used again.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from contexts import MAIN, start, state
@@ -192,13 +192,19 @@ def test_other_tasks_run_meanwhile() -> None:
 
 
 def test_a_coroutine_function_is_no_main() -> None:
-    """It would not even begin to run: refused, with the remedy."""
+    """It does not even begin to run: a TypeError, with the remedy."""
 
-    async def coroutine_function() -> None: ...
+    async def main() -> NoReturn:
+        raise AssertionError
 
-    main: Any = coroutine_function
-    with pytest.raises(TypeError, match=r"must be a plain function.*it calls greenctx\.await_"):
-        asyncio.run(ContextSwitchingEnvironment().run_main_context_async(main))
+    run: Awaitable[object]
+    for run in (Environment().run_main_context_async(main), Environment().run_main_context_async(lambda: main())):
+        with pytest.raises(TypeError, match=r"must be a plain function.*it calls greenctx\.await_"):
+            asyncio.run(wait_for(run))
+
+
+async def wait_for(run: Awaitable[object]) -> object:
+    return await run
 
 
 def test_an_environment_runs_once_here_too() -> None:

@@ -7,10 +7,11 @@ import os
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from greenctx.aio import run_in_task
 from greenctx.errors import TimeLimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine
+    from collections.abc import Callable, Collection
 
     from greenctx.wasix.interruption import TimeLimit, Wait
 
@@ -81,20 +82,20 @@ async def _wait_by(anyio: Any, wanted: Collection[Wait], seconds: float) -> None
             await anyio.sleep_forever()
 
 
-async def run_within(limit: TimeLimit, run: Coroutine[Any, Any, T]) -> T:
-    """Await the run; cancel it when the limit is over, and raise `TimeLimitExceeded`."""
+async def run_within(limit: TimeLimit, function: Callable[[], T]) -> T:
+    """Run the function in the calling task; cancel that when the limit is over, and raise `TimeLimitExceeded`."""
     seconds = limit.left()
     if seconds is None:
-        return await run
+        return await run_in_task(function)
     anyio = _other()
     if anyio is None:
         try:
             async with asyncio.timeout(seconds) as scope:
-                return await run
+                return await run_in_task(function)
         except TimeoutError as error:
             if isinstance(error, TimeLimitExceeded) or not scope.expired():
                 raise
             raise limit.exceeded() from error
     with anyio.move_on_after(seconds):
-        return await run
+        return await run_in_task(function)
     raise limit.exceeded()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, TypedDict, cast
 
 from wasmtime import Store
 
-from greenctx.aio import await_, current_run, run_in_task
+from greenctx.aio import await_, current_run
 from greenctx.current import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse
@@ -152,7 +152,7 @@ class Program:
             self._runs.add(this_run)
             limit = TimeLimit.within_the_current(self.limits.seconds, yield_every)
             ticks = self._shared_ticker.every(yield_every / 2)
-            return await run_within(limit, run_in_task(partial(self._run, limit, ticks)))
+            return await run_within(limit, partial(self._run, limit, ticks))
         finally:
             self._runs.discard(this_run)
 
