@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from contexts import MAIN, start, state
@@ -20,6 +20,8 @@ from greenctx import (
     await_,
     current_environment,
 )
+from greenctx.current import WithoutContexts
+from greenctx.state import GUEST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -233,6 +235,9 @@ def test_outside_of_any_run() -> None:
     with pytest.raises(NotInAsyncRun, match=missing):
         await_(later(1))
 
+    with pytest.raises(NotInAsyncRun):
+        await_(step())
+
     async def in_a_coroutine() -> None:
         with pytest.raises(NotInAsyncRun, match="a coroutine awaits by itself"):
             await_(later(1))
@@ -335,6 +340,35 @@ def test_a_coroutine_in_a_context_may_switch_contexts() -> None:
 
     in_task(main)
     assert log == ["in main", "back in 1", "canceled"]
+
+
+def test_while_guest_code_runs() -> None:
+    """Refused as any call from there, whichever environment the guest runs in. (tests/wasix has the real ones.)"""
+
+    def check(of: Any) -> None:
+        callers = of._enter_guest()
+        caller, of._caller = of._caller, GUEST
+        with pytest.raises(NotTheActiveContext, match="guest code on its fiber"):
+            await_(later(1))
+        of._caller = caller
+        of._leave_guest(callers)
+        assert await_(later(1)) == 1
+
+    def nested(inner: Environment, outer: Environment) -> None:
+        assert inner._outer is not None
+        check(inner)
+        check(outer)
+
+    def main(env: Environment) -> None:
+        check(env)
+        inner = Environment()
+        inner.run_main_context(nested, inner, env)
+        without = WithoutContexts()
+        without.run(check, without)
+        inner = Environment()
+        without.run(inner.run_main_context, nested, inner, env)
+
+    in_task(main)
 
 
 # Nested environments.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from contextlib import suppress
 
 import pytest
@@ -403,3 +404,52 @@ def test_a_coroutine_stepped_by_different_greenlets() -> None:
 
     outer = ContextSwitchingEnvironment()
     assert outer.run_main_context(outer_main, outer) == "done"
+
+
+def test_a_coroutine_stepped_by_what_it_runs() -> None:
+    """A greenlet of the run cannot step it: that is an error, and ends the coroutine. What waits is not resumed."""
+    greenlets: list[greenlet] = []
+
+    def main(_: Environment) -> None:
+        def steps() -> None:
+            mains.switch()
+            with pytest.raises(ResumedWhileAwaiting, match="could not go on where it was stepped: cyclic"):
+                coroutine.send(None)
+            outside.switch()
+
+        mains = getcurrent()
+        greenlets.extend([mains, greenlet(steps)])
+        greenlets[1].switch()
+        await_(step())
+
+    outside = getcurrent()
+    env = Environment()
+    coroutine = env.run_main_context_async(main, env)
+    coroutine.send(None)
+    greenlets[1].switch()
+    with pytest.raises(KeyError):
+        greenlets[0].throw(KeyError())
+    greenlets.clear()
+
+
+def test_an_interruption_between_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is raised where the run waits."""
+    log: list[object] = []
+
+    def main() -> str:
+        with pytest.raises(KeyboardInterrupt):
+            await_(step())
+        log.append("interrupted")
+        return str(await_(step()))
+
+    def interrupt() -> float:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    coroutine = Environment().run_main_context_async(main)
+    coroutine.send(None)
+    monkeypatch.setattr(time, "monotonic", interrupt)
+    coroutine.send(None)
+    with pytest.raises(StopIteration, match="done"):
+        coroutine.send("done")
+    assert log == ["interrupted"]
