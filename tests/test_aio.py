@@ -131,6 +131,30 @@ def test_any_event_loop() -> None:
     assert log == ["an answer"]
 
 
+def test_what_the_event_loop_throws_keeps_its_traceback() -> None:
+    """The frames in which it was raised stay in it."""
+
+    def raised_elsewhere() -> KeyError:
+        try:
+            raise KeyError
+        except KeyError as error:
+            return error
+
+    def main() -> list[str]:
+        try:
+            await_(step())
+        except KeyError as error:
+            return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        raise AssertionError
+
+    coroutine = Environment().run_main_context_async(main)
+    coroutine.send(None)
+    with pytest.raises(StopIteration) as stop:
+        coroutine.throw(raised_elsewhere())
+    assert stop.value.value[0] == "main"
+    assert stop.value.value[-1] == "raised_elsewhere"
+
+
 def test_every_kind_of_awaitable() -> None:
     """Coroutines, futures, tasks, objects; what is none is a TypeError, as with ``await``."""
 

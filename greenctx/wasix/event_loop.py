@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenctx.aio import run_in_task
@@ -58,10 +58,7 @@ async def wait(wanted: Collection[Wait], seconds: float) -> None:
             # A loop has one reader for each descriptor, and somebody else may wait for the same one: hence the copy.
             copy = os.dup(descriptor)
             cleanup.callback(os.close, copy)
-            try:
-                (loop.add_writer if to_write else loop.add_reader)(copy, end)
-            except PermissionError:  # a device that is always ready
-                return
+            (loop.add_writer if to_write else loop.add_reader)(copy, end)
             cleanup.callback(loop.remove_writer if to_write else loop.remove_reader, copy)
         await ended
 
@@ -71,8 +68,7 @@ async def _wait_by(anyio: Any, wanted: Collection[Wait], seconds: float) -> None
         with ExitStack() as cleanup:
             copy = os.dup(descriptor)
             cleanup.callback(os.close, copy)
-            with suppress(PermissionError):
-                await (anyio.wait_writable if to_write else anyio.wait_readable)(copy)
+            await (anyio.wait_writable if to_write else anyio.wait_readable)(copy)
         scope.cancel()
 
     with anyio.move_on_after(seconds) as scope:

@@ -24,7 +24,7 @@ from greenctx import (
     await_,
     current_environment,
 )
-from greenctx.wasix import Limits, Program, ProgramClosed, ProgramInUse, TimeLimitExceeded, shared_ticker
+from greenctx.wasix import Limits, Program, ProgramClosed, ProgramInUse, TimeLimitExceeded, event_loop, shared_ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -333,6 +333,26 @@ def test_a_device_that_is_always_ready() -> None:
     assert stdout.getvalue() == b"end of file\n"
 
 
+def test_two_waits_for_the_same() -> None:
+    """Both end when it is ready. (A loop has one reader for a descriptor.) Nothing stays with the loop."""
+
+    async def both() -> None:
+        one, other = (asyncio.ensure_future(event_loop.wait({(read, False)}, 1000)) for _ in range(2))
+        await later(None)
+        assert not one.done()
+        assert not other.done()
+        os.write(write, b"x")
+        await asyncio.gather(one, other)
+        os.read(read, 1)
+
+    loop = asyncio.new_event_loop()
+    try:
+        with pipe() as (read, write):
+            assert_no_leak(lambda: loop.run_until_complete(both()))
+    finally:
+        loop.close()
+
+
 def test_sleeping_guests() -> None:
     """Sleeps of every kind, side by side, and none is too short."""
 
@@ -588,8 +608,16 @@ def test_the_most_demanding_run_sets_the_pace() -> None:
             assert ticker.seconds == 0.1
     with ticker.every(0.5):
         assert ticker.seconds == 0.5
-        ticker.close()
-        assert ticker not in shared_ticker._active
+    assert ticker not in shared_ticker._active
+
+
+def test_a_run_whose_end_was_interrupted() -> None:
+    """Closing the program ends its epochs for good, before its engine is gone."""
+    program = good()
+    ticker = program._shared_ticker
+    ticker.begin(0.001)
+    program.close()
+    assert ticker not in shared_ticker._active
 
 
 def test_after_a_fork() -> None:
