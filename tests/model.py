@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAIN = 0
+INTERRUPTIONS = ("KeyboardInterrupt", "SystemExit", "CancelledError")
 
 
 class Model:
@@ -187,7 +188,7 @@ class Model:
     def _finish(self) -> None:
         assert self.alive == {MAIN}
         errors = self.cleanup_errors
-        interruptions = [error for error in errors if error.startswith(("KeyboardInterrupt", "SystemExit"))]
+        interruptions = [error for error in errors if error.startswith(INTERRUPTIONS)]
         if self.main_ended_with != "returned":
             first, others = self.main_ended_with, errors
         elif interruptions:

@@ -188,6 +188,47 @@ def test_errors_of_cleanup_are_not_lost_by_cancellation() -> None:
     assert [repr(error) for error in group.exceptions] == ["ValueError('cleanup')"]
 
 
+def test_cancellation_while_the_end_of_main_awaits() -> None:
+    """It comes out as itself, for the task ends cancelled; the other errors of cleanup are in its context."""
+    log: list[object] = []
+
+    async def everything() -> None:
+        def main(env: Environment) -> None:
+            def awaits() -> None:
+                try:
+                    env.switch_context(MAIN)
+                finally:
+                    log.append("waits")
+                    await_(never())
+
+            def fails() -> None:
+                try:
+                    env.switch_context(MAIN)
+                finally:
+                    await_(later(None))
+                    raise ValueError("cleanup")
+
+            for entrypoint in (fails, awaits, fails):
+                start(env, entrypoint)
+
+        task = Waiting(main).task
+        while not log:
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError as error:
+            group: BaseException = error
+            while not isinstance(group, BaseExceptionGroup):
+                assert group.__context__ is not None
+                group = group.__context__
+            log.extend(map(repr, group.exceptions))
+        assert task.cancelled()
+
+    asyncio.run(everything())
+    assert log == ["waits", "ValueError('cleanup')", "ValueError('cleanup')"]
+
+
 def test_a_context_is_destroyed_while_others_await() -> None:
     """destroy_context in between is what it always is; the victim's cleanup awaits, and its destroyer waits for it."""
     log: list[object] = []
