@@ -53,8 +53,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
 
         When main ends, by returning or by raising, every remaining context is destroyed, in ascending order of id.
         Main's own exception comes out as itself; errors of the contexts' cleanup are a `BaseExceptionGroup` at the end
-        of its ``__context__`` chain. If main returned, one such error comes out as itself and several as a group; but a
-        `KeyboardInterrupt`, `SystemExit` or `asyncio.CancelledError` among them as itself, with the others in its context.
+        of its ``__context__`` chain. If main returned, one such error comes out as itself and several as a group; but
+        `KeyboardInterrupt`, `SystemExit` and `asyncio.CancelledError` as themselves, with the others in their context.
 
         Raises `EnvironmentAlreadyUsed` when the environment is running, or has run.
         """
