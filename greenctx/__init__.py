@@ -1,8 +1,10 @@
 """greenctx: WASIX context switching for Python hosts. Several call stacks, one running at a time, each a greenlet."""
 
+from greenctx.aio import await_
 from greenctx.current import current_environment
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import (
+    AlreadyAwaiting,
     CancellationSwallowed,
     ContextCanceled,
     ContextEntrypointReturned,
@@ -11,7 +13,9 @@ from greenctx.errors import (
     EnvironmentNotRunning,
     GreenctxError,
     NoEnvironment,
+    NotInAsyncRun,
     NotTheActiveContext,
+    ResumedWhileAwaiting,
     SwitchTargetMissing,
     TooManyContexts,
     WrongThread,
@@ -24,6 +28,7 @@ from greenctx.trace import Trace
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyAwaiting",
     "CancellationSwallowed",
     "ContextCanceled",
     "ContextEntrypointReturned",
@@ -35,11 +40,14 @@ __all__ = [
     "GreenctxError",
     "Instrument",
     "NoEnvironment",
+    "NotInAsyncRun",
     "NotTheActiveContext",
+    "ResumedWhileAwaiting",
     "Statistics",
     "SwitchTargetMissing",
     "TooManyContexts",
     "Trace",
     "WrongThread",
+    "await_",
     "current_environment",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
+from greenlet import getcurrent
+
 from greenctx.errors import NoEnvironment
 from greenctx.registry import MAIN
 
@@ -46,7 +48,8 @@ class WithoutContexts:
     """Stands for the environment where a guest is to have none, though it may be called from within one."""
 
     def __init__(self) -> None:
-        self._outer = current.get()
+        outer = current.get()
+        self._outer = outer if outer is not None and outer._encloses(getcurrent()) else None
         self._caller: greenlet | None = None
 
     def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -57,6 +60,12 @@ class WithoutContexts:
 
     def _admit(self, _: greenlet) -> None:
         """Let everybody call guests."""
+
+    def _encloses(self, me: greenlet) -> bool:
+        return self._outer is not None and self._outer._encloses(me)
+
+    def _active_id(self) -> int:
+        return 0 if self._outer is None else self._outer._active_id()
 
     def _enter_guest(self) -> Any:
         return self._outer and self._outer._enter_guest()

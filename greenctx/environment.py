@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 
 from greenlet import getcurrent, greenlet
 
+from greenctx.aio import check_is_plain, run_in_task
 from greenctx.context import Context, new_context
 from greenctx.current import current
 from greenctx.errors import (
@@ -72,21 +73,23 @@ class ContextSwitchingEnvironment(EnvironmentState):
 
         When main ends, by returning or by raising, every remaining context is destroyed, in ascending order of id.
         Main's own exception comes out as itself; errors of the contexts' cleanup are a `BaseExceptionGroup` at the end
-        of its ``__context__`` chain. If main returned, one such error comes out as itself and several as a group; a
-        `KeyboardInterrupt` or `SystemExit` among them comes out as itself, with the others in its context.
+        of its ``__context__`` chain. If main returned, one such error comes out as itself and several as a group; but
+        `KeyboardInterrupt`, `SystemExit` and `asyncio.CancelledError` as themselves, with the others in their context.
 
         Raises `EnvironmentAlreadyUsed` when the environment is running, or has run.
         """
         if self._state != "has not run yet":
             raise EnvironmentAlreadyUsed("is running" if self._main else "has run")
-        outer = self._outer = current.get()
+        outer = current.get()
         errors: list[BaseException] = []
         try:
             self._thread_id = threading.get_ident()
             self._since = monotonic()
             self._is_plain = COMPILED and type(self).switch_context is Switching.switch_context
-            current.set(self)
             me = getcurrent()
+            if outer is not None and outer._encloses(me):
+                self._outer = outer
+            current.set(self)
             self._state = "is running"
             self._main = self._active = self._caller = self._started[MAIN] = me
             try:
@@ -113,6 +116,17 @@ class ContextSwitchingEnvironment(EnvironmentState):
             self._state = "has ended"
             current.set(outer)
             errors.clear()  # their tracebacks refer to this frame
+
+    async def run_main_context_async(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
+        """The same inside of the calling task, on a greenlet of its own: its contexts may call `greenctx.await_`.
+
+        Main shares the task's context variables. When the task is cancelled, `asyncio.CancelledError` is raised in the
+        context that awaits, and goes from there to main as any other exception; what the contexts do while they unwind
+        may await again.
+        """
+        result = await run_in_task(lambda: self.run_main_context(main, *args))
+        check_is_plain(result)
+        return result
 
     def create_context(self, entrypoint: Callable[[], object]) -> int:
         """Create a suspended context and return its id: 1, 2, 3 ..., never used again.

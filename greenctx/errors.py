@@ -188,6 +188,41 @@ class NotTheActiveContext(GreenctxError):
         )
 
 
+class NotInAsyncRun(GreenctxError):
+    """`greenctx.await_` where there is no event loop to wait for it. Nothing was awaited."""
+
+    def __str__(self) -> str:
+        return (
+            "await_ was called outside of any environment that runs in a task; run it by "
+            "`await env.run_main_context_async(main)`, or a program by `await program.run_async()`; "
+            "a coroutine awaits by itself"
+        )
+
+
+class AlreadyAwaiting(GreenctxError):
+    """`greenctx.await_` while another greenlet of the same run awaits. Nothing was awaited."""
+
+    def __str__(self) -> str:
+        return (
+            "another greenlet of this run awaits already, and the run waits as a whole; "
+            "await one thing at a time, or several of them by asyncio.gather or a TaskGroup"
+        )
+
+
+class ResumedWhileAwaiting(GreenctxError):
+    """Other code than the event loop resumed a greenlet that awaits. What it awaited is given up."""
+
+    def __init__(self, what: str = "was resumed by other code than the event loop") -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"a greenlet that awaits {self.what}; leave it to the event loop, in the same thread, to resume it, "
+            "and cancel its task to end the wait"
+        )
+
+
 class CalledWithinGuest(GreenctxError):
     """A guest was called by code that may not call one now: it runs on a fiber, or another thread is in the store."""
 

@@ -67,6 +67,13 @@ class EnvironmentState(Switching):
             self._admit(me)
         return self._id_of(me)
 
+    def _encloses(self, me: greenlet) -> bool:
+        """Whether an environment that starts on that greenlet is nested in this one.
+
+        (Else it has only inherited the context variable: in a task, or a thread, that was started from a context.)
+        """
+        return me is self._main or self._own(me) is not None
+
     def _enter_guest(self) -> Any:
         """Refuse calls to this environment and those it is nested in, until `_leave_guest` of what this returns."""
         caller, self._caller = self._caller, GUEST
@@ -119,6 +126,9 @@ class EnvironmentState(Switching):
     def _own(self, of: greenlet) -> Context | None:
         """That greenlet as a context of this environment, other than main (which may be a context of an outer one)."""
         return of if isinstance(of, Context) and of.environment is self else None
+
+    def _active_id(self) -> int:
+        return MAIN if self._active is None else self._id_of(self._active)
 
     def _id_of(self, of: greenlet) -> int:
         """The id of main, or of a context of this environment."""

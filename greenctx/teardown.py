@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 _MESSAGE = "errors of contexts that were destroyed at the end of main"
 
 
@@ -40,8 +42,10 @@ def raise_errors(errors: list[BaseException]) -> None:
 
 
 def _combine(errors: list[BaseException]) -> BaseException:
+    # An event loop looks for its own interruption, and not into groups.
+    canceled = getattr(sys.modules.get("asyncio"), "CancelledError", SystemExit)
     for error in errors:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if isinstance(error, (KeyboardInterrupt, SystemExit, canceled)):
             chain_errors(error, [other for other in errors if other is not error])
             return error
     # A copy: the group keeps what it was made from as its args, and the list is cleared.

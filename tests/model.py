@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 MAIN = 0
+INTERRUPTIONS = ("KeyboardInterrupt", "SystemExit", "CancelledError")
 
 
 class Model:
@@ -57,40 +58,40 @@ class Model:
     # The commands. The active context obeys them.
 
     def ask_id(self) -> None:
-        self._returned(self.active)
+        self.returned(self.active)
 
     def create(self) -> None:
         if self.main_ended_with is not None:
-            self._raised("EnvironmentNotRunning('is being torn down')")
+            self.raised("EnvironmentNotRunning('is being torn down')")
         elif len(self.alive - {MAIN}) >= self.max_contexts:
-            self._raised(f"TooManyContexts({self.max_contexts})")
+            self.raised(f"TooManyContexts({self.max_contexts})")
         else:
             self.alive.add(self.next_id)
             self.unstarted.add(self.next_id)
-            self._returned(self.next_id)
+            self.returned(self.next_id)
             self.next_id += 1
 
     def switch(self, target: int) -> None:
         if not self.can_switch_to(target):
-            self._raised(f"SwitchTargetMissing({target}, {self._state_of(target)!r})")
+            self.raised(f"SwitchTargetMissing({target}, {self._state_of(target)!r})")
         elif self.active in self.canceled:
-            self._raised(f"ContextCanceled({self.active})")
+            self.raised(f"ContextCanceled({self.active})")
         elif target == self.active:
-            self._returned(None)
+            self.returned(None)
         else:
             self._resume(target)
 
     def destroy(self, target: int) -> None:
         if target in (MAIN, self.active):
-            self._raised(f"DestroyNotAllowed({target})")
+            self.raised(f"DestroyNotAllowed({target})")
         elif target in self.suspended:
             self._destroy(target)
         else:
-            self._returned(False)
+            self.returned(False)
 
     def defuse(self) -> None:
         self.defused.add(self.active)
-        self._returned(None)
+        self.returned(None)
 
     def end(self, error: str | None) -> None:
         """The active context returns (None) or raises."""
@@ -114,7 +115,7 @@ class Model:
         else:
             self.active = heir
             self._interrupt_destroy()
-            self._raised(error)
+            self.raised(error)
 
     def preempt(self, target: int) -> None:
         """Somebody else than the environment resumes a context that has started."""
@@ -122,14 +123,14 @@ class Model:
 
     # What the commands have in common.
 
-    def _returned(self, value: object) -> None:
+    def returned(self, value: object) -> None:
         """The call that the active context is in returns."""
         if self.active == MAIN and self.main_ended_with is not None:
             self._destroy_next()
         else:
             self.log.append(f"{self.active} got {value!r}")
 
-    def _raised(self, error: str) -> None:
+    def raised(self, error: str) -> None:
         """The call that the active context is in raises, and the context catches it."""
         if self.active == MAIN and self.main_ended_with is not None:
             self.cleanup_errors.append(error)
@@ -145,24 +146,24 @@ class Model:
             self.unstarted.remove(target)
             self.log.append(f"{target} starts")
         elif victim is None:
-            self._returned(None)
+            self.returned(None)
         elif victim in self.alive:  # destroy_context goes on until the victim has ended
             self._destroy(victim)
         else:
-            self._returned(True)
+            self.returned(True)
 
     def _destroy(self, victim: int) -> None:
         if victim in self.unstarted:
             self.unstarted.remove(victim)
             self.alive.remove(victim)
-            self._returned(True)
+            self.returned(True)
             return
         self.canceled.add(victim)
         self.destroys[self.active] = victim
         self.destroyer[victim] = self.active
         self.active = victim
         self._interrupt_destroy()
-        self._raised(f"ContextCanceled({victim})")
+        self.raised(f"ContextCanceled({victim})")
 
     def _interrupt_destroy(self) -> int | None:
         """The active context no longer waits inside destroy_context, if it did. Return its victim."""
@@ -187,7 +188,7 @@ class Model:
     def _finish(self) -> None:
         assert self.alive == {MAIN}
         errors = self.cleanup_errors
-        interruptions = [error for error in errors if error.startswith(("KeyboardInterrupt", "SystemExit"))]
+        interruptions = [error for error in errors if error.startswith(INTERRUPTIONS)]
         if self.main_ended_with != "returned":
             first, others = self.main_ended_with, errors
         elif interruptions:
@@ -222,6 +223,10 @@ class World:
         self.errors: dict[int, BaseException] = {}
         self.result: str | None = None
         self.greenlets: dict[int, greenlet] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Run main until it wants a command."""
         self._outside = getcurrent()
         self._listener: greenlet
         greenlet(self._run).switch()
@@ -239,6 +244,9 @@ class World:
         self.greenlets[context_id].switch()
 
     def close(self) -> None:
+        """What is left to do when it has ended."""
+
+    def end(self) -> None:
         """End every context, whatever state they are in."""
         for _ in range(1000):
             if self.result is not None:
@@ -270,9 +278,8 @@ class World:
         try:
             command = self._outside.switch()
         except BaseException as caught:
-            # The environment could not unwrap what came here.
             self.let_it_notice()
-            error = caught.exit if isinstance(caught, ContextExited) else caught
+            error = unwrapped(caught)
             return lambda: throw(error)
         if command:
             return command
@@ -292,6 +299,11 @@ class World:
             self.result = "returned"
         # The collector does not track a dict into which only running greenlets were put: a cycle that it cannot free.
         self.greenlets.clear()
+
+
+def unwrapped(caught: BaseException) -> BaseException:
+    """What came where the environment could not unwrap it."""
+    return caught.exit if isinstance(caught, ContextExited) else caught
 
 
 def throw(error: BaseException) -> None:

@@ -59,6 +59,11 @@ def refused(error, function, *args):
 
 def check_embedder(script: str) -> None:
     """Run a script after the one above; its last words must be heard, and stderr must be silent."""
-    ran = run_python(f"{EMBEDDER}\n{textwrap.dedent(script)}\nprint('went right to the end')")
+    check_script(f"{EMBEDDER}\n{textwrap.dedent(script)}")
+
+
+def check_script(script: str) -> None:
+    """The same with that script alone."""
+    ran = run_python(f"{textwrap.dedent(script)}\nprint('went right to the end')")
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
     assert ran.stdout == "went right to the end\n"

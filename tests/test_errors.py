@@ -10,6 +10,7 @@ import pytest
 from greenlet import GreenletExit
 
 from greenctx import (
+    AlreadyAwaiting,
     CancellationSwallowed,
     ContextCanceled,
     ContextEntrypointReturned,
@@ -18,7 +19,9 @@ from greenctx import (
     EnvironmentNotRunning,
     GreenctxError,
     NoEnvironment,
+    NotInAsyncRun,
     NotTheActiveContext,
+    ResumedWhileAwaiting,
     SwitchTargetMissing,
     TooManyContexts,
     WrongThread,
@@ -115,6 +118,28 @@ ERRORS: list[tuple[BaseException, type[BaseException], dict[str, object], list[s
         GreenctxError,
         {"context_id": 9, "caller": "another greenlet"},
         ["context 9 is the active one", "came from another greenlet", "only the code of the active context may call"],
+    ),
+    (
+        NotInAsyncRun(),
+        GreenctxError,
+        {},
+        ["outside of any environment that runs in a task", "run it by `await env.run_main_context_async(main)`"],
+    ),
+    (
+        AlreadyAwaiting(),
+        GreenctxError,
+        {},
+        ["another greenlet of this run awaits already", "one thing at a time, or several of them by asyncio.gather"],
+    ),
+    (
+        ResumedWhileAwaiting("was resumed by others"),
+        GreenctxError,
+        {"what": "was resumed by others"},
+        [
+            "a greenlet that awaits was resumed by others",
+            "leave it to the event loop",
+            "cancel its task to end the wait",
+        ],
     ),
     (
         CalledWithinGuest("guest code runs on its fiber"),

@@ -28,6 +28,7 @@ class Machine(RuleBasedStateMachine):
 
     model: Model
     world: World
+    world_class: type[World] = World
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class Machine(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
-        self.model, self.world = Model(MAX_CONTEXTS), World(MAX_CONTEXTS)
+        self.model, self.world = Model(MAX_CONTEXTS), self.world_class(MAX_CONTEXTS)
 
     @rule()
     def create(self) -> None:
@@ -105,6 +106,7 @@ class Machine(RuleBasedStateMachine):
                 assert world.env._can_switch_to(target) == model.can_switch_to(target)
         else:
             assert repr(world.env) == "<ContextSwitchingEnvironment that has ended>"
+            world.close()
             self.start()
 
     def teardown(self) -> None:
@@ -114,6 +116,7 @@ class Machine(RuleBasedStateMachine):
                 self.end("return")
                 self.they_agree()
         finally:
+            self.world.end()
             self.world.close()
 
     def others(self, but: int | None = None) -> list[int]:

@@ -10,7 +10,9 @@ from ctypes import addressof
 from errno import EBADF
 from typing import TYPE_CHECKING
 
+from greenctx.aio import await_, current_run
 from greenctx.errors import TimeLimitExceeded
+from greenctx.wasix import event_loop
 from greenctx.wasix._fiber import Ticker
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from wasmtime import Engine
 
 TICK_MICROSECONDS = 10_000
+YIELD_SECONDS = 0.01
 LONGEST_WAIT = 3600.0  # the system's calls have limits; what is longer is waited for in parts
 
 
@@ -35,14 +38,16 @@ class TimeLimit:
     While it is entered it holds for the programs that host functions run meanwhile, too: theirs end no later.
     """
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, yield_every: float = YIELD_SECONDS) -> None:
+        self.yield_every = yield_every
+        """On an event loop: for how many seconds a guest may compute before others have to have their turn."""
         self._seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
 
     @classmethod
-    def within_the_current(cls, seconds: float | None) -> TimeLimit:
+    def within_the_current(cls, seconds: float | None, yield_every: float = YIELD_SECONDS) -> TimeLimit:
         """A limit of so many seconds from now or, if that ends earlier, the one that is entered now."""
-        limit, outer = cls(seconds), _innermost.get()
+        limit, outer = cls(seconds, yield_every), _innermost.get()
         if outer is not None and outer._end is not None and (limit._end is None or outer._end < limit._end):
             limit._seconds, limit._end = outer._seconds, outer._end
         return limit
@@ -58,16 +63,32 @@ class TimeLimit:
         del self._token  # refers to the context, in which this object is
 
     def check(self) -> None:
-        """Raise `TimeLimitExceeded` from that point in time on."""
-        if self._end is not None and time.monotonic() >= self._end:
-            assert self._seconds is not None
-            raise TimeLimitExceeded(self._seconds)
+        """Raise `TimeLimitExceeded` from that point in time on. On an event loop, let others run if it is time to."""
+        self._raise_if_over()
+        run = current_run()
+        # Half of it: what an epoch ends too early for, the next one does in time.
+        if run is not None and time.monotonic() - run.resumed_at >= self.yield_every / 2:
+            await_(event_loop.give_way())
+            self._raise_if_over()
+
+    def _raise_if_over(self) -> None:
+        if self.left() == 0:
+            raise self.exceeded()
+
+    def left(self) -> float | None:
+        """How many seconds are left of it; None: it has no end."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def exceeded(self) -> TimeLimitExceeded:
+        """The error to raise."""
+        assert self._seconds is not None
+        return TimeLimitExceeded(self._seconds)
 
     def wait(self, seconds: float | None, wanted: Collection[Wait] = ()) -> set[Wait]:
         """Wait for so long, or without end, or until one of those is ready; return those that are.
 
-        Signal handlers run meanwhile, so Ctrl-C ends it with KeyboardInterrupt. Raises `TimeLimitExceeded`, and OSError
-        for a descriptor that is not open.
+        On an event loop others run meanwhile. Signal handlers do, so Ctrl-C ends it with KeyboardInterrupt. Raises
+        `TimeLimitExceeded`, and OSError for a descriptor that is not open.
         """
         until = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -75,9 +96,16 @@ class TimeLimit:
             now = time.monotonic()
             ends = [end for end in (until, self._end) if end is not None]
             left = min([LONGEST_WAIT, *(max(0.0, end - now) for end in ends)])
-            if not wanted:
+            if current_run() is not None:
+                if not (found := _ready(wanted, 0)) and left:
+                    await_(event_loop.wait(wanted, left))
+                    found = _ready(wanted, 0)
+            elif wanted:
+                found = _ready(wanted, left)
+            else:
+                found = set()
                 time.sleep(left)
-            elif found := _ready(wanted, left):
+            if found:
                 return found
             if until is not None and time.monotonic() >= until:
                 self.check()
@@ -86,6 +114,8 @@ class TimeLimit:
 
 def _ready(wanted: Collection[Wait], seconds: float) -> set[Wait]:
     """Wait for one of those; return all that are ready."""
+    if not wanted:
+        return set()
     if not hasattr(select, "poll"):  # Windows, where only sockets can be waited for
         return set(wanted)
     masks: dict[int, int] = {}

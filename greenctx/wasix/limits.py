@@ -30,7 +30,7 @@ class Limits:
     wasm's garbage collector, exceptions among them, have a heap of their own, to which the same limit applies.
 
     ``seconds``: from the start of `Program.run`, after which every context is unwound and `TimeLimitExceeded` raised.
-    Host functions are not interrupted in the middle; programs that they run are.
+    Host functions are not interrupted in the middle, unless they await; programs that they run are.
     """
 
     contexts: int | None = None

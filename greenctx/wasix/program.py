@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Self, TypedDict, cast
 
 from wasmtime import Store, WasmtimeError
 
+from greenctx.aio import await_, current_run
 from greenctx.current import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse
@@ -23,12 +25,14 @@ from greenctx.wasix.code import (
     to_binary,
 )
 from greenctx.wasix.entrypoints import EntrypointNames
-from greenctx.wasix.interruption import TimeLimit, can_be_signalled, ticker
+from greenctx.wasix.event_loop import run_within
+from greenctx.wasix.interruption import YIELD_SECONDS, TimeLimit, can_be_signalled, ticker
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
 from greenctx.wasix.own_memory import with_own_memory
 from greenctx.wasix.settings import Settings
 from greenctx.wasix.shadow_stack import ShadowStacks, check_exports
+from greenctx.wasix.shared_ticker import SharedTicker
 from greenctx.wasix.stdio import Stdio
 from greenctx.wasix.stores import close, state_of, yield_every_epoch
 from greenctx.wasix.suspend import call
@@ -36,9 +40,12 @@ from greenctx.wasix.wasix_files import imports_file_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from typing import Unpack
 
     from wasmtime import Func
+
+LEAST_YIELD_SECONDS = 0.001
 
 
 class ProgramSettings(TypedDict, total=False):
@@ -120,6 +127,7 @@ class Program:
         # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
         self._short_bursts = contexts and switches_contexts(self._module) and never_waits(self._module)
         self._entrypoint_names = EntrypointNames(self._code)
+        self._shared_ticker = SharedTicker(self._engine)
         self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix(files=imports_file_calls(self._module))
@@ -139,26 +147,49 @@ class Program:
         `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a host function raises. Ctrl-C is
         KeyboardInterrupt. Every context is unwound by then.
         """
+        if current_run() is not None:
+            return await_(self.run_async())
         this_run = object()
         try:
             self._runs.add(this_run)
-            if self._closed:
-                raise ProgramClosed
-            return self._run()
+            limit = TimeLimit.within_the_current(self.limits.seconds)
+            needs_ticks = limit or can_be_signalled() or self._short_bursts
+            return self._run(limit, ticker(self._engine) if needs_ticks else nullcontext(), self._short_bursts)
         finally:
             self._runs.discard(this_run)
 
-    def _run(self) -> int:
-        limit = TimeLimit.within_the_current(self.limits.seconds)
-        ticking = ticker(self._engine) if limit or can_be_signalled() or self._short_bursts else nullcontext()
+    async def run_async(self, *, yield_every: float = YIELD_SECONDS) -> int:
+        """The same inside of the calling task: its host functions may call `greenctx.await_`.
+
+        The event loop runs, too, while the guest sleeps or waits for its standard streams; and whenever the guest has
+        computed for ``yield_every`` seconds, 0.001 at least. (Programs that it runs meanwhile by `run` run so, too.)
+
+        When the task is cancelled, or the limit of time is over, `asyncio.CancelledError` is raised where the program
+        waits for the event loop; every context is unwound, and the task ends cancelled, or `TimeLimitExceeded` is
+        raised.
+        """
+        if not yield_every >= LEAST_YIELD_SECONDS:
+            raise ValueError(f"yield_every must be at least {LEAST_YIELD_SECONDS} seconds, not {yield_every!r}")
+        this_run = object()
+        try:
+            self._runs.add(this_run)
+            limit = TimeLimit.within_the_current(self.limits.seconds, yield_every)
+            ticks = self._shared_ticker.every(yield_every / 2)
+            return await run_within(limit, partial(self._run, limit, ticks, short_bursts=False))
+        finally:
+            self._runs.discard(this_run)
+
+    def _run(self, limit: TimeLimit, ticks: AbstractContextManager[None], short_bursts: bool) -> int:
+        if self._closed:
+            raise ProgramClosed
         store = Store(self._engine)
         try:
-            with ticking, limit:
-                return self._run_in(store, limit)
+            with ticks, limit:
+                return self._run_in(store, limit, short_bursts)
         finally:
             close(store)
 
-    def _run_in(self, store: Store, limit: TimeLimit) -> int:
+    def _run_in(self, store: Store, limit: TimeLimit, short_bursts: bool) -> int:
         store.set_wasi(self.settings.wasi_config(self._stdio))
         self.limits.apply(store)
         check_imports(self.name, self.linker, store, self._module)
@@ -166,7 +197,7 @@ class Program:
         self._entrypoint_names.note(store)
         state = state_of(store)
         state.time_limit = limit
-        state.short_bursts = self._short_bursts
+        state.short_bursts = short_bursts
         try:
             if self.contexts:
                 environment = ContextSwitchingEnvironment(
@@ -191,6 +222,7 @@ class Program:
         if self._runs:
             self._closed = closed
             raise ProgramInUse
+        self._shared_ticker.close()
         for thing in (self.linker, self._module, self._engine):
             close(thing)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, assert_type
 
 import greenctx
 from greenctx import ContextSwitchingEnvironment, current_environment
+from greenctx.wasix import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,3 +138,21 @@ except greenctx.NoEnvironment as none:
     lookup = none
 except (greenctx.EnvironmentNotRunning, greenctx.EnvironmentAlreadyUsed) as state:
     base: greenctx.GreenctxError = state
+
+
+# In a task: the same, awaited. await_ returns what the awaitable does.
+
+
+async def in_a_task() -> None:
+    assert_type(await env.run_main_context_async(without_arguments), str)
+    assert_type(await env.run_main_context_async(with_arguments, 1, ["a"]), dict[str, int])
+    await env.run_main_context_async(without_arguments, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await Program(b"").run_async(yield_every=0.1), int)
+
+
+async def name() -> str:
+    return ""
+
+
+assert_type(greenctx.await_(name()), str)
+greenctx.await_(name)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
