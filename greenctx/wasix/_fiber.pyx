@@ -275,8 +275,13 @@ def epoch_callback_address():
 
 cdef object forget_lost():
     """Let go of the objects that guests have lost. May raise KeyboardInterrupt."""
-    while lost:  # a `__del__` may call guests, which come here again
-        forget(lost.pop())
+    cdef list taken = lost[:]  # a `__del__` may call guests, which come here again
+    lost.clear()
+    try:
+        while taken:
+            forget(taken.pop())
+    finally:
+        lost.extend(taken)
 
 
 @cython.final

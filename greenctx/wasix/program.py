@@ -151,7 +151,7 @@ class Program:
             return await_(self.run_async())
         this_run = object()
         try:
-            self._runs.add(this_run)
+            self._begin(this_run)
             limit = TimeLimit.within_the_current(self.limits.seconds)
             needs_ticks = limit or can_be_signalled() or self._short_bursts
             return self._run(limit, ticker(self._engine) if needs_ticks else nullcontext(), self._short_bursts)
@@ -172,16 +172,19 @@ class Program:
             raise ValueError(f"yield_every must be at least {LEAST_YIELD_SECONDS} seconds, not {yield_every!r}")
         this_run = object()
         try:
-            self._runs.add(this_run)
+            self._begin(this_run)
             limit = TimeLimit.within_the_current(self.limits.seconds, yield_every)
             ticks = self._shared_ticker.every(yield_every / 2)
             return await run_within(limit, partial(self._run, limit, ticks, short_bursts=False))
         finally:
             self._runs.discard(this_run)
 
-    def _run(self, limit: TimeLimit, ticks: AbstractContextManager[None], short_bursts: bool) -> int:
+    def _begin(self, run: object) -> None:
+        self._runs.add(run)
         if self._closed:
             raise ProgramClosed
+
+    def _run(self, limit: TimeLimit, ticks: AbstractContextManager[None], short_bursts: bool) -> int:
         store = Store(self._engine)
         try:
             with ticks, limit:
