@@ -74,12 +74,25 @@ class EventModel(Model):
             self.announced.add(victim)
         super()._destroy(victim)
 
+    def destroy(self, target: int) -> None:
+        if target not in (MAIN, self.active):
+            self._notice_whether_gone(target)
+        super().destroy(target)
+
+    def _destroy_next(self) -> None:
+        if self.to_destroy:
+            self._notice_whether_gone(self.to_destroy[0])
+        super()._destroy_next()
+
     def _interrupt_destroy(self) -> int | None:
         victim = super()._interrupt_destroy()
+        self._notice_whether_gone(victim)
+        return victim
+
+    def _notice_whether_gone(self, victim: int | None) -> None:
         if victim in self.announced - self.alive:
             self.announced.remove(victim)
             self.events.append(("destroyed", victim))
-        return victim
 
 
 class Recorder(Instrument):
