@@ -232,7 +232,7 @@ def test_main_500_frames_deep_when_it_starts_contexts() -> None:
         shallow = left_in_a_chain(env)
         below = deep(500, lambda: left_in_a_chain(env))
         for found in (shallow, below):
-            assert max(found) - min(found) <= 1, "not the same depth for all (the first is started with a frame less)"
+            assert max(found) - min(found) <= 2, "not the same depth for all (the first is started with frames less)"
         assert here - 10 < shallow[0] <= here, "not main's own depth"
         assert shallow[0] - 505 < below[0] < shallow[0] - 495, "not the depth at which main waits"
 

@@ -24,7 +24,7 @@ from greenctx import (
     WrongThread,
     current_environment,
 )
-from greenctx.current import WithoutContexts
+from greenctx.current import WithoutContexts, current_context_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -448,6 +448,22 @@ class TestWhoMayCall:
 
 
 class TestCurrentEnvironment:
+    def test_current_context_id(self, env: ContextSwitchingEnvironment) -> None:
+        """The id of the context that asks; main's outside of any environment, and where guests are to have none."""
+        asked = [current_context_id()]
+
+        def entrypoint() -> None:
+            asked.append(current_context_id())
+            asked.append(WithoutContexts().run(current_context_id))
+            env.switch_context(0)
+
+        def main() -> None:
+            env.switch_context(env.create_context(entrypoint))
+            asked.append(current_context_id())
+
+        env.run_main_context(main)
+        assert asked == [0, 1, 0, 0]
+
     def test_none_outside(self) -> None:
         """current_environment() outside of any environment raises NoEnvironment, a LookupError, with the remedy."""
         with pytest.raises(NoEnvironment, match=r"no context-switching environment is running here; .*run_main"):
