@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent
 
@@ -66,10 +66,3 @@ class WithoutContexts:
 
     def _active_id(self) -> int:
         return 0 if self._outer is None else self._outer._active_id()
-
-    def _enter_guest(self) -> Any:
-        return self._outer and self._outer._enter_guest()
-
-    def _leave_guest(self, callers: Any) -> None:
-        if self._outer is not None:
-            self._outer._leave_guest(callers)

@@ -74,16 +74,6 @@ class EnvironmentState(Switching):
         """
         return me is self._main or self._own(me) is not None
 
-    def _enter_guest(self) -> Any:
-        """Refuse calls to this environment and those it is nested in, until `_leave_guest` of what this returns."""
-        caller, self._caller = self._caller, GUEST
-        return caller, self._outer and self._outer._enter_guest()
-
-    def _leave_guest(self, callers: Any) -> None:
-        self._caller, outer_callers = callers
-        if self._outer is not None:
-            self._outer._leave_guest(outer_callers)
-
     def _can_switch_to(self, context_id: int) -> bool:
         """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
         return context_id in self._started or context_id in self._registry.unstarted or self._caller is None

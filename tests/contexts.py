@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from greenctx import ContextSwitchingEnvironment
+from greenctx.state import GUEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from greenctx.current import WithoutContexts
 
 MAIN = ContextSwitchingEnvironment.main_context_id
 
@@ -17,6 +21,22 @@ def state(env: ContextSwitchingEnvironment) -> tuple[int, list[int]]:
     assert env._active is not None
     active = env._id_of(env._active)
     return active, env._registry.suspended_ids(active)
+
+
+@contextmanager
+def guest_code(env: ContextSwitchingEnvironment | WithoutContexts) -> Iterator[None]:
+    """What greenctx.wasix does around guest code, which runs on its fiber."""
+    chain: list[Any] = [env]
+    while chain[-1]._outer is not None:
+        chain.append(chain[-1]._outer)
+    callers = [one._caller for one in chain]
+    for one in chain:
+        one._caller = GUEST
+    try:
+        yield
+    finally:
+        for one, caller in zip(chain, callers, strict=True):
+            one._caller = caller
 
 
 def suspended(env: ContextSwitchingEnvironment) -> list[int]:

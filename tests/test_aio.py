@@ -7,7 +7,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
-from contexts import MAIN, start, state
+from contexts import MAIN, guest_code, start, state
 from greenlet import getcurrent, greenlet
 from tasks import Waiting, in_task, later, never, step
 
@@ -21,7 +21,6 @@ from greenctx import (
     current_environment,
 )
 from greenctx.current import WithoutContexts
-from greenctx.state import GUEST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -370,12 +369,8 @@ def test_while_guest_code_runs() -> None:
     """Refused as any call from there, whichever environment the guest runs in. (tests/wasix has the real ones.)"""
 
     def check(of: Any) -> None:
-        callers = of._enter_guest()
-        caller, of._caller = of._caller, GUEST
-        with pytest.raises(NotTheActiveContext, match="guest code on its fiber"):
+        with guest_code(of), pytest.raises(NotTheActiveContext, match="guest code on its fiber"):
             await_(later(1))
-        of._caller = caller
-        of._leave_guest(callers)
         assert await_(later(1)) == 1
 
     def nested(inner: Environment, outer: Environment) -> None:

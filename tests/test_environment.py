@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from contexts import MAIN, go_to_main, raises, start, state, suspended, then_main
+from contexts import MAIN, go_to_main, guest_code, raises, start, state, suspended, then_main
 from frames import frames
 from greenlet import getcurrent, greenlet
 
@@ -402,13 +402,12 @@ class TestWhoMayCall:
         def main() -> None:
             start(env, go_to_main(env))
             before = repr(env)
-            callers = env._enter_guest()  # as greenctx.wasix does around guest code
-            with pytest.raises(NotTheActiveContext, match=r"^context 0 is the active .* guest code") as caught:
-                call(env)
-            assert caught.value.context_id == 0
-            assert caught.value.caller == "guest code on its fiber"
-            assert repr(env) == before
-            env._leave_guest(callers)
+            with guest_code(env):
+                with pytest.raises(NotTheActiveContext, match=r"^context 0 is the active .* guest code") as caught:
+                    call(env)
+                assert caught.value.context_id == 0
+                assert caught.value.caller == "guest code on its fiber"
+                assert repr(env) == before
             assert env.active_context_id == MAIN
 
         env.run_main_context(main)
@@ -423,11 +422,10 @@ class TestWhoMayCall:
 
         def inner_main() -> None:
             for innermost in (inner, WithoutContexts()):
-                callers = innermost._enter_guest()
-                for one in (env, inner):
-                    with pytest.raises(NotTheActiveContext, match="guest code on its fiber"):
-                        call(one)
-                innermost._leave_guest(callers)
+                with guest_code(innermost):
+                    for one in (env, inner):
+                        with pytest.raises(NotTheActiveContext, match="guest code on its fiber"):
+                            call(one)
                 assert inner.active_context_id == env.active_context_id == MAIN
 
         env.run_main_context(lambda: inner.run_main_context(inner_main))
@@ -511,8 +509,7 @@ class TestCurrentEnvironment:
             return without.run(max, 1, 2)
 
         assert env.run_main_context(main) == 2
-        outside = WithoutContexts()
-        outside._leave_guest(outside._enter_guest())
+        assert WithoutContexts()._outer is None
 
     def test_nested(self, env: ContextSwitchingEnvironment) -> None:
         """Environments nest: inside it is the inner one, afterwards the outer one again."""

@@ -416,8 +416,8 @@ cdef class StoreState:
             raise CalledWithinGuest("a guest of this store was interrupted in the middle of its code")
         if isinstance(environment, Switching) and (<Switching>environment)._outer is None:
             self.callers, (<Switching>environment)._caller = (<Switching>environment)._caller, guest
-        elif environment is not None:
-            self.callers = environment._enter_guest()
+        else:
+            self.callers = enter_guest(environment)
         self.busy = True
         polled = request
 
@@ -428,8 +428,29 @@ cdef class StoreState:
         callers, self.callers = self.callers, None
         if isinstance(environment, Switching) and (<Switching>environment)._outer is None:
             (<Switching>environment)._caller = callers
-        elif environment is not None:
-            environment._leave_guest(callers)
+        else:
+            leave_guest(environment, callers)
+
+
+# These call no function of Python's, at whose beginning a signal's KeyboardInterrupt could leave them half done.
+
+cdef list enter_guest(environment):
+    """Refuse calls to that environment and those it is nested in, until `leave_guest` of what this returns."""
+    cdef list callers = []
+    outer = environment
+    while outer is not None:
+        callers.append(outer._caller)
+        outer = outer._outer
+    while environment is not None:
+        environment._caller = guest
+        environment = environment._outer
+    return callers
+
+
+cdef object leave_guest(environment, list callers):
+    for caller in callers:
+        environment._caller = caller
+        environment = environment._outer
 
 
 YIELDED = object()

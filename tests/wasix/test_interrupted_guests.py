@@ -366,7 +366,8 @@ def test_a_handler_that_does_not_raise() -> None:
     )
 
 
-def test_interrupted_anywhere() -> None:
+@pytest.mark.parametrize("run", ["program.run()", "ContextSwitchingEnvironment().run_main_context(program.run)"])
+def test_interrupted_anywhere(run: str) -> None:
     """A program that is bombarded with Ctrl-C from its start to its end raises KeyboardInterrupt or ends as it should;
     every context is unwound, no thread is left, and the store can be closed."""
     check_embedder(
@@ -406,7 +407,7 @@ def test_interrupted_anywhere() -> None:
             try:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 4e-3))
-                    assert program.run() == 0
+                    assert RUN == 0
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
                 ends["in time"] += 1
@@ -418,7 +419,7 @@ def test_interrupted_anywhere() -> None:
         program.close()
         while _thread._count():
             pass
-        """
+        """.replace("RUN", run)
     )
 
 
