@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from functools import lru_cache
+from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class Trace(Instrument):
         self._file = EventFile(path)
         self._name = name
         self._tracks: dict[ContextSwitchingEnvironment, _Tracks] = {}
-        self._processes = 0
+        self._numbers = count(1)  # of environments; several threads may take one
 
     def close(self) -> None:
         """Write the rest; closing it again does nothing. Raises OSError."""
@@ -79,8 +80,11 @@ class Trace(Instrument):
         flow = f'"name":"switch","cat":"switch","id":"{tracks.pid}.{tracks.flows}","pid":{tracks.pid}'
         lines.append(f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{_microseconds(now - 1)}}}')
         lines.append(f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{_microseconds(now + 1)}}}')
+        buffer = self._file.lines
+        # In one breath: an interruption that comes between would lose the lines, or let them be written twice.
         tracks.since, tracks.active = now + 1, to_id
-        self._file.write(*lines)
+        buffer += lines
+        self._file.write()
 
     def context_canceled(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
         tracks = self._of(environment)
@@ -131,9 +135,9 @@ class Trace(Instrument):
     def _of(self, environment: ContextSwitchingEnvironment) -> _Tracks:
         tracks = self._tracks.get(environment)
         if tracks is None:
-            self._processes += 1
-            tracks = self._tracks[environment] = _Tracks(self._processes, self._file.began)
-            name = self._name if self._processes == 1 else f"{self._name} ({self._processes})"
+            number = next(self._numbers)
+            tracks = self._tracks[environment] = _Tracks(number, self._file.began)
+            name = self._name if number == 1 else f"{self._name} ({number})"
             process = f'"pid":{tracks.pid},"tid":{MAIN + 1},"args":{{"name":{json.dumps(name)}}}'
             self._file.write(f'{{"ph":"M","name":"process_name",{process}}}', *tracks.begin(MAIN, "main"))
         return tracks

@@ -16,7 +16,7 @@ class EventFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.began = perf_counter_ns()
         self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        self._lines: list[str] = []
+        self.lines: list[str] = []
         self._written = 0  # bytes
         self._before = "[\n"
         self._writing = False
@@ -28,8 +28,8 @@ class EventFile:
             self._seekable = False
 
     def write(self, *lines: str) -> None:
-        self._lines += lines
-        if len(self._lines) >= LINES:
+        self.lines += lines
+        if len(self.lines) >= LINES:
             self._flush()
 
     def close(self) -> None:
@@ -46,20 +46,20 @@ class EventFile:
     def _flush(self) -> None:
         # Of two threads, or a signal handler and what it interrupted, the other one writes these lines as well.
         if self._descriptor is None:
-            self._lines = []
+            self.lines = []
         if self._writing or self._descriptor is None:
             return
         self._writing = True
         try:
-            count = len(self._lines)
+            count = len(self.lines)
             if count:
-                content = (self._before + ",\n".join(self._lines[:count])).encode()
+                content = (self._before + ",\n".join(self.lines[:count])).encode()
                 self._put(self._descriptor, content)
                 size = len(content)
                 # If it is interrupted before this, the same is written to the same place once more.
                 self._written += size
                 self._before = ",\n"
-                del self._lines[:count]
+                del self.lines[:count]
         finally:
             self._writing = False
 
