@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 from embedding import IMPORTS, Embedding
+from processes import run_python
 
 from greenctx import ContextSwitchingEnvironment
 from greenctx.switching import COMPILED
@@ -102,3 +104,26 @@ def test_errors_come_out_of_a_switch_in_the_middle() -> None:
         assert call(embedding.store, embedding.func("create")) == context + 1
 
     embedding.env.run_main_context(main)
+
+
+def test_signals_are_handled_in_between() -> None:
+    """Also where no epochs end: a guest whose contexts switch to one another for ever is interrupted."""
+    ran = run_python(f"""
+import signal, sys
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
+from test_guest_switches import PING_PONG, Embedding
+
+embedding = Embedding().load(PING_PONG)
+
+def main():
+    context = embedding.call("create")
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    embedding.call("ping", context, 0)  # 2**32 times
+
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+try:
+    embedding.env.run_main_context(main)
+except KeyboardInterrupt:
+    print("interrupted")
+""")
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("interrupted\n", "", 0)
