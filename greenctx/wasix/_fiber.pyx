@@ -26,6 +26,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_
 
 from greenctx._switching cimport Switching
 
+from os import getpid
+
 from greenctx.errors import CalledWithinGuest
 
 cdef extern from *:
@@ -475,6 +477,7 @@ cdef class Ticker:
     cdef ticking_t ticking
     cdef object engine
     cdef readonly bint running
+    cdef object process  # which the thread is a thread of: a fork has none
 
     def __cinit__(self, engine, uintptr_t address, long microseconds):
         """``address`` is that of the engine's wasm_engine_t."""
@@ -487,6 +490,7 @@ cdef class Ticker:
     def __enter__(self):
         PyThread_acquire_lock(self.ticking.stop, True)
         PyThread_acquire_lock(self.ticking.ended, True)
+        self.process = getpid()
         self.running = PyThread_start_new_thread(tick, &self.ticking) != <unsigned long>-1
         if not self.running:
             PyThread_release_lock(self.ticking.stop)
@@ -497,8 +501,9 @@ cdef class Ticker:
         if self.running:
             self.running = False
             PyThread_release_lock(self.ticking.stop)
-            with nogil:
-                PyThread_acquire_lock(self.ticking.ended, True)
+            if self.process == getpid():
+                with nogil:
+                    PyThread_acquire_lock(self.ticking.ended, True)
             PyThread_release_lock(self.ticking.ended)
 
     def __dealloc__(self):

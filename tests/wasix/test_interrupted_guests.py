@@ -477,6 +477,32 @@ def test_ticker() -> None:
     wait_for_threads(0)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_fork_in_a_host_function() -> None:
+    """In the child the thread that ends epochs is not there. Its program ends all the same, as the parent's does."""
+    ran = run_python("""
+import os, sys, warnings
+from wasmtime import FuncType
+from greenctx.wasix import Program
+
+warnings.simplefilter("ignore")  # that there are threads
+child = None
+
+def fork():
+    global child
+    child = os.fork()
+
+program = Program(b'(module (import "host" "fork" (func $fork)) (func (export "_start") (call $fork)))')
+program.linker.define_func("host", "fork", FuncType([], []), fork)
+status = program.run()
+if child:
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print("parent, child", status)
+os._exit(status) if child == 0 else sys.exit(status)
+""")
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("parent, child 0\n", "", 0)
+
+
 @pytest.mark.parametrize("patched", ["before", "after"])
 def test_gevent(patched: str) -> None:
     """Where gevent has replaced threads by greenlets, before greenctx is imported or after, it is all the same."""
