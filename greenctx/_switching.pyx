@@ -1,8 +1,9 @@
 # cython: language_level=3, auto_pickle=False, binding=False
-"""The plain switch, to a context that has started, over greenlet's C API.
+"""The plain switch, and a cancellation that is none of C++'s, over greenlet's C API.
 
-It takes the same steps as `ContextSwitchingEnvironment.switch_context`, and leaves everything else to that: a call that
-has to be checked, a start, an error. Guests' switches go this way, too (`_fiber.pyx`).
+A switch is plain if the caller is known as the active context and the target has started, or main starts it. It takes
+the same steps as `ContextSwitchingEnvironment.switch_context`, which does all others. Guests' switches go this way, too
+(`_fiber.pyx`).
 """
 
 from cpython.dict cimport PyDict_GetItemWithError
@@ -93,7 +94,7 @@ cdef class Coroutine(greenlet):
 
     def cancel(self, Switching environment not None, cancellation):
         """Raise the cancellation where this waits; return, or raise, when the caller is resumed."""
-        # `throw` takes longer than all the rest of a context's life: greenlet does it by an exception of C++.
+        # Not by `throw` if that can be helped: greenlet does it by an exception of C++, which takes long to unwind.
         if not self.is_in_switch:
             self.throw(cancellation)
             return

@@ -572,7 +572,7 @@ cdef class Fiber:
         None), nor one that it is nested in. Raises what `StoreState.check` does.
 
         A switch to a context that has started is done right here, unless there is reason to come back to Python: signal
-        handlers, and other threads that wait for the GIL, get their turn at least once an epoch.
+        handlers, and other threads that wait for the GIL, get their turn after 255 of these, or when an epoch has ended.
         """
         while True:
             function = self.poll_once(environment)

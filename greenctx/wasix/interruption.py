@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from greenctx.aio import await_, current_run
 from greenctx.errors import TimeLimitExceeded
-from greenctx.wasix import event_loop
 from greenctx.wasix._fiber import Ticker
 
 if TYPE_CHECKING:
@@ -68,6 +67,8 @@ class TimeLimit:
         run = current_run()
         # Half of it: what an epoch ends too early for, the next one does in time.
         if run is not None and time.monotonic() - run.resumed_at >= self.yield_every / 2:
+            from greenctx.wasix import event_loop  # with asyncio, which takes long to import
+
             await_(event_loop.give_way())
             self._raise_if_over()
 
@@ -98,6 +99,8 @@ class TimeLimit:
             left = min([LONGEST_WAIT, *(max(0.0, end - now) for end in ends)])
             if current_run() is not None:
                 if not (found := _ready(wanted, 0)) and left:
+                    from greenctx.wasix import event_loop
+
                     await_(event_loop.wait(wanted, left))
                     found = _ready(wanted, 0)
             elif wanted:

@@ -25,7 +25,6 @@ from greenctx.wasix.code import (
     to_binary,
 )
 from greenctx.wasix.entrypoints import EntrypointNames
-from greenctx.wasix.event_loop import run_within
 from greenctx.wasix.interruption import YIELD_SECONDS, TimeLimit, can_be_signalled, ticker
 from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
@@ -168,6 +167,8 @@ class Program:
         waits for the event loop; every context is unwound, and the task ends cancelled, or `TimeLimitExceeded` is
         raised.
         """
+        from greenctx.wasix.event_loop import run_within  # with asyncio, which takes long to import
+
         if not yield_every >= LEAST_YIELD_SECONDS:
             raise ValueError(f"yield_every must be at least {LEAST_YIELD_SECONDS} seconds, not {yield_every!r}")
         this_run = object()
