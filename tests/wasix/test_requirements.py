@@ -30,6 +30,12 @@ def test_core_does_not_import_wasmtime() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[]\n", "")
 
 
+def test_guests_do_not_import_asyncio() -> None:
+    """It is imported for those that run on an event loop; for the others it would be a good part of the start."""
+    ran = run_python("import sys, greenctx.cli, greenctx.wasix\nprint('asyncio' in sys.modules)")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "False\n", "")
+
+
 @pytest.mark.parametrize("blocked", ["wasmtime", "greenctx.wasix._fiber", "greenctx._switching"])
 def test_core_without_the_rest(blocked: str) -> None:
     """Without wasmtime, or without the native part, contexts of Python switch as ever."""
