@@ -1,48 +1,73 @@
-"""The greenlet of one context, and what its parent sees when it ends."""
+"""One context: its greenlet, and what the parent of that sees when it ends."""
 
 from __future__ import annotations
 
 from contextvars import copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from greenlet import GreenletExit
+from greenlet import GreenletExit, greenlet
 
 from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned
 from greenctx.exited import ContextExited
-from greenctx.switching import Coroutine
+from greenctx.switching import COMPILED, Coroutine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from greenlet import greenlet
+    from contextvars import Context as Variables
 
     from greenctx.environment import ContextSwitchingEnvironment
     from greenctx.errors import Cancellation
 
 
 class Context(Coroutine):
-    """A context other than main: a greenlet that runs the entrypoint.
+    """A context, main included.
 
-    Its parent is main's greenlet or, while it is being destroyed, its destroyer's. The parent gets every end but a
-    silent one as an exception: a return value could be lost to a signal's `KeyboardInterrupt`, which arrives after
-    the call that returned it.
+    It is no greenlet but has one, made when it starts: greenlet takes longer to switch between objects of a subclass.
+    The greenlet's parent is main's or, while the context is being destroyed, its destroyer's. The parent gets every end
+    but a silent one as an exception: a return value could be lost to a signal's `KeyboardInterrupt`, which arrives
+    after the call that returned it.
     """
 
-    __slots__ = ("cancellation", "context_id", "created_at", "destroyer", "entrypoint", "environment")
+    __slots__ = ()
 
+    greenlet: Any
+    """Its `greenlet`; None until it starts."""
     context_id: int
     created_at: float
+    """By `time.monotonic`; for main, when it began."""
     environment: ContextSwitchingEnvironment
-    entrypoint: Callable[[], Any]
+    entrypoint: Callable[[], Any] | None
+    """None for main."""
+    variables: Variables | None
+    """The context variables to start with; None for main, which has its caller's."""
     cancellation: Cancellation | None
     """Set once destroy_context has begun."""
-    destroyer: greenlet | None
+    destroyer: Context | None
     """The one that waits in destroy_context for this context to end, if any."""
 
-    def run(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # in greenlet, it is to be overridden
+    @property
+    def has_started(self) -> bool:
+        """Whether it runs, or has run."""
+        return bool(self.greenlet) or self.has_ended
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its greenlet has ended. (One that never started is destroyed without an end.)"""
+        return self.greenlet is not None and bool(self.greenlet.dead)
+
+    def make_greenlet(self, main: greenlet) -> greenlet:
+        """The greenlet that is to run it; main's is the parent."""
+        if self.greenlet is None:
+            made = greenlet(self.run, main)
+            made.gr_context = self.variables
+            self.greenlet = made
+        return cast("greenlet", self.greenlet)
+
+    def run(self) -> None:
         """Run the entrypoint. Returns only for an end that nobody needs to hear of."""
         try:
+            assert self.entrypoint is not None
             self.entrypoint()
         except GreenletExit as exit:
             if isinstance(exit, ContextCanceled) and exit.belongs_to(self.cancellation):
@@ -55,21 +80,19 @@ class Context(Coroutine):
                 del registry.started[self.context_id]
             if self.context_id in registry.unwinding:
                 del registry.unwinding[self.context_id]
+            if self.greenlet in registry.by_greenlet:
+                del registry.by_greenlet[self.greenlet]
         if self.cancellation is None:
             raise ContextEntrypointReturned(self.context_id)
         if not self.cancellation.defused:
             raise CancellationSwallowed(self.context_id)
 
+    if COMPILED:  # pragma: no cover
+        make_greenlet, run = Coroutine.make_greenlet, Coroutine.run
+
 
 def new_context(
-    environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], Any], main: greenlet
+    environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], Any] | None
 ) -> Context:
-    """A context that has not started, in a copy of the caller's `contextvars` context."""
-    context = Context(None, main)  # not by an __init__ in Python, which took half as long again
-    context.environment = environment
-    context.context_id = context_id
-    context.entrypoint = entrypoint
-    context.created_at = monotonic()
-    context.cancellation = context.destroyer = None
-    context.gr_context = copy_context()
-    return context
+    """A context that has not started, in a copy of the caller's `contextvars` context; main has no entrypoint."""
+    return Context(environment, context_id, entrypoint, monotonic(), None if entrypoint is None else copy_context())

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from time import monotonic
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
 from greenctx.aio import check_is_plain, run_in_task
 from greenctx.context import Context, new_context
@@ -25,7 +24,7 @@ from greenctx.errors import (
 from greenctx.exited import ContextExited
 from greenctx.registry import MAIN
 from greenctx.stacks import ContextInfo, describe_contexts, format_stacks
-from greenctx.state import EnvironmentState, is_unstarted
+from greenctx.state import EnvironmentState
 from greenctx.switching import COMPILED, Switching
 from greenctx.teardown import append_context, chain_errors, raise_errors
 
@@ -84,14 +83,16 @@ class ContextSwitchingEnvironment(EnvironmentState):
         errors: list[BaseException] = []
         try:
             self._thread_id = threading.get_ident()
-            self._since = monotonic()
             self._is_plain = COMPILED and type(self).switch_context is Switching.switch_context
             me = getcurrent()
             if outer is not None and outer._encloses(me):
                 self._outer = outer
+            context = new_context(self, MAIN, None)
+            context.greenlet = me
             current.set(self)
             self._state = "is running"
-            self._main = self._active = self._caller = self._started[MAIN] = me
+            self._main = self._active = self._started[MAIN] = self._by_greenlet[me] = context
+            self._caller = me
             try:
                 result = main(*args)
             finally:
@@ -112,6 +113,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
         finally:
             self._main = self._active = self._caller = None
             self._started = self._registry.started = {}
+            self._by_greenlet = self._registry.by_greenlet = {}
             self._outer = None
             self._state = "has ended"
             current.set(outer)
@@ -149,7 +151,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
         if self._max_contexts is not None and registry.count_live(self._main) >= self._max_contexts:
             raise TooManyContexts(self._max_contexts)
         context_id = registry.next_id
-        context = new_context(self, context_id, entrypoint, self._main)
+        context = new_context(self, context_id, entrypoint)
         registry.next_id = context_id + 1
         registry.unstarted[context_id] = context
         return context_id
@@ -161,20 +163,20 @@ class ContextSwitchingEnvironment(EnvironmentState):
         `ContextCanceled` if the calling context is being destroyed. In main, raises what the entrypoint of another
         context raised, and `ContextEntrypointReturned` if one returned.
         """
-        me = getcurrent()
-        if me is not self._caller:
-            self._admit(me)
-            context = self._own(me)
-            if context is not None and context.cancellation is not None:
-                raise ContextCanceled(context.context_id, context.cancellation)
+        greenlet = getcurrent()
+        if greenlet is not self._caller:
+            self._admit(greenlet)
+            self._check_is_not_canceled()
+        me = self._active
+        assert me is not None
         if (target := self._started.get(context_id)) is not None:
-            resumed = target
+            resumed = target.greenlet
         else:
             target, resumed = self._find_target(context_id, me)
-        self._active = self._caller = target
+        self._active, self._caller = target, target.greenlet
         try:
             resumed.switch()
-            if self._caller is not me:
+            if self._caller is not greenlet:
                 self._resumed_unasked(me)
             return
         except ContextExited as error:
@@ -197,11 +199,13 @@ class ContextSwitchingEnvironment(EnvironmentState):
         Raises `DestroyNotAllowed` for main and for the active context; `CancellationSwallowed` if the entrypoint caught
         the cancellation and returned; and whatever else the entrypoint raised while it unwound (it is gone then, too).
         """
-        me = getcurrent()
-        if me is not self._caller:
-            self._admit(me)
-        registry = self._registry
+        greenlet = getcurrent()
+        if greenlet is not self._caller:
+            self._admit(greenlet)
+        me, registry = self._active, self._registry
+        assert me is not None
         if context_id in registry.unstarted:
+            registry.unstarted[context_id].greenlet = None  # which would refer back to it
             del registry.unstarted[context_id]
             return True
         victim = self._started.get(context_id)
@@ -214,8 +218,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
         handled = sys.exception()
         try:
             # Once, unless somebody else resumes this greenlet while the victim waits in its cleanup.
-            while not victim.dead:
-                self._cancel(cast("Context", victim), me)
+            while not victim.has_ended:
+                self._cancel(victim, me)
         except ContextExited as error:
             append_context(error.exit, handled)
             error.unwrap()
@@ -242,39 +246,41 @@ class ContextSwitchingEnvironment(EnvironmentState):
         """
         return format_stacks(self, sys._getframe(1))
 
-    def _find_target(self, context_id: int, me: greenlet) -> tuple[greenlet, greenlet]:
-        """Start of a context: its greenlet, and the greenlet to resume so that it begins to run."""
+    def _find_target(self, context_id: int, me: Context) -> tuple[Context, Any]:
+        """Start of a context: itself, and the greenlet to resume so that it begins to run."""
         assert self._main is not None
-        unstarted = self._registry.unstarted
-        if context_id not in unstarted:
-            raise SwitchTargetMissing(context_id, self._registry.describe(context_id, self._main))
-        target = unstarted[context_id]
-        self._started[context_id] = target
-        del unstarted[context_id]
+        registry = self._registry
+        if context_id not in registry.unstarted:
+            raise SwitchTargetMissing(context_id, registry.describe(context_id))
+        target = registry.unstarted[context_id]
+        its = target.make_greenlet(self._main.greenlet)
+        self._started[context_id] = self._by_greenlet[its] = target
+        del registry.unstarted[context_id]
         if me is self._main:
             self._main_can_start_others = True  # wherever it was when somebody switched to it
         if me is self._main or not self._main_can_start_others:
-            return target, target
+            return target, its
         # A greenlet begins at its starter's depth, of recursion and of the native stack: a chain of starts would
         # overflow. So main, which waits in its own switch_context, is resumed to start it (_resumed_unasked).
-        return target, self._main
+        return target, self._main.greenlet
 
-    def _resumed_unasked(self, me: greenlet) -> None:
+    def _resumed_unasked(self, me: Context) -> None:
         """Go on in ``me``, which was resumed without having been made the active context."""
-        while me is self._main and (active := self._active) is not None and is_unstarted(active):
-            active.switch()
+        while me is self._main and (active := self._active) is not None and not active.has_started:
+            active.greenlet.switch()
         self._adopt(me)
 
-    def _cancel(self, victim: Context, me: greenlet) -> None:
+    def _cancel(self, victim: Context, me: Context) -> None:
         """Throw the cancellation into a suspended context; return or raise when ``me`` is resumed."""
-        victim_id, my_id = victim.context_id, self._id_of(me)
+        victim_id, my_id = victim.context_id, me.context_id
         started, unwinding = self._started, self._registry.unwinding
         cancellation = victim.cancellation or Cancellation()
         canceled = ContextCanceled(victim_id, cancellation)
-        former, former_id = me, my_id
+        former, former_id, its = me, my_id, victim.greenlet
+        assert its is not None
         if victim.destroyer is not None:
             former = victim.destroyer
-            former_id = self._id_of(former)
+            former_id = former.context_id
         try:
             unwinding[victim_id] = victim
             if victim_id in started:
@@ -285,17 +291,17 @@ class ContextSwitchingEnvironment(EnvironmentState):
                 del started[my_id]
             if me is self._main:
                 self._main_can_start_others = False
-            victim.parent = victim.destroyer = me  # the parent is whom greenlet returns to when the victim ends
+            its.parent, victim.destroyer = me.greenlet, me  # to the parent greenlet returns when the victim ends
             victim.cancellation = cancellation
             self._active, self._caller = victim, None
             if COMPILED:  # pragma: no cover
                 victim.cancel(self, canceled)
             else:
-                victim.throw(canceled)
+                its.throw(canceled)
         finally:
-            if victim.destroyer is me and not victim.dead:
+            if victim.destroyer is me and not its.dead:
                 assert self._main is not None
-                victim.parent, victim.destroyer = self._main, None
+                its.parent, victim.destroyer = self._main.greenlet, None
             self._adopt(me)
 
     def _destroy_remaining(self, errors: list[BaseException]) -> None:

@@ -93,7 +93,7 @@ def test_a_leaked_context_is_found() -> None:
 
         env.switch_context(env.create_context(entrypoint))
 
-    with pytest.raises(MemoryDidNotSettleError, match=r"greenctx\.context\.Context"):
+    with pytest.raises(MemoryDidNotSettleError, match=r"greenlet\.greenlet"):
         assert_no_leak(lambda: in_main(body))
 
 

@@ -99,7 +99,7 @@ class Machine(RuleBasedStateMachine):
         assert world.log == model.log
         assert world.result == model.result
         if model.result is None:
-            active = world.env._id_of(world.env._active)  # type: ignore[arg-type]
+            active = world.env._active_id()
             assert active == model.active
             assert world.env._registry.suspended_ids(active) == sorted(model.suspended)
             for target in (*model.alive, model.next_id):
