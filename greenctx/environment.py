@@ -31,6 +31,8 @@ from greenctx.teardown import append_context, chain_errors, raise_errors
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from greenlet import greenlet
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -163,20 +165,20 @@ class ContextSwitchingEnvironment(EnvironmentState):
         `ContextCanceled` if the calling context is being destroyed. In main, raises what the entrypoint of another
         context raised, and `ContextEntrypointReturned` if one returned.
         """
-        greenlet = getcurrent()
-        if greenlet is not self._caller:
-            self._admit(greenlet)
+        caller = getcurrent()
+        if caller is not self._caller:
+            self._admit(caller)
             self._check_is_not_canceled()
-        me = self._active
-        assert me is not None
+        me: Any = self._active
         if (target := self._started.get(context_id)) is not None:
-            resumed = target.greenlet
+            its = resumed = target.greenlet
         else:
-            target, resumed = self._find_target(context_id, me)
-        self._active, self._caller = target, target.greenlet
+            target, its, resumed = self._find_target(context_id, me)
+        self._active = target
+        self._caller = its
         try:
             resumed.switch()
-            if self._caller is not greenlet:
+            if self._caller is not caller:
                 self._resumed_unasked(me)
             return
         except ContextExited as error:
@@ -199,9 +201,9 @@ class ContextSwitchingEnvironment(EnvironmentState):
         Raises `DestroyNotAllowed` for main and for the active context; `CancellationSwallowed` if the entrypoint caught
         the cancellation and returned; and whatever else the entrypoint raised while it unwound (it is gone then, too).
         """
-        greenlet = getcurrent()
-        if greenlet is not self._caller:
-            self._admit(greenlet)
+        caller = getcurrent()
+        if caller is not self._caller:
+            self._admit(caller)
         me, registry = self._active, self._registry
         assert me is not None
         if context_id in registry.unstarted:
@@ -246,8 +248,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
         """
         return format_stacks(self, sys._getframe(1))
 
-    def _find_target(self, context_id: int, me: Context) -> tuple[Context, Any]:
-        """Start of a context: itself, and the greenlet to resume so that it begins to run."""
+    def _find_target(self, context_id: int, me: Context) -> tuple[Context, greenlet, greenlet]:
+        """Start of a context: itself, its greenlet, and the greenlet to resume so that it begins to run."""
         assert self._main is not None
         registry = self._registry
         if context_id not in registry.unstarted:
@@ -259,10 +261,10 @@ class ContextSwitchingEnvironment(EnvironmentState):
         if me is self._main:
             self._main_can_start_others = True  # wherever it was when somebody switched to it
         if me is self._main or not self._main_can_start_others:
-            return target, its
+            return target, its, its
         # A greenlet begins at its starter's depth, of recursion and of the native stack: a chain of starts would
         # overflow. So main, which waits in its own switch_context, is resumed to start it (_resumed_unasked).
-        return target, self._main.greenlet
+        return target, its, self._main.greenlet
 
     def _resumed_unasked(self, me: Context) -> None:
         """Go on in ``me``, which was resumed without having been made the active context."""
