@@ -5,8 +5,7 @@ cdef class Coroutine:
     cdef public object cancellation, context_id, created_at, destroyer, entrypoint, environment, greenlet, variables
     cdef bint is_in_switch
 
-    cpdef object make_greenlet(self, parent)
-    cdef void *end(self, PyObject *result) except? NULL
+    cdef bint end(self, PyObject *result) except -1
 
 
 cdef class Switching:

@@ -48,8 +48,7 @@ cdef extern from *:
     static void leave_chunk(void) {
         PyThreadState *thread = PyThreadState_Get();
         _PyStackChunk *chunk = thread->datastack_chunk;
-        if (spare_count == 64 || chunk == NULL || chunk->size > 1 << 14 || chunk->previous != NULL
-            || thread->datastack_top != chunk->data + 1)
+        if (spare_count == 64 || chunk == NULL || chunk->size > 1 << 14 || thread->datastack_top != chunk->data + 1)
             return;
         chunk->previous = spare;
         spare = chunk;
@@ -90,15 +89,16 @@ cdef inline bint switch_if_plain(Switching self, object context_id) except -1:
         target = PyDict_GetItemWithError(self._unstarted, context_id)
         if target is NULL:
             return False
-        self._by_greenlet[(<Coroutine>target).make_greenlet(greenlet)] = <Coroutine>target
+        self._by_greenlet[greenlet_of(<Coroutine>target, greenlet)] = <Coroutine>target
         self._started[context_id] = <Coroutine>target
         del self._unstarted[context_id]
         self._main_can_start_others = True
     # From here to the switch nothing is called that could run Python.
+    its = (<Coroutine>target).greenlet
     self._active = <Coroutine>target
-    self._caller = (<Coroutine>target).greenlet
+    self._caller = its
     me.is_in_switch = True
-    result = switch_to(<PyObject *>self._caller, NULL, NULL)
+    result = switch_to(<PyObject *>its, NULL, NULL)
     me.is_in_switch = False
     if result is not NULL:
         Py_DECREF(<object>result)
@@ -125,6 +125,14 @@ cdef bint resumed(Switching self, Coroutine me, bint ok) except -1:
     return True
 
 
+cdef object greenlet_of(Coroutine context, object main):
+    if context.greenlet is None:
+        greenlet = new_greenlet(context.run, main)
+        greenlet.gr_context = context.variables
+        context.greenlet = greenlet
+    return context.greenlet
+
+
 cdef class Coroutine:
     """What a context is made on. Its attributes, and what its methods do, are explained in context.py."""
 
@@ -135,12 +143,8 @@ cdef class Coroutine:
         self.created_at = created_at
         self.variables = variables
 
-    cpdef object make_greenlet(self, parent):
-        if self.greenlet is None:
-            greenlet = new_greenlet(self.run, parent)
-            greenlet.gr_context = self.variables
-            self.greenlet = greenlet
-        return self.greenlet
+    def make_greenlet(self, main):
+        return greenlet_of(self, main)
 
     def run(self):
         # Its frame and those above it are copied in every switch: so what comes after the entrypoint is elsewhere.
@@ -157,11 +161,13 @@ cdef class Coroutine:
             return
         environment.canceled, environment.cancellation = self, cancellation
         cdef PyObject *result = switch_to(<PyObject *>self.greenlet, NULL, NULL)
+        if environment.canceled is self:  # it could not be resumed
+            environment.canceled = environment.cancellation = None
         if result is NULL:
             raise_again()
         Py_DECREF(<object>result)
 
-    cdef void *end(self, PyObject *result) except? NULL:
+    cdef bint end(self, PyObject *result) except -1:
         """The end of the entrypoint, which returned that, or raised something if it is NULL."""
         cdef Switching environment = self.environment
         try:
@@ -170,7 +176,7 @@ cdef class Coroutine:
             Py_DECREF(<object>result)
         except GreenletExit as exit:
             if isinstance(exit, ContextCanceled) and exit._cancellation is self.cancellation:
-                return NULL
+                return True
             raise ContextExited(self.context_id, exit) from exit
         finally:
             environment._started.pop(self.context_id, None)
@@ -180,6 +186,7 @@ cdef class Coroutine:
             raise ContextEntrypointReturned(self.context_id)
         if not self.cancellation.defused:
             raise CancellationSwallowed(self.context_id)
+        return True
 
 
 cdef class Switching:
