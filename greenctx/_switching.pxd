@@ -2,7 +2,7 @@ from cpython.object cimport PyObject
 
 
 cdef class Coroutine:
-    cdef public object cancellation, context_id, created_at, destroyer, entrypoint, environment, greenlet, variables
+    cdef public object cancellation, context_id, created_at, destroyer, entrypoint, environment, greenlet
     cdef bint is_in_switch
 
     cdef bint end(self, PyObject *result) except -1

@@ -18,9 +18,8 @@ from greenctx.exited import ContextExited
 
 cdef extern from *:
     """
-    /* The places of three functions in the array that is greenlet's C API (greenlet.h, which a build cannot find). */
+    /* The places of two functions in the array that is greenlet's C API (greenlet.h, which a build cannot find). */
     static void **greenlet_api;
-    #define new_greenlet ((PyObject *(*)(PyObject *, PyObject *))greenlet_api[3])
     #define get_current ((PyObject *(*)(void))greenlet_api[4])
     #define switch_to ((PyObject *(*)(PyObject *, PyObject *, PyObject *))greenlet_api[6])
     static int raise_again(void) { return -1; }
@@ -64,7 +63,6 @@ cdef extern from *:
     void take_chunk()
     void leave_chunk()
     void **greenlet_api
-    object new_greenlet(object run, object parent)
     object get_current()
     PyObject *switch_to(PyObject *target, PyObject *args, PyObject *kwargs)
     int raise_again() except -1
@@ -89,7 +87,6 @@ cdef inline bint switch_if_plain(Switching self, object context_id) except -1:
         target = PyDict_GetItemWithError(self._unstarted, context_id)
         if target is NULL:
             return False
-        self._by_greenlet[greenlet_of(<Coroutine>target, greenlet)] = <Coroutine>target
         self._started[context_id] = <Coroutine>target
         del self._unstarted[context_id]
         self._main_can_start_others = True
@@ -125,26 +122,14 @@ cdef bint resumed(Switching self, Coroutine me, bint ok) except -1:
     return True
 
 
-cdef object greenlet_of(Coroutine context, object main):
-    if context.greenlet is None:
-        greenlet = new_greenlet(context.run, main)
-        greenlet.gr_context = context.variables
-        context.greenlet = greenlet
-    return context.greenlet
-
-
 cdef class Coroutine:
     """What a context is made on. Its attributes, and what its methods do, are explained in context.py."""
 
-    def __cinit__(self, environment, context_id, entrypoint, created_at, variables):
+    def __cinit__(self, environment, context_id, entrypoint, created_at):
         self.environment = environment
         self.context_id = context_id
         self.entrypoint = entrypoint
         self.created_at = created_at
-        self.variables = variables
-
-    def make_greenlet(self, main):
-        return greenlet_of(self, main)
 
     def run(self):
         # Its frame and those above it are copied in every switch: so what comes after the entrypoint is elsewhere.

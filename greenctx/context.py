@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, greenlet
 
 from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned
 from greenctx.exited import ContextExited
+from greenctx.registry import MAIN
 from greenctx.switching import COMPILED, Coroutine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextvars import Context as Variables
 
     from greenctx.environment import ContextSwitchingEnvironment
     from greenctx.errors import Cancellation
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Context(Coroutine):
     """A context, main included.
 
-    It is no greenlet but has one, made when it starts: greenlet takes longer to switch between objects of a subclass.
+    It is no greenlet but has one, for greenlet takes longer to switch between objects of a subclass.
     The greenlet's parent is main's or, while the context is being destroyed, its destroyer's. The parent gets every end
     but a silent one as an exception: a return value could be lost to a signal's `KeyboardInterrupt`, which arrives
     after the call that returned it.
@@ -32,15 +32,13 @@ class Context(Coroutine):
     __slots__ = ()
 
     greenlet: Any
-    """Its `greenlet`; None until it starts."""
+    """Its `greenlet`; None if it was destroyed before it started, for an unstarted one refers back to `run`."""
     context_id: int
     created_at: float
     """By `time.monotonic`; for main, when it began."""
     environment: ContextSwitchingEnvironment
     entrypoint: Callable[[], Any] | None
     """None for main."""
-    variables: Variables | None
-    """The context variables to start with; None for main, which has its caller's."""
     cancellation: Cancellation | None
     """Set once destroy_context has begun."""
     destroyer: Context | None
@@ -55,14 +53,6 @@ class Context(Coroutine):
     def has_ended(self) -> bool:
         """Whether its greenlet has ended. (One that never started is destroyed without an end.)"""
         return self.greenlet is not None and bool(self.greenlet.dead)
-
-    def make_greenlet(self, main: greenlet) -> greenlet:
-        """The greenlet that is to run it; main's is the parent."""
-        if self.greenlet is None:
-            made = greenlet(self.run, main)
-            made.gr_context = self.variables
-            self.greenlet = made
-        return cast("greenlet", self.greenlet)
 
     def run(self) -> None:
         """Run the entrypoint. Returns only for an end that nobody needs to hear of."""
@@ -88,11 +78,21 @@ class Context(Coroutine):
             raise CancellationSwallowed(self.context_id)
 
     if COMPILED:  # pragma: no cover
-        make_greenlet, run = Coroutine.make_greenlet, Coroutine.run
+        run = Coroutine.run
 
 
 def new_context(
-    environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], Any] | None
+    environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], Any], main: Context
 ) -> Context:
-    """A context that has not started, in a copy of the caller's `contextvars` context; main has no entrypoint."""
-    return Context(environment, context_id, entrypoint, monotonic(), None if entrypoint is None else copy_context())
+    """A context that has not started, in a copy of the caller's `contextvars` context."""
+    context = Context(environment, context_id, entrypoint, monotonic())
+    context.greenlet = greenlet(context.run, main.greenlet)
+    context.greenlet.gr_context = copy_context()
+    return context
+
+
+def main_context(environment: ContextSwitchingEnvironment, me: greenlet) -> Context:
+    """Main, which begins on that greenlet."""
+    context = Context(environment, MAIN, None, monotonic())
+    context.greenlet = me
+    return context

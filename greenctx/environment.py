@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 from greenlet import getcurrent
 
 from greenctx.aio import check_is_plain, run_in_task
-from greenctx.context import Context, new_context
+from greenctx.context import Context, main_context, new_context
 from greenctx.current import current
 from greenctx.errors import (
     Cancellation,
@@ -89,8 +89,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
             me = getcurrent()
             if outer is not None and outer._encloses(me):
                 self._outer = outer
-            context = new_context(self, MAIN, None)
-            context.greenlet = me
+            context = main_context(self, me)
             current.set(self)
             self._state = "is running"
             self._main = self._active = self._started[MAIN] = self._by_greenlet[me] = context
@@ -153,9 +152,9 @@ class ContextSwitchingEnvironment(EnvironmentState):
         if self._max_contexts is not None and registry.count_live(self._main) >= self._max_contexts:
             raise TooManyContexts(self._max_contexts)
         context_id = registry.next_id
-        context = new_context(self, context_id, entrypoint)
+        context = new_context(self, context_id, entrypoint, self._main)
         registry.next_id = context_id + 1
-        registry.unstarted[context_id] = context
+        registry.unstarted[context_id] = registry.by_greenlet[context.greenlet] = context
         return context_id
 
     def switch_context(self, context_id: int) -> None:
@@ -207,8 +206,9 @@ class ContextSwitchingEnvironment(EnvironmentState):
         me, registry = self._active, self._registry
         assert me is not None
         if context_id in registry.unstarted:
-            registry.unstarted[context_id].greenlet = None  # which would refer back to it
-            del registry.unstarted[context_id]
+            unstarted = registry.unstarted[context_id]
+            del registry.unstarted[context_id], registry.by_greenlet[unstarted.greenlet]
+            unstarted.greenlet = None
             return True
         victim = self._started.get(context_id)
         if victim is None:
@@ -255,8 +255,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
         if context_id not in registry.unstarted:
             raise SwitchTargetMissing(context_id, registry.describe(context_id))
         target = registry.unstarted[context_id]
-        its = target.make_greenlet(self._main.greenlet)
-        self._started[context_id] = self._by_greenlet[its] = target
+        its = target.greenlet
+        self._started[context_id] = target
         del registry.unstarted[context_id]
         if me is self._main:
             self._main_can_start_others = True  # wherever it was when somebody switched to it

@@ -29,7 +29,7 @@ class Registry:
         self.unwinding: dict[int, Context] = {}
         """Contexts that are being destroyed."""
         self.by_greenlet: dict[greenlet, Context] = {}
-        """Main and every context that has started and not ended."""
+        """Main and every context that has not ended."""
 
     def is_destroying(self, of: Context) -> bool:
         """Whether that context waits in ``destroy_context``."""

@@ -7,8 +7,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contextvars import Context
-
     from greenctx.errors import Cancellation
 
 COMPILED = False
@@ -50,21 +48,16 @@ if TYPE_CHECKING or not COMPILED:  # pragma: no branch
             "entrypoint",
             "environment",
             "greenlet",
-            "variables",
         )
 
-        def __init__(
-            self, environment: Any, context_id: int, entrypoint: Any, created_at: float, variables: Context | None
-        ) -> None:
+        def __init__(self, environment: Any, context_id: int, entrypoint: Any, created_at: float) -> None:
             self.environment = environment
             self.context_id = context_id
             self.entrypoint = entrypoint
             self.created_at = created_at
-            self.variables = variables
             self.greenlet: Any = None
             self.cancellation: Cancellation | None = None
             self.destroyer: Any = None
 
         run: Any
-        make_greenlet: Any
         cancel: Any

@@ -67,8 +67,8 @@ def test_a_context_is_interrupted_before_its_first_line(
     """If a context is interrupted before its first line, it has ended, and main gets the interruption."""
 
     def main() -> None:
-        context_id = env.create_context(list)
         interrupt_first_call(monkeypatch, Context, "run")
+        context_id = env.create_context(list)
         with pytest.raises(KeyboardInterrupt):
             env.switch_context(context_id)
         assert state(env) == (0, [])
