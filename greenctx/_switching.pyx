@@ -82,14 +82,10 @@ cdef inline bint switch_if_plain(Switching self, object context_id) except -1:
     cdef Coroutine me = self._active
     cdef PyObject *target = PyDict_GetItemWithError(self._started, context_id)
     if target is NULL:
-        if me is not self._main:
-            return False
-        target = PyDict_GetItemWithError(self._unstarted, context_id)
+        if me is self._main:
+            target = to_be_started(self, context_id)
         if target is NULL:
             return False
-        self._started[context_id] = <Coroutine>target
-        del self._unstarted[context_id]
-        self._main_can_start_others = True
     # From here to the switch nothing is called that could run Python.
     its = (<Coroutine>target).greenlet
     self._active = <Coroutine>target
@@ -102,6 +98,16 @@ cdef inline bint switch_if_plain(Switching self, object context_id) except -1:
         if self._caller is greenlet:
             return True
     return resumed(self, me, result is not NULL)
+
+
+cdef PyObject *to_be_started(Switching self, object context_id) except? NULL:
+    """The context of that id if main is to start it."""
+    cdef PyObject *target = PyDict_GetItemWithError(self._unstarted, context_id)
+    if target is not NULL:
+        self._started[context_id] = <Coroutine>target
+        del self._unstarted[context_id]
+        self._main_can_start_others = True
+    return target
 
 
 cdef bint resumed(Switching self, Coroutine me, bint ok) except -1:
