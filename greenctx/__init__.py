@@ -1,5 +1,7 @@
 """greenctx: WASIX context switching for Python hosts. Several call stacks, one running at a time, each a greenlet."""
 
+from typing import TYPE_CHECKING
+
 from greenctx.aio import await_
 from greenctx.current import current_environment
 from greenctx.environment import ContextSwitchingEnvironment
@@ -20,10 +22,12 @@ from greenctx.errors import (
     TooManyContexts,
     WrongThread,
 )
-from greenctx.instruments import Instrument
-from greenctx.stacks import ContextInfo
-from greenctx.statistics import Statistics
-from greenctx.trace import Trace
+
+if TYPE_CHECKING:
+    from greenctx.instruments import Instrument
+    from greenctx.stacks import ContextInfo
+    from greenctx.statistics import Statistics
+    from greenctx.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -51,3 +55,20 @@ __all__ = [
     "await_",
     "current_environment",
 ]
+
+_IMPORTED_WHEN_USED = {"ContextInfo": "stacks", "Instrument": "instruments", "Statistics": "statistics", "Trace": "trace"}
+"""With what they need, logging and dataclasses, they would take longer to import than all the rest."""
+
+
+if not TYPE_CHECKING:  # where this would be taken for a promise of any name
+
+    def __getattr__(name: str) -> object:
+        if name not in _IMPORTED_WHEN_USED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f"greenctx.{_IMPORTED_WHEN_USED[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_IMPORTED_WHEN_USED})

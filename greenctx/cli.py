@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import _thread
 import argparse
-import json
+import gc
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import greenctx
@@ -23,7 +24,7 @@ from greenctx.options import count, seconds, size
 from greenctx.switching import COMPILED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import NoReturn
 
     from greenctx.wasix import Program
@@ -56,7 +57,8 @@ def _main(argv: Sequence[str] | None) -> int:
             return _fail(EXIT_USAGE, str(error))
         return 0
     try:
-        from greenctx.wasix import Limits, Program
+        with _no_collection(freeze=argv is None):
+            from greenctx.wasix import Limits, Program
     except ImportError as error:
         return _fail(EXIT_USAGE, str(error))
     try:
@@ -87,6 +89,24 @@ def _main(argv: Sequence[str] | None) -> int:
             return _run(program)
     except InvalidProgram as error:
         return _fail(EXIT_USAGE, str(error))
+
+
+@contextmanager
+def _no_collection(freeze: bool) -> Iterator[None]:
+    """Let Python's collector alone, and never look at what is imported meanwhile if the process is all ours.
+
+    wasmtime's package makes tens of thousands of objects, none of which is garbage before the end. To look through them
+    time and again, and at exit, takes longer than a small guest.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if freeze:
+            gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def _run(program: Program) -> int:
@@ -131,6 +151,8 @@ def _occupy_standard_streams() -> None:
 
 
 def _inspect(file: str, as_json: bool) -> int:
+    import json
+
     from greenctx.wasix.inspection import inspect_file
 
     found = inspect_file(file)
@@ -160,7 +182,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="greenctx", description="Run WASIX programs whose contexts switch.")
     parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(dest="command", required=True)
+    # argparse finds that name by itself, but imports shutil and what that needs, for the width of the terminal.
+    commands = parser.add_subparsers(dest="command", required=True, prog=parser.prog)
     usage = "greenctx run [OPTION]... FILE [ARGS]..."
     run = commands.add_parser("run", help="run a program", usage=usage)
     run.add_argument("--dir", action="append", default=[], metavar="HOST[::GUEST]", help="give it a directory")

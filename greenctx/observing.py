@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from greenctx.current import current
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import InvalidProgram, InvalidTrace
-from greenctx.statistics import Statistics
-from greenctx.trace import Trace
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from greenctx.instruments import Instrument
+    from greenctx.trace import Trace
 
 
 def add_options(run: ArgumentParser) -> None:
@@ -35,12 +33,16 @@ def observing(given: Namespace, name: str) -> Iterator[list[Instrument]]:
     with ExitStack() as stack:
         instruments: list[Instrument] = []
         if given.dump_on_signal:
-            stack.callback(signal.signal, signal.SIGUSR1, _dump_on_signal())
+            stack.callback(_dump_on_signal())
         if given.stats:
+            from greenctx.statistics import Statistics
+
             statistics = Statistics()
             instruments.append(statistics)
             stack.callback(lambda: _say(f"{statistics}\n"))
         if given.trace is not None:
+            from greenctx.trace import Trace
+
             try:
                 trace = Trace(given.trace, Path(name).name)
             except (OSError, ValueError) as error:
@@ -77,11 +79,16 @@ def _close(trace: Trace) -> None:
         _say(f"greenctx: the trace is not complete: {error.strerror}\n")
 
 
-def _dump_on_signal() -> Any:
-    """Returns what the signal did before."""
+def _dump_on_signal() -> Callable[[], object]:
+    """Returns what ends it."""
+    import signal
+
+    import greenctx.stacks  # noqa: F401  (not in the handler, which may interrupt the import of what this needs)
+
     if not hasattr(signal, "SIGUSR1"):
         raise InvalidProgram("--dump-on-signal", "this system has no SIGUSR1")
-    return signal.signal(signal.SIGUSR1, lambda *_: _dump_stacks())
+    before = signal.signal(signal.SIGUSR1, lambda *_: _dump_stacks())
+    return lambda: signal.signal(signal.SIGUSR1, before)
 
 
 def _dump_stacks() -> None:

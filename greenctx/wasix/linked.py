@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import wasmtime
 
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from wasmtime._store import Storelike
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(NamedTuple):
     """What is needed of a store in which definitions are used: the engine, the store that they belong to, WASI."""
 
     engine: Engine

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from greenctx.current import current_context_id
 from greenctx.errors import Deadlock
@@ -33,8 +32,7 @@ _CLOCKS = (0, 1)  # realtime, monotonic; nobody can wait for processor time, and
 _STREAMS = {_FD_READ: Source, _FD_WRITE: Sink}
 
 
-@dataclass(frozen=True)
-class _Subscription:
+class _Subscription(NamedTuple):
     userdata: int
     tag: int
     subject: int

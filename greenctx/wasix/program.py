@@ -30,7 +30,6 @@ from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
 from greenctx.wasix.own_memory import with_own_memory
 from greenctx.wasix.settings import Settings
-from greenctx.wasix.shadow_stack import ShadowStacks, check_exports
 from greenctx.wasix.shared_ticker import SharedTicker
 from greenctx.wasix.stdio import Stdio
 from greenctx.wasix.stores import close, state_of, yield_every_epoch
@@ -122,6 +121,8 @@ class Program:
         self._engine, self._module = compile_module(name, self.limits.cap(name, self._code))
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
+            from greenctx.wasix.shadow_stack import check_exports
+
             check_exports(name, self._module)
         # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
         self._short_bursts = contexts and switches_contexts(self._module) and never_waits(self._module)
@@ -244,5 +245,7 @@ class Program:
         if self.shadow_stack is not None and self.contexts:
             if state_of(store).calls:
                 raise InvalidProgram(self.name, "its start function starts contexts, too early for shadow stacks")
+            from greenctx.wasix.shadow_stack import ShadowStacks
+
             state_of(store).shadow_stacks = ShadowStacks(store, instance, self.shadow_stack)
         call(store, cast("Func", instance.exports(store)[START]))
