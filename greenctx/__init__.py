@@ -56,19 +56,19 @@ __all__ = [
     "current_environment",
 ]
 
-_IMPORTED_WHEN_USED = {"ContextInfo": "stacks", "Instrument": "instruments", "Statistics": "statistics", "Trace": "trace"}
-"""With what they need, logging and dataclasses, they would take longer to import than all the rest."""
+_LATER = {"ContextInfo": "stacks", "Instrument": "instruments", "Statistics": "statistics", "Trace": "trace"}
+"""What is imported when it is used, and its module: with logging, json and dataclasses, longer than all the rest."""
 
 
 if not TYPE_CHECKING:  # where this would be taken for a promise of any name
 
     def __getattr__(name: str) -> object:
-        if name not in _IMPORTED_WHEN_USED:
+        if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        value = globals()[name] = getattr(import_module(f"greenctx.{_IMPORTED_WHEN_USED[name]}"), name)
+        value = globals()[name] = getattr(import_module(f"greenctx.{_LATER[name]}"), name)
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_IMPORTED_WHEN_USED})
+        return sorted({*globals(), *_LATER})

@@ -12,23 +12,15 @@ from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import InvalidProgram, InvalidTrace
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Iterator
 
+    from greenctx.arguments import Arguments
     from greenctx.instruments import Instrument
     from greenctx.trace import Trace
 
 
-def add_options(run: ArgumentParser) -> None:
-    """Add the options of ``greenctx run``."""
-    run.add_argument("--trace", metavar="FILE", help="write what its contexts do, for Perfetto or greenctx timeline")
-    run.add_argument("--stats", action="store_true", help="print a table of its contexts to stderr at the end")
-    dump = "on SIGUSR1, print the stacks of its contexts to stderr"
-    run.add_argument("--dump-on-signal", action="store_true", help=dump)
-
-
 @contextmanager
-def observing(given: Namespace, name: str) -> Iterator[list[Instrument]]:
+def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
     """The instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
     with ExitStack() as stack:
         instruments: list[Instrument] = []

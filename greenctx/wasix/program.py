@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Self, TypedDict, cast
+from typing import TYPE_CHECKING, cast
 
 from wasmtime import Store, WasmtimeError
 
@@ -39,26 +39,26 @@ from greenctx.wasix.wasix_files import imports_file_calls
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from typing import Unpack
+    from typing import BinaryIO, Self, TypedDict, Unpack
 
     from wasmtime import Func
 
+    class ProgramSettings(TypedDict, total=False):
+        """The settings of a `Program`."""
+
+        argv: Sequence[str] | None
+        env: Mapping[str, str] | None
+        preopens: Mapping[str, str | os.PathLike[str]] | None
+        limits: Limits | None
+        shadow_stack: int | None
+        contexts: bool
+        instruments: Iterable[object]
+        stdin: BinaryIO | bytes | None
+        stdout: BinaryIO | None
+        stderr: BinaryIO | None
+
+
 LEAST_YIELD_SECONDS = 0.001
-
-
-class ProgramSettings(TypedDict, total=False):
-    """The settings of a `Program`."""
-
-    argv: Sequence[str] | None
-    env: Mapping[str, str] | None
-    preopens: Mapping[str, str | os.PathLike[str]] | None
-    limits: Limits | None
-    shadow_stack: int | None
-    contexts: bool
-    instruments: Iterable[object]
-    stdin: BinaryIO | bytes | None
-    stdout: BinaryIO | None
-    stderr: BinaryIO | None
 
 
 class Program:
