@@ -22,6 +22,7 @@ class Arguments:
     timeout: float | None = None
     shadow_stack: int | None = None
     no_contexts: bool = False
+    no_cache: bool = False
     trace: str | None = None
     stats: bool = False
     dump_on_signal: bool = False

@@ -76,6 +76,7 @@ def _main(argv: Sequence[str] | None) -> int:
                 shadow_stack=given.shadow_stack,
                 contexts=not given.no_contexts,
                 instruments=instruments,
+                cache=not given.no_cache,
             )
             return _run(program)
     except InvalidProgram as error:

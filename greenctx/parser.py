@@ -34,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end it after that time, with status 124")
     run.add_argument("--shadow-stack", type=size, metavar="SIZE", help="a stack of its own for each context's locals")
     run.add_argument("--no-contexts", action="store_true", help="let the context calls answer notsup")
+    run.add_argument("--no-cache", action="store_true", help="compile it anew, and do not keep that for the next time")
     run.add_argument("--trace", metavar="FILE", help="write what its contexts do, for Perfetto or greenctx timeline")
     run.add_argument("--stats", action="store_true", help="print a table of its contexts to stderr at the end")
     dump = "on SIGUSR1, print the stacks of its contexts to stderr"

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from wasmtime import Func
 
+    from greenctx.wasix.compiled import CompiledModules
+
     class ProgramSettings(TypedDict, total=False):
         """The settings of a `Program`."""
 
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         shadow_stack: int | None
         contexts: bool
         instruments: Iterable[object]
+        cache: bool
         stdin: BinaryIO | bytes | None
         stdout: BinaryIO | None
         stderr: BinaryIO | None
@@ -82,6 +85,7 @@ class Program:
         shadow_stack: int | None = None,
         contexts: bool = True,
         instruments: Iterable[object] = (),
+        cache: bool = False,
         stdin: BinaryIO | bytes | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
@@ -97,6 +101,9 @@ class Program:
 
         ``instruments`` are told what the contexts of each run do, and which host functions they call (see
         `greenctx.Instrument`).
+
+        With ``cache`` the compiled module is kept in the user's cache directory, for programs of the same code in other
+        processes, and taken from there. (One process had better keep the program.)
 
         ``stdin`` is a binary file, or bytes, which each run reads from the beginning; ``stdout`` and ``stderr`` are
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
@@ -118,7 +125,7 @@ class Program:
         self.instruments = [*instruments]
         self._stdio = Stdio(stdin, stdout, stderr)
         self._code = with_own_memory(to_binary(name, code))
-        self._engine, self._module = compile_module(name, self.limits.cap(name, self._code))
+        self._engine, self._module = compile_module(name, self.limits.cap(name, self._code), _kept() if cache else None)
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
             from greenctx.wasix.shadow_stack import check_exports
@@ -249,3 +256,9 @@ class Program:
 
             state_of(store).shadow_stacks = ShadowStacks(store, instance, self.shadow_stack)
         call(store, cast("Func", instance.exports(store)[START]))
+
+
+def _kept() -> CompiledModules | None:
+    from greenctx.wasix.compiled import CompiledModules
+
+    return CompiledModules.of_the_user()
