@@ -35,15 +35,16 @@ class Size(NamedTuple):
     """The names under which it is."""
 
 
-class _Found(NamedTuple):
+class _Found:
     """One of a module's own, with what is needed to write it again."""
 
-    size: Size
-    before: bytes
-    flags: int
-    minimum: int
-    unit: int
-    after: bytes
+    def __init__(self, size: Size, before: bytes, flags: int, minimum: int, unit: int, after: bytes) -> None:
+        self.size = size
+        self.before = before
+        self.flags = flags
+        self.minimum = minimum
+        self.unit = unit
+        self.after = after
 
     def encode(self, maximum: int) -> bytes:
         addresses = 2 ** (64 if self.size.is_64 else 32)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from wasmtime import Config, Engine, FuncType, Linker, MemoryType, Module, Store, WasmtimeError, wat2wasm
 
 from greenctx.errors import InvalidProgram
-from greenctx.wasix import suspend
+from greenctx.wasix import stack_maps, suspend
 from greenctx.wasix.abi import CONTEXT_MODULES, START, WAITING_CALLS, WASI_MODULE
 
 if TYPE_CHECKING:
@@ -58,24 +58,37 @@ def compile_module(name: str, binary: bytes, kept: CompiledModules | None = None
 
     If it was kept it is loaded instead, else it is kept now.
     """
-    if kept is not None:
-        for collector in (False, True):
-            compiled = kept.find(binary, collector)
-            if compiled is not None:
-                engine = _engine(collector)
-                with suppress(WasmtimeError):  # another processor's, for one
-                    return engine, Module.deserialize(engine, compiled)
+    found = None if kept is None else _load(binary, kept)
+    engine, module, collector = found or _compile_anew(name, binary, kept)
+    if not collector:
+        stack_maps.note_none(module)
+    return engine, module
+
+
+def _load(binary: bytes, kept: CompiledModules) -> tuple[Engine, Module, bool] | None:
+    for collector in (False, True):
+        compiled = kept.find(binary, collector)
+        if compiled is not None:
+            engine = _engine(collector)
+            with suppress(WasmtimeError):  # it is another processor's, for one
+                return engine, Module.deserialize(engine, compiled), collector
+    return None
+
+
+def _compile_anew(name: str, binary: bytes, kept: CompiledModules | None) -> tuple[Engine, Module, bool]:
     # A collection does not see the stacks of suspended fibers (see README.md), so guests that need none get none.
+    collector = False
     try:
-        engine, module, collector = *_compile(binary, collector=False), False
+        engine, module = _compile(binary, collector=False)
     except WasmtimeError:
+        collector = True
         try:
-            engine, module, collector = *_compile(binary, collector=True), True
+            engine, module = _compile(binary, collector=True)
         except WasmtimeError as error:
             raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
     if kept is not None:
         kept.keep(binary, collector, bytes(module.serialize()))
-    return engine, module
+    return engine, module, collector
 
 
 def needs_collector(binary: bytes) -> bool:
