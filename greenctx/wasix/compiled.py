@@ -39,26 +39,28 @@ class CompiledModules:
 
     def find(self, code: bytes, collector: bool) -> bytes | None:
         """What was kept for that module, compiled with or without wasmtime's collector."""
-        origin = _origin(code, collector)
-        path = self._path(origin)
         try:
+            origin = _origin(code, collector)
+            path = self._path(origin)
             content = _read_own(path)
-            whole = len(content) > len(origin) + _CHECKSUM and content.startswith(origin)
-            if not whole or zlib.crc32(content[:-_CHECKSUM]) != int.from_bytes(content[-_CHECKSUM:], "little"):
-                return None
-            os.utime(path)
         except OSError:
             return None
+        checksum = zlib.crc32(memoryview(content)[:-_CHECKSUM]).to_bytes(_CHECKSUM, "little")
+        if len(content) < len(origin) + _CHECKSUM or not content.startswith(origin) or not content.endswith(checksum):
+            return None
+        with suppress(OSError):
+            os.utime(path)  # it was used
         return content[len(origin) : -_CHECKSUM]
 
     def keep(self, code: bytes, collector: bool, compiled: bytes) -> None:
         """Keep it for the next time, if that is possible."""
-        origin = _origin(code, collector)
-        content = origin + compiled
-        if len(content) > MOST_BYTES // 4:
-            return
         with suppress(OSError):
+            origin = _origin(code, collector)
+            content = origin + compiled
+            if len(content) > MOST_BYTES // 4:
+                return
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            _check_own(os.stat(self.directory))
             self._write(self._path(origin), content + zlib.crc32(content).to_bytes(_CHECKSUM, "little"))
             self._remove_oldest()
 
@@ -101,6 +103,11 @@ def _read_own(path: str) -> bytes:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError("not a file")
-        if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
-            raise PermissionError("somebody else's")
+        _check_own(found)
         return file.read()
+
+
+def _check_own(found: os.stat_result) -> None:
+    """Raise PermissionError if somebody else may write to it."""
+    if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        raise PermissionError("somebody else's")

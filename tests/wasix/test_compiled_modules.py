@@ -122,6 +122,9 @@ def test_mistaken_identity(kept: CompiledModules, directory: Path, monkeypatch: 
     other.write_bytes(b"")
     monkeypatch.setattr(compiled, "_library", other)
     assert kept.find(b"code", False) is None
+    other.unlink()  # as where it is being replaced
+    assert kept.find(b"code", False) is None
+    kept.keep(b"code", False, b"compiled")
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 1000, b"\x7fELF" + bytes(5000)])
@@ -135,6 +138,17 @@ def test_what_wasmtime_refuses(content: bytes, kept: CompiledModules, monkeypatc
     assert run(SEVEN) == 7
 
 
+def test_read_only(kept: CompiledModules, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be marked as used is used, too."""
+    kept.keep(b"code", False, b"compiled")
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert kept.find(b"code", False) == b"compiled"
+
+
 def test_somebody_else(kept: CompiledModules, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever another user may have written is not used: it would be run. Nor is what is no file."""
     kept.keep(b"code", False, b"compiled")
@@ -146,6 +160,11 @@ def test_somebody_else(kept: CompiledModules, directory: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
         assert kept.find(b"code", False) is None
+        kept.keep(b"other code", False, b"compiled")
+    directory.chmod(0o770)
+    kept.keep(b"other code", False, b"compiled")
+    directory.chmod(0o700)
+    assert the_file(directory) == file
     assert kept.find(b"code", False) == b"compiled"
     file.rename(directory.parent / "elsewhere")
     file.symlink_to(directory.parent / "elsewhere")
