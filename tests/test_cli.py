@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -56,6 +57,21 @@ def test_arguments_that_are_not_parsed(argv: list[str]) -> None:
     for name in Arguments.__annotations__:
         if name not in ("file", "output"):  # of other commands
             assert [*given.argv] == parsed.argv if name == "argv" else getattr(given, name) == getattr(parsed, name)
+
+
+def test_collector_of_another_process(tmp_path: Path) -> None:
+    """Called with arguments, in somebody else's process, it leaves Python's collector as it was."""
+    guest = tmp_path / "guest.wat"
+    guest.write_text('(module (memory (export "memory") 1) (func (export "_start")))')
+    frozen = gc.get_freeze_count()
+    for disable in (False, True):
+        try:
+            if disable:
+                gc.disable()
+            assert main(["run", str(guest)]) == 0
+            assert (gc.isenabled(), gc.get_freeze_count()) == (not disable, frozen)
+        finally:
+            gc.enable()
 
 
 def test_environment_variables() -> None:

@@ -46,8 +46,8 @@ def kept(directory: Path) -> CompiledModules:
     return found
 
 
-def run(text: str, *, cache: bool = True) -> int:
-    with Program(text.encode(), cache=cache) as program:
+def run(text: str) -> int:
+    with Program(text.encode(), cache=True) as program:
         return program.run()
 
 
@@ -81,7 +81,8 @@ def test_others(directory: Path) -> None:
 
 def test_only_if_asked(directory: Path) -> None:
     """A Program keeps nothing by itself, and the command line nothing with --no-cache."""
-    assert run(SEVEN, cache=False) == 7
+    with Program(SEVEN.encode()) as program:
+        assert program.run() == 7
     file = directory.parent / "seven.wat"
     file.write_text(SEVEN)
     assert main(["run", "--no-cache", str(file)]) == 7
@@ -118,11 +119,20 @@ def test_mistaken_identity(kept: CompiledModules, directory: Path, monkeypatch: 
     assert kept.find(b"cod", False) is None
     assert kept.find(b"codecompiled", False) is None
     assert kept.find(b"code", True) is None
-    other = directory.parent / "libwasmtime"
-    other.write_bytes(b"")
-    monkeypatch.setattr(compiled, "_library", other)
+    library = directory.parent / "libwasmtime"
+    library.write_bytes(b"50.0.1")
+    monkeypatch.setattr(compiled, "_library", library)
     assert kept.find(b"code", False) is None
-    other.unlink()  # as where it is being replaced
+    kept.keep(b"code", False, b"compiled")
+    assert kept.find(b"code", False) == b"compiled"
+    installed = library.stat().st_mtime_ns
+    library.write_bytes(b"50.0.10")
+    os.utime(library, ns=(installed, installed))
+    assert kept.find(b"code", False) is None
+    library.write_bytes(b"50.0.2")
+    os.utime(library, ns=(installed, installed + 1))
+    assert kept.find(b"code", False) is None
+    library.unlink()  # as where it is being replaced
     assert kept.find(b"code", False) is None
     kept.keep(b"code", False, b"compiled")
 
@@ -172,6 +182,9 @@ def test_somebody_else(kept: CompiledModules, directory: Path, monkeypatch: pyte
     file.unlink()
     os.mkfifo(file, 0o600)
     assert kept.find(b"code", False) is None
+    writer = os.open(file, os.O_RDWR)
+    assert kept.find(b"code", False) is None
+    os.close(writer)
     file.unlink()
     file.mkdir()
     assert kept.find(b"code", False) is None
