@@ -44,29 +44,6 @@ greenctx.wasix.shadow_stack wasmtime.component"""
 """Modules that would be a good part of a small guest's time, from the start of the process to its end."""
 
 
-def test_public_names() -> None:
-    """Those that are imported when they are used are there as the others: by name, by star, and in dir()."""
-    script = """
-import greenctx
-before = dir(greenctx)
-assert {*greenctx.__all__, "__version__"} <= {*before}, before
-names = {}
-exec("from greenctx import *", names)
-assert {*names} - {"__builtins__"} == {*greenctx.__all__}
-from greenctx import ContextInfo, Instrument, Statistics, Trace
-assert all(names[one.__name__] is one is getattr(greenctx, one.__name__) for one in (ContextInfo, Instrument, Trace))
-assert {*before} <= {*dir(greenctx)}
-for read in (lambda: greenctx.Nothing, lambda: exec("from greenctx import Nothing")):
-    try:
-        read()
-    except (AttributeError, ImportError) as error:
-        assert "'Nothing'" in str(error) and "greenctx" in str(error), error
-    else:
-        raise AssertionError"""
-    ran = run_python(script)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
-
-
 def test_guests_do_not_import_what_they_need_not(tmp_path: Path) -> None:
     """``greenctx run`` of a guest that asks for nothing special imports what it needs to run, and no more."""
     guest = tmp_path / "guest.wat"
