@@ -60,7 +60,7 @@ _LATER = {"ContextInfo": "stacks", "Instrument": "instruments", "Statistics": "s
 """What is imported when it is used, and its module: with logging, json and dataclasses, longer than all the rest."""
 
 
-if not TYPE_CHECKING:  # where this would be taken for a promise of any name
+if not TYPE_CHECKING:  # pragma: no branch (for type checkers it would be a promise of any name)
 
     def __getattr__(name: str) -> object:
         if name not in _LATER:
