@@ -1,5 +1,7 @@
 """greenctx: WASIX context switching for Python hosts. Several call stacks, one running at a time, each a greenlet."""
 
+from typing import TYPE_CHECKING
+
 from greenctx.aio import await_
 from greenctx.current import current_environment
 from greenctx.environment import ContextSwitchingEnvironment
@@ -20,10 +22,12 @@ from greenctx.errors import (
     TooManyContexts,
     WrongThread,
 )
-from greenctx.instruments import Instrument
-from greenctx.stacks import ContextInfo
-from greenctx.statistics import Statistics
-from greenctx.trace import Trace
+
+if TYPE_CHECKING:
+    from greenctx.instruments import Instrument
+    from greenctx.stacks import ContextInfo
+    from greenctx.statistics import Statistics
+    from greenctx.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -51,3 +55,20 @@ __all__ = [
     "await_",
     "current_environment",
 ]
+
+_LATER = {"ContextInfo": "stacks", "Instrument": "instruments", "Statistics": "statistics", "Trace": "trace"}
+"""What is imported when it is used, and its module: with logging, json and dataclasses, longer than all the rest."""
+
+
+if not TYPE_CHECKING:  # pragma: no branch (for type checkers it would be a promise of any name)
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f"greenctx.{_LATER[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
@@ -23,7 +22,6 @@ from greenctx.errors import (
 )
 from greenctx.exited import ContextExited
 from greenctx.registry import MAIN
-from greenctx.stacks import ContextInfo, describe_contexts, format_stacks
 from greenctx.state import EnvironmentState
 from greenctx.switching import COMPILED, Switching
 from greenctx.teardown import append_context, chain_errors, raise_errors
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from greenlet import greenlet
+
+    from greenctx.stacks import ContextInfo
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -60,10 +60,13 @@ class ContextSwitchingEnvironment(EnvironmentState):
         super().__init__()
         self._max_contexts = max_contexts
         instruments = [*instruments]
-        if logging.getLogger("greenctx").isEnabledFor(logging.DEBUG):
-            from greenctx.log import Log
+        if "logging" in sys.modules:  # which takes long to import; until somebody does, nothing is enabled
+            import logging
 
-            instruments.append(Log())
+            if logging.getLogger("greenctx").isEnabledFor(logging.DEBUG):
+                from greenctx.log import Log
+
+                instruments.append(Log())
         if instruments:
             from greenctx.instrumented import instrument
 
@@ -238,6 +241,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
         This may be called from anywhere: another thread, a signal handler, an instrument. From another thread it is of
         one moment only if no context is being switched to, created or destroyed in that.
         """
+        from greenctx.stacks import describe_contexts
+
         return describe_contexts(self)
 
     def format_stacks(self) -> str:
@@ -246,6 +251,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
         This may be called from anywhere, as `contexts`. Where a guest is suspended in a call of a host function, the
         name of that function stands for the guest's frames: wasmtime tells those of a trap only.
         """
+        from greenctx.stacks import format_stacks
+
         return format_stacks(self, sys._getframe(1))
 
     def _find_target(self, context_id: int, me: Context) -> tuple[Context, greenlet, greenlet]:

@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from greenctx.current import current
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import InvalidProgram, InvalidTrace
-from greenctx.statistics import Statistics
-from greenctx.trace import Trace
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from greenctx.arguments import Arguments
     from greenctx.instruments import Instrument
-
-
-def add_options(run: ArgumentParser) -> None:
-    """Add the options of ``greenctx run``."""
-    run.add_argument("--trace", metavar="FILE", help="write what its contexts do, for Perfetto or greenctx timeline")
-    run.add_argument("--stats", action="store_true", help="print a table of its contexts to stderr at the end")
-    dump = "on SIGUSR1, print the stacks of its contexts to stderr"
-    run.add_argument("--dump-on-signal", action="store_true", help=dump)
+    from greenctx.trace import Trace
 
 
 @contextmanager
-def observing(given: Namespace, name: str) -> Iterator[list[Instrument]]:
+def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
     """The instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
     with ExitStack() as stack:
         instruments: list[Instrument] = []
         if given.dump_on_signal:
-            stack.callback(signal.signal, signal.SIGUSR1, _dump_on_signal())
+            stack.callback(_dump_on_signal())
         if given.stats:
+            from greenctx.statistics import Statistics
+
             statistics = Statistics()
             instruments.append(statistics)
             stack.callback(lambda: _say(f"{statistics}\n"))
         if given.trace is not None:
+            from greenctx.trace import Trace
+
             try:
                 trace = Trace(given.trace, Path(name).name)
             except (OSError, ValueError) as error:
@@ -77,11 +71,16 @@ def _close(trace: Trace) -> None:
         _say(f"greenctx: the trace is not complete: {error.strerror}\n")
 
 
-def _dump_on_signal() -> Any:
-    """Returns what the signal did before."""
+def _dump_on_signal() -> Callable[[], object]:
+    """Returns what ends it."""
+    import signal
+
+    import greenctx.stacks  # noqa: F401  (not in the handler, which may interrupt the import of what this needs)
+
     if not hasattr(signal, "SIGUSR1"):
         raise InvalidProgram("--dump-on-signal", "this system has no SIGUSR1")
-    return signal.signal(signal.SIGUSR1, lambda *_: _dump_stacks())
+    before = signal.signal(signal.SIGUSR1, lambda *_: _dump_stacks())
+    return lambda: signal.signal(signal.SIGUSR1, before)
 
 
 def _dump_stacks() -> None:

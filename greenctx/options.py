@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentTypeError
-from fractions import Fraction
 
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?) ?([KMGT]?)(?:I?B)?", re.ASCII | re.IGNORECASE)
 
@@ -29,6 +28,8 @@ def seconds(text: str) -> float:
 
 def size(text: str) -> int:
     """A number of bytes: ``65536``, ``64KiB``, ``1.5MiB``, ``2G``. The units are powers of 1024, however written."""
+    from fractions import Fraction  # which takes long to import, and is seldom needed
+
     match = _SIZE.fullmatch(text)
     value = int(Fraction(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")) if match else 0
     if value <= 0:

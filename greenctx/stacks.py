@@ -14,20 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from greenlet import getcurrent
 
+from greenctx.frame_notes import notes
 from greenctx.instruments import name_of
 from greenctx.registry import MAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import CodeType, FrameType
+    from types import FrameType
 
     from greenctx.context import Context
     from greenctx.state import EnvironmentState
 
 State = Literal["active", "suspended", "not started", "being destroyed", "destroying another"]
-
-notes: dict[CodeType, Callable[[FrameType], str]] = {}
-"""What to say above the frames of that code: what the Python stack does not show."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,14 @@ from greenctx import ContextCanceled, ContextSwitchingEnvironment
 # directory. They do find the tests' own modules.
 os.environ["PYTHONSAFEPATH"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+# Nothing is kept in the caches of whoever runs the tests, nor found there; but for what would be downloaded or built.
+_caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("ZIG_GLOBAL_CACHE_DIR", str(_caches / "zig"))
+os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(_caches / "ms-playwright"))
+_cache = tempfile.mkdtemp(prefix="greenctx-tests-")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = _cache
 
 # A shell's background jobs ignore SIGINT, and their children would, too; what is interrupted here must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -13,7 +14,9 @@ import pytest
 from c_guests import compile_guest
 from processes import TIMEOUT, run_greenctx
 
+from greenctx.arguments import Arguments, parse
 from greenctx.cli import main
+from greenctx.parser import make_parser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +37,41 @@ def test_arguments_after_a_double_dash() -> None:
     guest = str(compile_guest("process"))
     assert run_greenctx("run", "--", guest, "a").stdout == f"[{guest}]\n[a]\n".encode()
     assert run_greenctx("run", guest, "--", "a").stdout == f"[{guest}]\n[--]\n[a]\n".encode()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["x.wasm"],
+        ["", "x"],
+        ["run"],
+        ["x.wasm", "--"],
+        ["x.wasm", "--", "--stats"],
+        ["x.wasm", "a b", "", "--env", "--env=K", "-h", "--help", "--version", "-"],
+        ["@x", "--no-contexts", "--trace"],
+    ],
+)
+def test_arguments_that_are_not_parsed(argv: list[str]) -> None:
+    """Where no option comes before the file, what argparse would say is known without it."""
+    given, parsed = parse(["run", *argv]), make_parser().parse_args(["run", *argv], Arguments())
+    for name in Arguments.__annotations__:
+        if name not in ("file", "output"):  # of other commands
+            assert [*given.argv] == parsed.argv if name == "argv" else getattr(given, name) == getattr(parsed, name)
+
+
+def test_collector_of_another_process(tmp_path: Path) -> None:
+    """Called with arguments, in somebody else's process, it leaves Python's collector as it was."""
+    guest = tmp_path / "guest.wat"
+    guest.write_text('(module (memory (export "memory") 1) (func (export "_start")))')
+    frozen = gc.get_freeze_count()
+    for disable in (False, True):
+        try:
+            if disable:
+                gc.disable()
+            assert main(["run", str(guest)]) == 0
+            assert (gc.isenabled(), gc.get_freeze_count()) == (not disable, frozen)
+        finally:
+            gc.enable()
 
 
 def test_environment_variables() -> None:

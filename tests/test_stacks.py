@@ -15,7 +15,7 @@ from greenlet import getcurrent
 from processes import run_python
 
 from greenctx import ContextInfo, ContextSwitchingEnvironment, Instrument
-from greenctx.stacks import notes
+from greenctx.frame_notes import notes
 from greenctx.switching import COMPILED
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ And the same binary with other maxima: the one way to limit each of them by itse
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,8 +23,7 @@ class NotUnderstood(Exception):
     """The binary is in no form that is known here, or in none at all."""
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(NamedTuple):
     """The limits of a memory (in bytes) or a table (in elements): where it starts, and how far it may grow."""
 
     minimum: int
@@ -37,16 +35,16 @@ class Size:
     """The names under which it is."""
 
 
-@dataclass
 class _Found:
     """One of a module's own, with what is needed to write it again."""
 
-    size: Size
-    before: bytes
-    flags: int
-    minimum: int
-    unit: int
-    after: bytes
+    def __init__(self, size: Size, before: bytes, flags: int, minimum: int, unit: int, after: bytes) -> None:
+        self.size = size
+        self.before = before
+        self.flags = flags
+        self.minimum = minimum
+        self.unit = unit
+        self.after = after
 
     def encode(self, maximum: int) -> bytes:
         addresses = 2 ** (64 if self.size.is_64 else 32)
@@ -106,7 +104,7 @@ class Sizes:
     def _export(self, name: str, kind: int, index: int) -> None:
         things = {1: self.tables, 2: self.memories}.get(kind)
         if things is not None:
-            things[index] = replace(things[index], exported=(*things[index].exported, name))
+            things[index] = things[index]._replace(exported=(*things[index].exported, name))
 
 
 def sizes(code: bytes) -> tuple[list[Size], list[Size]]:

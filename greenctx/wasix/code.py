@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wasmtime import Config, Engine, FuncType, Linker, MemoryType, Module, Store, WasmtimeError, wat2wasm
 
 from greenctx.errors import InvalidProgram
-from greenctx.wasix import suspend
+from greenctx.wasix import stack_maps, suspend
 from greenctx.wasix.abi import CONTEXT_MODULES, START, WAITING_CALLS, WASI_MODULE
 
 if TYPE_CHECKING:
     from wasmtime import ImportType
+
+    from greenctx.wasix.compiled import CompiledModules
 
 LONGEST_MESSAGE = 600
 _BINARY_MAGIC = b"\0asm"
@@ -50,17 +53,42 @@ def to_binary(name: str, code: bytes) -> bytes:
     return binary
 
 
-def compile_module(name: str, binary: bytes) -> tuple[Engine, Module]:
-    """Compile a module, without garbage collection if it can do without; `InvalidProgram` if it is not valid."""
+def compile_module(name: str, binary: bytes, kept: CompiledModules | None = None) -> tuple[Engine, Module]:
+    """Compile a module, without garbage collection if it can do without; `InvalidProgram` if it is not valid.
+
+    If it was kept it is loaded instead, else it is kept now.
+    """
+    found = None if kept is None else _load(binary, kept)
+    engine, module, collector = found or _compile_anew(name, binary, kept)
+    if not collector:
+        stack_maps.note_none(module)
+    return engine, module
+
+
+def _load(binary: bytes, kept: CompiledModules) -> tuple[Engine, Module, bool] | None:
+    for collector in (False, True):
+        compiled = kept.find(binary, collector)
+        if compiled is not None:
+            engine = _engine(collector)
+            with suppress(WasmtimeError):  # it is another processor's, for one
+                return engine, Module.deserialize(engine, compiled), collector
+    return None
+
+
+def _compile_anew(name: str, binary: bytes, kept: CompiledModules | None) -> tuple[Engine, Module, bool]:
     # A collection does not see the stacks of suspended fibers (see README.md), so guests that need none get none.
+    collector = False
     try:
-        return _compile(binary, collector=False)
+        engine, module = _compile(binary, collector=False)
     except WasmtimeError:
-        pass
-    try:
-        return _compile(binary, collector=True)
-    except WasmtimeError as error:
-        raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
+        collector = True
+        try:
+            engine, module = _compile(binary, collector=True)
+        except WasmtimeError as error:
+            raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
+    if kept is not None:
+        kept.keep(binary, collector, bytes(module.serialize()))
+    return engine, module, collector
 
 
 def needs_collector(binary: bytes) -> bool:
@@ -73,12 +101,16 @@ def needs_collector(binary: bytes) -> bool:
 
 
 def _compile(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:
+    engine = _engine(collector)
+    return engine, Module(engine, binary)
+
+
+def _engine(collector: bool) -> Engine:
     config = Config()
     config.epoch_interruption = True
     config.gc_support = collector
     config.wasm_exceptions = collector  # without the collector, wasmtime 50 panics on a try_table
-    engine = Engine(config)
-    return engine, Module(engine, binary)
+    return Engine(config)
 
 
 def check_start(name: str, module: Module) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from greenctx import stacks
+from greenctx.frame_notes import notes
 from greenctx.wasix.host_functions import HostFunction
 
 if TYPE_CHECKING:
@@ -21,4 +21,4 @@ def _in_host_call(frame: FrameType) -> str:
     return f"(a guest, which has called {name})"
 
 
-stacks.notes[HostFunction.serve.__code__] = _in_host_call
+notes[HostFunction.serve.__code__] = _in_host_call

@@ -6,7 +6,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from greenctx.current import current
-from greenctx.instrumented import InstrumentedEnvironment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
 def reporting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A host function that does the same, and reports when it is called."""
+    from greenctx.instrumented import InstrumentedEnvironment  # which takes long to import, and is seldom needed
 
     @wraps(function)
     def report_and_call(*args: Any) -> Any:

@@ -30,15 +30,22 @@ class HostFunction:
 
     __slots__ = ("access_caller", "function", "kinds", "name", "result_types")
 
-    def __init__(self, name: str, ty: FuncType, function: Callable[..., Any], access_caller: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        result_types: list[ValType],
+        kinds: list[str | None],
+        function: Callable[..., Any],
+        access_caller: bool,
+    ) -> None:
+        """``kinds`` are those of the results."""
         self.name = name
         self.function = function
         self.access_caller = access_caller
-        self.result_types = ty.results
-        kinds = [kind_of(result) for result in ty.results]
+        self.result_types = result_types
         if None in kinds:
             raise TypeError(f"no value of Python's can be the result of host function {name!r}")
-        self.kinds = bytes(_VALUE_KINDS.get(kind or "", _OTHER_KIND) for kind in kinds)
+        self.kinds = bytes([_VALUE_KINDS.get(kind or "", _OTHER_KIND) for kind in kinds])
 
     def serve(self, fiber: Fiber, store: Store) -> None:
         """Run the function on the current greenlet and hand its result to the guest."""
@@ -72,11 +79,13 @@ def define_func(
 
     ``is_switch``: it does what WASIX's context_switch does, so this need not always be called for it.
     """
-    host_function = HostFunction(f"{module}.{name}", ty, function, access_caller)
+    parameters, results = ty.params, ty.results
+    kinds = [kind_of(one) for one in (*parameters, *results)]
+    host_function = HostFunction(f"{module}.{name}", results, kinds[len(parameters) :], function, access_caller)
     callback, data, finalizer = callback_addresses(host_function, is_switch)
     # A type belongs to the engine where it was first used, and wasmtime aborts the process when another one meets it.
-    if all(kind_of(one) is not None for one in (*ty.params, *ty.results)):
-        ty = FuncType(ty.params, ty.results)
+    if None not in kinds:
+        ty = FuncType(parameters, results)
     module_bytes, name_bytes = module.encode(), name.encode()
     error = ffi.wasmtime_linker_define_async_func(
         linker.ptr(),

@@ -67,7 +67,8 @@ class Inspection:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as a dictionary that JSON can hold."""
-        return asdict(self)
+        sizes = {"memories": self.memories, "tables": self.tables}
+        return asdict(self) | {what: tuple(one._asdict() for one in found) for what, found in sizes.items()}
 
     def as_text(self) -> str:
         """The same to read, in lines that a terminal can show whatever the names in the module are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import wasmtime
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
     from wasmtime._store import Storelike
 
 
-@dataclass(frozen=True)
 class Needs:
     """What is needed of a store in which definitions are used: the engine, the store that they belong to, WASI."""
 
-    engine: Engine
-    owners: Mapping[tuple[str, str], int]
-    wasi: bool
+    def __init__(self, engine: Engine, owners: Mapping[tuple[str, str], int], wasi: bool) -> None:
+        self.engine = engine
+        self.owners = owners
+        self.wasi = wasi
 
     def check(self, store: Storelike) -> Store:
         """Return the store; raise `WrongStore` or `WasiNotSet` if it will not do."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -33,14 +32,13 @@ _CLOCKS = (0, 1)  # realtime, monotonic; nobody can wait for processor time, and
 _STREAMS = {_FD_READ: Source, _FD_WRITE: Sink}
 
 
-@dataclass(frozen=True)
 class _Subscription:
-    userdata: int
-    tag: int
-    subject: int
-    timeout: int
-    precision: int
-    flags: int
+    def __init__(self, userdata: int, tag: int, subject: int, timeout: int, _precision: int, flags: int) -> None:
+        self.userdata = userdata
+        self.tag = tag
+        self.subject = subject
+        self.timeout = timeout
+        self.flags = flags
 
     def event(self, error: int = abi.SUCCESS, size: int | None = None) -> bytes:
         """Of a pipe the size is known, and 0 if nobody is at the other end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Self, TypedDict, cast
+from typing import TYPE_CHECKING, cast
 
 from wasmtime import Store, WasmtimeError
 
@@ -30,7 +30,6 @@ from greenctx.wasix.limits import Limits
 from greenctx.wasix.linker import Linker
 from greenctx.wasix.own_memory import with_own_memory
 from greenctx.wasix.settings import Settings
-from greenctx.wasix.shadow_stack import ShadowStacks, check_exports
 from greenctx.wasix.shared_ticker import SharedTicker
 from greenctx.wasix.stdio import Stdio
 from greenctx.wasix.stores import close, state_of, yield_every_epoch
@@ -40,26 +39,29 @@ from greenctx.wasix.wasix_files import imports_file_calls
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from typing import Unpack
+    from typing import BinaryIO, Self, TypedDict, Unpack
 
     from wasmtime import Func
 
+    from greenctx.wasix.compiled import CompiledModules
+
+    class ProgramSettings(TypedDict, total=False):
+        """The settings of a `Program`."""
+
+        argv: Sequence[str] | None
+        env: Mapping[str, str] | None
+        preopens: Mapping[str, str | os.PathLike[str]] | None
+        limits: Limits | None
+        shadow_stack: int | None
+        contexts: bool
+        instruments: Iterable[object]
+        cache: bool
+        stdin: BinaryIO | bytes | None
+        stdout: BinaryIO | None
+        stderr: BinaryIO | None
+
+
 LEAST_YIELD_SECONDS = 0.001
-
-
-class ProgramSettings(TypedDict, total=False):
-    """The settings of a `Program`."""
-
-    argv: Sequence[str] | None
-    env: Mapping[str, str] | None
-    preopens: Mapping[str, str | os.PathLike[str]] | None
-    limits: Limits | None
-    shadow_stack: int | None
-    contexts: bool
-    instruments: Iterable[object]
-    stdin: BinaryIO | bytes | None
-    stdout: BinaryIO | None
-    stderr: BinaryIO | None
 
 
 class Program:
@@ -83,6 +85,7 @@ class Program:
         shadow_stack: int | None = None,
         contexts: bool = True,
         instruments: Iterable[object] = (),
+        cache: bool = False,
         stdin: BinaryIO | bytes | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
@@ -98,6 +101,9 @@ class Program:
 
         ``instruments`` are told what the contexts of each run do, and which host functions they call (see
         `greenctx.Instrument`).
+
+        With ``cache`` the compiled module is kept in the user's cache directory, for programs of the same code in other
+        processes, and taken from there. (One process had better keep the program.)
 
         ``stdin`` is a binary file, or bytes, which each run reads from the beginning; ``stdout`` and ``stderr`` are
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
@@ -119,9 +125,11 @@ class Program:
         self.instruments = [*instruments]
         self._stdio = Stdio(stdin, stdout, stderr)
         self._code = with_own_memory(to_binary(name, code))
-        self._engine, self._module = compile_module(name, self.limits.cap(name, self._code))
+        self._engine, self._module = compile_module(name, self.limits.cap(name, self._code), _kept() if cache else None)
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
+            from greenctx.wasix.shadow_stack import check_exports
+
             check_exports(name, self._module)
         # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
         self._short_bursts = contexts and switches_contexts(self._module) and never_waits(self._module)
@@ -244,5 +252,13 @@ class Program:
         if self.shadow_stack is not None and self.contexts:
             if state_of(store).calls:
                 raise InvalidProgram(self.name, "its start function starts contexts, too early for shadow stacks")
+            from greenctx.wasix.shadow_stack import ShadowStacks
+
             state_of(store).shadow_stacks = ShadowStacks(store, instance, self.shadow_stack)
         call(store, cast("Func", instance.exports(store)[START]))
+
+
+def _kept() -> CompiledModules | None:
+    from greenctx.wasix.compiled import CompiledModules
+
+    return CompiledModules.of_the_user()

@@ -24,6 +24,11 @@ def holds_references(module: Module) -> bool:
     return holds
 
 
+def note_none(module: Module) -> None:
+    """It was compiled without the collector, so no function of it can hold any. (Looking takes time.)"""
+    _known[module] = False
+
+
 @cache
 def _are_found() -> bool:
     """Whether this wasmtime notes them where they are looked for."""

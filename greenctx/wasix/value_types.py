@@ -6,6 +6,7 @@ A guest's exports may have any of them.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from wasmtime import FuncType, ValType
@@ -23,8 +24,9 @@ def kind_of(ty: ValType) -> str | None:
     return None
 
 
+@cache
 def func_type(text: str) -> FuncType:
-    """A function's type, such as "i32 i32 -> i64"."""
+    """A function's type, such as "i32 i32 -> i64", for `define_func`, which copies it."""
     made = dict(_KINDS)
     parameters, results = ([made[kind] for kind in part.split()] for part in text.split("->"))
     return FuncType(parameters, results)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import resource
 import subprocess
 import sys
@@ -236,6 +238,18 @@ def test_limits_that_are_none(name: str) -> None:
             Limits(**{name: 1.5})  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         Limits().contexts = 1  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        setattr(Limits(), name, None)
+
+
+def test_limits_as_values() -> None:
+    """Equal, and of one hash, if they limit the same; they say what they are, and can be copied and pickled."""
+    limits = Limits(contexts=3, seconds=0.5)
+    assert limits == Limits(seconds=0.5, contexts=3) != Limits(contexts=3)
+    assert len({limits, Limits(contexts=3, seconds=0.5), Limits(contexts=3)}) == 2
+    assert limits != (3, None, 0.5)
+    assert repr(limits) == "Limits(contexts=3, memory=None, seconds=0.5)"
+    assert copy.copy(limits) == copy.deepcopy(limits) == pickle.loads(pickle.dumps(limits)) == limits
 
 
 def test_binary() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from processes import run_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BLOCK = """
 import importlib.abc, sys
@@ -30,10 +35,45 @@ def test_core_does_not_import_wasmtime() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[]\n", "")
 
 
-def test_guests_do_not_import_asyncio() -> None:
-    """It is imported for those that run on an event loop; for the others it would be a good part of the start."""
-    ran = run_python("import sys, greenctx.cli, greenctx.wasix\nprint('asyncio' in sys.modules)")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "False\n", "")
+UNNEEDED = """
+argparse asyncio ast bz2 dataclasses decimal fractions gettext hashlib importlib.metadata importlib.resources inspect
+json locale logging shutil signal tempfile tokenize traceback
+greenctx.instrumented greenctx.instruments greenctx.log greenctx.options greenctx.parser greenctx.stacks
+greenctx.statistics greenctx.timeline greenctx.trace greenctx.wasix.event_loop greenctx.wasix.inspection
+greenctx.wasix.shadow_stack wasmtime.component"""
+"""Modules that would be a good part of a small guest's time, from the start of the process to its end."""
+
+
+def test_guests_do_not_import_what_they_need_not(tmp_path: Path) -> None:
+    """``greenctx run`` of a guest that asks for nothing special imports what it needs to run, and no more."""
+    guest = tmp_path / "guest.wat"
+    guest.write_text('(module (memory (export "memory") 1) (func (export "_start")))')
+    script = """
+import gc, sys
+before, sys.argv = {*sys.modules}, ["greenctx", "run", *sys.argv[1:]]
+from greenctx.cli import main
+assert main() == 0
+assert gc.isenabled() and gc.get_freeze_count() > 10_000  # what is imported is never looked through
+print(*sorted({*sys.modules} - before))"""
+    for _ in range(2):  # compiled, and kept from the first time
+        ran = run_python(script, str(guest))
+        assert (ran.returncode, ran.stderr) == (0, "")
+        imported = {*ran.stdout.split()}
+        assert {"greenctx.wasix.program", "wasmtime"} <= imported
+        assert imported.isdisjoint(UNNEEDED.split())
+
+
+@pytest.mark.parametrize("option", ["--version", "--help", "run --help"])
+def test_help_does_not_import_wasmtime(option: str) -> None:
+    """Nor does it need to be there."""
+    script = """
+import atexit, sys
+from greenctx.cli import main
+atexit.register(lambda: print("imported" if "wasmtime" in sys.modules else "not imported", file=sys.stderr))
+main(sys.argv[1:])"""
+    ran = run_python(script, *option.split())
+    assert (ran.returncode, ran.stderr) == (0, "not imported\n")
+    assert ran.stdout.startswith(("greenctx 0", "usage: greenctx"))
 
 
 @pytest.mark.parametrize("blocked", ["wasmtime", "greenctx.wasix._fiber", "greenctx._switching"])

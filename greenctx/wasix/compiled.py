@@ -1,0 +1,113 @@
+"""Compiled modules, kept from one run to the next in the user's cache directory.
+
+Not by wasmtime's own cache, which trusts its files: of 120 runs, each with one bit of the file changed, 22 ended in a
+crash or did something else. Here a file is used only if it is whole, belongs to the user, and was made of the very same
+module by the very same wasmtime. Whatever is wrong with one, or with the directory, the module is compiled.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from contextlib import suppress
+from threading import get_ident
+
+from wasmtime._ffi import filename as _library
+
+MOST_BYTES = 256 * 2**20
+"""Of all files together. Beyond that those go that were not used for the longest time."""
+
+_CHECKSUM = 4  # bytes of it, at the end of a file
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+class CompiledModules:
+    """The files in a directory. Each begins with what it was made from, after which comes the compiled module."""
+
+    def __init__(self, directory: str) -> None:
+        """The directory is made when it is needed."""
+        self.directory = directory
+
+    @classmethod
+    def of_the_user(cls) -> CompiledModules | None:
+        """Those in the user's cache directory, if there is one: ``$XDG_CACHE_HOME``, or ``.cache`` at home."""
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        if not os.path.isabs(base):
+            base = os.path.join(os.path.expanduser("~"), ".cache")
+        return cls(os.path.join(base, "greenctx")) if os.path.isabs(base) else None
+
+    def find(self, code: bytes, collector: bool) -> bytes | None:
+        """What was kept for that module, compiled with or without wasmtime's collector."""
+        try:
+            origin = _origin(code, collector)
+            path = self._path(origin)
+            content = _read_own(path)
+        except OSError:
+            return None
+        checksum = zlib.crc32(memoryview(content)[:-_CHECKSUM]).to_bytes(_CHECKSUM, "little")
+        if len(content) < len(origin) + _CHECKSUM or not content.startswith(origin) or not content.endswith(checksum):
+            return None
+        with suppress(OSError):
+            os.utime(path)  # it was used
+        return content[len(origin) : -_CHECKSUM]
+
+    def keep(self, code: bytes, collector: bool, compiled: bytes) -> None:
+        """Keep it for the next time, if that is possible."""
+        with suppress(OSError):
+            origin = _origin(code, collector)
+            content = origin + compiled
+            if len(content) > MOST_BYTES // 4:
+                return
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            _check_own(os.stat(self.directory))
+            self._write(self._path(origin), content + zlib.crc32(content).to_bytes(_CHECKSUM, "little"))
+            self._remove_oldest()
+
+    def _path(self, origin: bytes) -> str:
+        return os.path.join(self.directory, f"{zlib.crc32(origin):08x}-{len(origin):x}")
+
+    def _write(self, path: str, content: bytes) -> None:
+        """In one step: whoever reads it meanwhile finds all of the new or all of the old."""
+        fresh = f"{path}.{os.getpid()}.{get_ident()}"
+        try:
+            with open(fresh, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(content)
+            os.replace(fresh, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(fresh)
+            raise
+
+    def _remove_oldest(self) -> None:
+        with os.scandir(self.directory) as entries:
+            files = [(entry.stat(follow_symlinks=False), entry.path) for entry in entries]
+        total = sum(found.st_size for found, _ in files)
+        for found, path in sorted(files, key=lambda file: file[0].st_mtime):
+            if total <= MOST_BYTES:
+                break
+            os.unlink(path)
+            total -= found.st_size
+
+
+def _origin(code: bytes, collector: bool) -> bytes:
+    """What a compiled module depends on. (The engine and the processor wasmtime compares itself when it loads one.)"""
+    library = os.stat(_library)
+    made_by = ascii((collector, str(_library), library.st_size, library.st_mtime_ns, len(code)))
+    return made_by.encode() + b"\n" + code
+
+
+def _read_own(path: str) -> bytes:
+    """The content of a file that nobody else can have written: the process is to run it. Raises OSError."""
+    with open(path, "rb", opener=lambda name, _: os.open(name, _FLAGS)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("not a file")
+        _check_own(found)
+        return file.read()
+
+
+def _check_own(found: os.stat_result) -> None:
+    """Raise PermissionError if somebody else may write to it."""
+    if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        raise PermissionError("somebody else's")
