@@ -16,7 +16,8 @@ from greenctx import ContextCanceled, ContextSwitchingEnvironment
 # What is tested is what is installed: processes that the tests start must not find the sources in their working
 # directory. They do find the tests' own modules.
 os.environ["PYTHONSAFEPATH"] = "1"
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+HERE = Path(__file__).parent
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, [HERE, HERE / "wasix", os.environ.get("PYTHONPATH")])))
 
 # A shell's background jobs ignore SIGINT, and their children would, too; what is interrupted here must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
