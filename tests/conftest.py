@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import signal
 from pathlib import Path
@@ -28,6 +29,12 @@ settings.register_profile(
 )
 settings.register_profile("long", settings.get_profile("quick"), max_examples=10_000, stateful_step_count=80)
 settings.load_profile("quick")
+
+
+def pytest_collection_finish() -> None:
+    """What there is by now stays: let no collection, and no search for leaks, go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
