@@ -1,8 +1,19 @@
+from cpython.object cimport PyObject
+
+
+cdef class Coroutine:
+    cdef public object cancellation, context_id, created_at, destroyer, entrypoint, environment, greenlet
+    cdef bint is_in_switch
+
+    cdef bint end(self, PyObject *result) except -1
+
+
 cdef class Switching:
-    cdef object canceled  # the context that is being resumed to be canceled
+    cdef Coroutine canceled  # the context that is being resumed to be canceled
     cdef object cancellation
-    cdef public object _active, _caller, _main, _outer
-    cdef public dict _started, _unstarted
+    cdef public Coroutine _active, _main
+    cdef public object _caller, _outer
+    cdef public dict _by_greenlet, _started, _unstarted, _unwinding
     cdef public bint _main_can_start_others
     cdef public bint _is_plain
 

@@ -11,6 +11,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from cpython.pycapsule cimport PyCapsule_Import
 
+from greenlet import GreenletExit
+
+from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned
 from greenctx.exited import ContextExited
 
 cdef extern from *:
@@ -21,55 +24,93 @@ cdef extern from *:
     #define switch_to ((PyObject *(*)(PyObject *, PyObject *, PyObject *))greenlet_api[6])
     static int raise_again(void) { return -1; }
 
-    typedef struct { PyObject_HEAD PyObject *weakreflist, *dict; void *pimpl; } greenlet_t;  /* its PyGreenlet */
+    /* Chunks of memory for Python's frames, as a greenlet's first frame needs one. To map it, and to give it back, is
+       half of what a short life takes; so a context that ends leaves its own to the next. Greenlet knows these fields
+       of Python's, too: it saves them in every switch, and finds them empty here if a context has left its chunk. */
+    #if PY_VERSION_HEX < 0x030E0000
+    static _PyStackChunk *spare;
+    static int spare_count;
+
+    static void take_chunk(void) {
+        PyThreadState *thread = PyThreadState_Get();
+        _PyStackChunk *chunk = spare;
+        if (chunk == NULL || thread->datastack_chunk != NULL)
+            return;
+        spare = chunk->previous;
+        spare_count--;
+        chunk->previous = NULL;
+        thread->datastack_chunk = chunk;
+        thread->datastack_top = chunk->data + 1;  /* a first chunk's first place stays free */
+        thread->datastack_limit = (PyObject **)((char *)chunk + chunk->size);
+    }
+
+    static void leave_chunk(void) {
+        PyThreadState *thread = PyThreadState_Get();
+        _PyStackChunk *chunk = thread->datastack_chunk;
+        if (spare_count == 64 || chunk == NULL || chunk->size > 1 << 14 || thread->datastack_top != chunk->data + 1)
+            return;
+        chunk->previous = spare;
+        spare = chunk;
+        spare_count++;
+        thread->datastack_chunk = NULL;
+        thread->datastack_top = thread->datastack_limit = NULL;
+    }
+    #else
+    static void take_chunk(void) {}
+    static void leave_chunk(void) {}
+    #endif
     """
-    ctypedef class greenlet.greenlet [object greenlet_t]:
-        pass
+    void take_chunk()
+    void leave_chunk()
     void **greenlet_api
     object get_current()
     PyObject *switch_to(PyObject *target, PyObject *args, PyObject *kwargs)
     int raise_again() except -1
 
+cdef extern from "Python.h":
+    PyObject *PyObject_CallNoArgs(object)
+
 greenlet_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
-
-
-cdef class Coroutine
 
 
 cdef inline bint switch_if_plain(Switching self, object context_id) except -1:
     """Switch to that context if there is nothing more to it; return whether it was so."""
     cdef PyObject *result
-    me = get_current()
-    if me is not self._caller:
+    greenlet = get_current()
+    if greenlet is not self._caller:
         return False
-    cdef PyObject *found = PyDict_GetItemWithError(self._started, context_id)
-    if found is NULL:
-        if me is not self._main:
+    cdef Coroutine me = self._active
+    cdef PyObject *target = PyDict_GetItemWithError(self._started, context_id)
+    if target is NULL:
+        if me is self._main:
+            target = to_be_started(self, context_id)
+        if target is NULL:
             return False
-        found = PyDict_GetItemWithError(self._unstarted, context_id)
-        if found is NULL:
-            return False
-        self._started[context_id] = <object>found
-        del self._unstarted[context_id]
-        self._main_can_start_others = True
     # From here to the switch nothing is called that could run Python.
-    target = <object>found
-    self._active = target
-    self._caller = target
-    if me is self._main:
-        result = switch_to(found, NULL, NULL)
-    else:
-        (<Coroutine>me).is_in_switch = True
-        result = switch_to(found, NULL, NULL)
-        (<Coroutine>me).is_in_switch = False
+    its = (<Coroutine>target).greenlet
+    self._active = <Coroutine>target
+    self._caller = its
+    me.is_in_switch = True
+    result = switch_to(<PyObject *>its, NULL, NULL)
+    me.is_in_switch = False
     if result is not NULL:
         Py_DECREF(<object>result)
-        if self._caller is me:
+        if self._caller is greenlet:
             return True
     return resumed(self, me, result is not NULL)
 
 
-cdef bint resumed(Switching self, object me, bint ok) except -1:
+cdef PyObject *to_be_started(Switching self, object context_id) except? NULL:
+    """The context of that id if main is to start it."""
+    cdef PyObject *target = PyDict_GetItemWithError(self._unstarted, context_id)
+    if target is not NULL:
+        self._started[context_id] = <Coroutine>target
+        del self._unstarted[context_id]
+        self._main_can_start_others = True
+    return target
+
+
+cdef bint resumed(Switching self, Coroutine me, bint ok) except -1:
     """Go on in ``me``, which was resumed otherwise than by a plain switch. (A function of its own: less stack to copy.)"""
     if ok and self.canceled is me:
         cancellation, self.canceled, self.cancellation = self.cancellation, None, None
@@ -87,22 +128,56 @@ cdef bint resumed(Switching self, object me, bint ok) except -1:
     return True
 
 
-cdef class Coroutine(greenlet):
-    """What a context is made on."""
+cdef class Coroutine:
+    """What a context is made on. Its attributes, and what its methods do, are explained in context.py."""
 
-    cdef bint is_in_switch
+    def __cinit__(self, environment, context_id, entrypoint, created_at):
+        self.environment = environment
+        self.context_id = context_id
+        self.entrypoint = entrypoint
+        self.created_at = created_at
+
+    def run(self):
+        # Its frame and those above it are copied in every switch: so what comes after the entrypoint is elsewhere.
+        take_chunk()
+        cdef PyObject *result = PyObject_CallNoArgs(self.entrypoint)
+        leave_chunk()
+        self.end(result)
 
     def cancel(self, Switching environment not None, cancellation):
         """Raise the cancellation where this waits; return, or raise, when the caller is resumed."""
         # Not by `throw` if that can be helped: greenlet does it by an exception of C++, which takes long to unwind.
         if not self.is_in_switch:
-            self.throw(cancellation)
+            self.greenlet.throw(cancellation)
             return
         environment.canceled, environment.cancellation = self, cancellation
-        cdef PyObject *result = switch_to(<PyObject *>self, NULL, NULL)
+        cdef PyObject *result = switch_to(<PyObject *>self.greenlet, NULL, NULL)
+        if environment.canceled is self:  # it could not be resumed
+            environment.canceled = environment.cancellation = None
         if result is NULL:
             raise_again()
         Py_DECREF(<object>result)
+
+    cdef bint end(self, PyObject *result) except -1:
+        """The end of the entrypoint, which returned that, or raised something if it is NULL."""
+        cdef Switching environment = self.environment
+        try:
+            if result is NULL:
+                raise_again()
+            Py_DECREF(<object>result)
+        except GreenletExit as exit:
+            if isinstance(exit, ContextCanceled) and exit._cancellation is self.cancellation:
+                return True
+            raise ContextExited(self.context_id, exit) from exit
+        finally:
+            environment._started.pop(self.context_id, None)
+            environment._unwinding.pop(self.context_id, None)
+            environment._by_greenlet.pop(self.greenlet, None)
+        if self.cancellation is None:
+            raise ContextEntrypointReturned(self.context_id)
+        if not self.cancellation.defused:
+            raise CancellationSwallowed(self.context_id)
+        return True
 
 
 cdef class Switching:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from time import monotonic
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
 from greenctx.aio import check_is_plain, run_in_task
-from greenctx.context import Context, new_context
+from greenctx.context import Context, main_context, new_context
 from greenctx.current import current
 from greenctx.errors import (
     Cancellation,
@@ -25,12 +24,14 @@ from greenctx.errors import (
 from greenctx.exited import ContextExited
 from greenctx.registry import MAIN
 from greenctx.stacks import ContextInfo, describe_contexts, format_stacks
-from greenctx.state import EnvironmentState, is_unstarted
+from greenctx.state import EnvironmentState
 from greenctx.switching import COMPILED, Switching
 from greenctx.teardown import append_context, chain_errors, raise_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from greenlet import greenlet
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -84,14 +85,15 @@ class ContextSwitchingEnvironment(EnvironmentState):
         errors: list[BaseException] = []
         try:
             self._thread_id = threading.get_ident()
-            self._since = monotonic()
             self._is_plain = COMPILED and type(self).switch_context is Switching.switch_context
             me = getcurrent()
             if outer is not None and outer._encloses(me):
                 self._outer = outer
+            context = main_context(self, me)
             current.set(self)
             self._state = "is running"
-            self._main = self._active = self._caller = self._started[MAIN] = me
+            self._main = self._active = self._started[MAIN] = self._by_greenlet[me] = context
+            self._caller = me
             try:
                 result = main(*args)
             finally:
@@ -112,6 +114,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
         finally:
             self._main = self._active = self._caller = None
             self._started = self._registry.started = {}
+            self._by_greenlet = self._registry.by_greenlet = {}
             self._outer = None
             self._state = "has ended"
             current.set(outer)
@@ -151,7 +154,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
         context_id = registry.next_id
         context = new_context(self, context_id, entrypoint, self._main)
         registry.next_id = context_id + 1
-        registry.unstarted[context_id] = context
+        registry.unstarted[context_id] = registry.by_greenlet[context.greenlet] = context
         return context_id
 
     def switch_context(self, context_id: int) -> None:
@@ -161,20 +164,20 @@ class ContextSwitchingEnvironment(EnvironmentState):
         `ContextCanceled` if the calling context is being destroyed. In main, raises what the entrypoint of another
         context raised, and `ContextEntrypointReturned` if one returned.
         """
-        me = getcurrent()
-        if me is not self._caller:
-            self._admit(me)
-            context = self._own(me)
-            if context is not None and context.cancellation is not None:
-                raise ContextCanceled(context.context_id, context.cancellation)
+        caller = getcurrent()
+        if caller is not self._caller:
+            self._admit(caller)
+            self._check_is_not_canceled()
+        me: Any = self._active
         if (target := self._started.get(context_id)) is not None:
-            resumed = target
+            its = resumed = target.greenlet
         else:
-            target, resumed = self._find_target(context_id, me)
-        self._active = self._caller = target
+            target, its, resumed = self._find_target(context_id, me)
+        self._active = target
+        self._caller = its
         try:
             resumed.switch()
-            if self._caller is not me:
+            if self._caller is not caller:
                 self._resumed_unasked(me)
             return
         except ContextExited as error:
@@ -197,12 +200,15 @@ class ContextSwitchingEnvironment(EnvironmentState):
         Raises `DestroyNotAllowed` for main and for the active context; `CancellationSwallowed` if the entrypoint caught
         the cancellation and returned; and whatever else the entrypoint raised while it unwound (it is gone then, too).
         """
-        me = getcurrent()
-        if me is not self._caller:
-            self._admit(me)
-        registry = self._registry
+        caller = getcurrent()
+        if caller is not self._caller:
+            self._admit(caller)
+        me, registry = self._active, self._registry
+        assert me is not None
         if context_id in registry.unstarted:
-            del registry.unstarted[context_id]
+            unstarted = registry.unstarted[context_id]
+            del registry.unstarted[context_id], registry.by_greenlet[unstarted.greenlet]
+            unstarted.greenlet = None
             return True
         victim = self._started.get(context_id)
         if victim is None:
@@ -214,8 +220,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
         handled = sys.exception()
         try:
             # Once, unless somebody else resumes this greenlet while the victim waits in its cleanup.
-            while not victim.dead:
-                self._cancel(cast("Context", victim), me)
+            while not victim.has_ended:
+                self._cancel(victim, me)
         except ContextExited as error:
             append_context(error.exit, handled)
             error.unwrap()
@@ -242,39 +248,41 @@ class ContextSwitchingEnvironment(EnvironmentState):
         """
         return format_stacks(self, sys._getframe(1))
 
-    def _find_target(self, context_id: int, me: greenlet) -> tuple[greenlet, greenlet]:
-        """Start of a context: its greenlet, and the greenlet to resume so that it begins to run."""
+    def _find_target(self, context_id: int, me: Context) -> tuple[Context, greenlet, greenlet]:
+        """Start of a context: itself, its greenlet, and the greenlet to resume so that it begins to run."""
         assert self._main is not None
-        unstarted = self._registry.unstarted
-        if context_id not in unstarted:
-            raise SwitchTargetMissing(context_id, self._registry.describe(context_id, self._main))
-        target = unstarted[context_id]
+        registry = self._registry
+        if context_id not in registry.unstarted:
+            raise SwitchTargetMissing(context_id, registry.describe(context_id))
+        target = registry.unstarted[context_id]
+        its = target.greenlet
         self._started[context_id] = target
-        del unstarted[context_id]
+        del registry.unstarted[context_id]
         if me is self._main:
             self._main_can_start_others = True  # wherever it was when somebody switched to it
         if me is self._main or not self._main_can_start_others:
-            return target, target
+            return target, its, its
         # A greenlet begins at its starter's depth, of recursion and of the native stack: a chain of starts would
         # overflow. So main, which waits in its own switch_context, is resumed to start it (_resumed_unasked).
-        return target, self._main
+        return target, its, self._main.greenlet
 
-    def _resumed_unasked(self, me: greenlet) -> None:
+    def _resumed_unasked(self, me: Context) -> None:
         """Go on in ``me``, which was resumed without having been made the active context."""
-        while me is self._main and (active := self._active) is not None and is_unstarted(active):
-            active.switch()
+        while me is self._main and (active := self._active) is not None and not active.has_started:
+            active.greenlet.switch()
         self._adopt(me)
 
-    def _cancel(self, victim: Context, me: greenlet) -> None:
+    def _cancel(self, victim: Context, me: Context) -> None:
         """Throw the cancellation into a suspended context; return or raise when ``me`` is resumed."""
-        victim_id, my_id = victim.context_id, self._id_of(me)
+        victim_id, my_id = victim.context_id, me.context_id
         started, unwinding = self._started, self._registry.unwinding
         cancellation = victim.cancellation or Cancellation()
         canceled = ContextCanceled(victim_id, cancellation)
-        former, former_id = me, my_id
+        former, former_id, its = me, my_id, victim.greenlet
+        assert its is not None
         if victim.destroyer is not None:
             former = victim.destroyer
-            former_id = self._id_of(former)
+            former_id = former.context_id
         try:
             unwinding[victim_id] = victim
             if victim_id in started:
@@ -285,17 +293,17 @@ class ContextSwitchingEnvironment(EnvironmentState):
                 del started[my_id]
             if me is self._main:
                 self._main_can_start_others = False
-            victim.parent = victim.destroyer = me  # the parent is whom greenlet returns to when the victim ends
+            its.parent, victim.destroyer = me.greenlet, me  # to the parent greenlet returns when the victim ends
             victim.cancellation = cancellation
             self._active, self._caller = victim, None
             if COMPILED:  # pragma: no cover
                 victim.cancel(self, canceled)
             else:
-                victim.throw(canceled)
+                its.throw(canceled)
         finally:
-            if victim.destroyer is me and not victim.dead:
+            if victim.destroyer is me and not its.dead:
                 assert self._main is not None
-                victim.parent, victim.destroyer = self._main, None
+                its.parent, victim.destroyer = self._main.greenlet, None
             self._adopt(me)
 
     def _destroy_remaining(self, errors: list[BaseException]) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 from greenlet import getcurrent
 
-from greenctx.context import Context
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import NotTheActiveContext
 from greenctx.instruments import Reports
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from greenlet import greenlet
+
+    from greenctx.context import Context
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -56,8 +57,8 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         self._next_id = self._registry.next_id
         self._seen = MAIN
         self._seen_greenlet: greenlet | None = None
-        self._alive: dict[int, greenlet] = {}
-        self._canceled: dict[int, greenlet] = {}
+        self._alive: dict[int, Context] = {}
+        self._canceled: dict[int, Context] = {}
         self._target: object = None
         self._switches: dict[int, int] = {MAIN: 0}
 
@@ -125,7 +126,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
             raise NotTheActiveContext(self._seen, "an instrument")
         if me is not self._caller:
             self._admit(me)
-        active = me.context_id if isinstance(me, Context) and me.environment is self else MAIN
+        active = self._active_id()
         if self._next_id != self._registry.next_id:
             self._report_created()
         if error is not None:
@@ -148,7 +149,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         while self._next_id < self._registry.next_id:
             context_id = self._next_id
             context = self._registry.unstarted.get(context_id)
-            entrypoint = None if context is None else unwrapped(context.entrypoint)
+            entrypoint = None if context is None or context.entrypoint is None else unwrapped(context.entrypoint)
             self._next_id = context_id + 1  # from here on without a call
             if context is not None:
                 self._reports.news += [("context_created", context_id, entrypoint)]
@@ -156,7 +157,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
 
     def _report_end_of(self, context_id: object, error: BaseException | None) -> None:
         """Report the end of a context if it was interrupted so early, or so late, that its own report is missing."""
-        if isinstance(context_id, int) and context_id in self._alive and self._alive[context_id].dead:
+        if isinstance(context_id, int) and context_id in self._alive and self._alive[context_id].has_ended:
             self._report_ended(context_id, error)
 
     def _report_ended(self, context_id: int, error: BaseException | None) -> None:
@@ -170,7 +171,8 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
     def _report_destroyed(self, context_id: int) -> None:
         """Report that a context is gone, if it is and its destruction was noticed, once."""
         victim = self._canceled.get(context_id)
-        if victim is not None and context_id not in self._registry.unstarted and (victim.dead or not victim):
+        unstarted = context_id in self._registry.unstarted
+        if victim is not None and not unstarted and (victim.has_ended or not victim.has_started):
             self._reports.news += [("context_destroyed", context_id)]
             del self._canceled[context_id]
             if context_id in self._alive:
@@ -178,7 +180,8 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
             self._reports.deliver(self)
 
     def _run_main(self, main: Callable[[*Ts], T], args: tuple[*Ts]) -> T:
-        self._alive[MAIN] = getcurrent()
+        assert self._main is not None
+        self._alive[MAIN] = self._main
         self._reports.news += [("context_started", MAIN)]
         try:
             self._catch_up()
@@ -228,9 +231,7 @@ class _Observed:
             self.__wrapped__()
             environment._report_end(context_id, None)
         except BaseException as error:
-            me = getcurrent()
-            assert isinstance(me, Context)
-            environment._report_end(me.context_id, error)
+            environment._report_end(environment._registry.by_greenlet[getcurrent()].context_id, error)
             raise
 
 

@@ -1,39 +1,41 @@
-"""Where each context of an environment is: the ids, and the greenlets behind them."""
+"""Where each context of an environment is: the ids, and the contexts behind them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from greenctx.context import Context
-
 if TYPE_CHECKING:
     from greenlet import greenlet
+
+    from greenctx.context import Context
 
 MAIN = 0
 
 
 class Registry:
-    """Maps ids to greenlets. It holds them strongly: no context is ever unwound by the garbage collector.
+    """Maps ids to contexts. It holds them strongly: none is ever unwound by the garbage collector.
 
-    A context is in exactly one of the three, or in none while it waits in ``destroy_context`` for another's end (it
-    would be wrong to resume it then).
+    A context is in exactly one of the first three, or in none while it waits in ``destroy_context`` for another's end
+    (it would be wrong to resume it then).
     """
 
-    __slots__ = ("next_id", "started", "unstarted", "unwinding")
+    __slots__ = ("by_greenlet", "next_id", "started", "unstarted", "unwinding")
 
     def __init__(self) -> None:
         self.next_id = 1
-        self.started: dict[int, greenlet] = {}
+        self.started: dict[int, Context] = {}
         """What a plain switch may resume. Main and the active context are here, too: a switch need not touch it."""
         self.unstarted: dict[int, Context] = {}
         self.unwinding: dict[int, Context] = {}
         """Contexts that are being destroyed."""
+        self.by_greenlet: dict[greenlet, Context] = {}
+        """Main and every context that has not ended."""
 
-    def is_destroying(self, of: greenlet) -> bool:
-        """Whether that greenlet waits in ``destroy_context``."""
+    def is_destroying(self, of: Context) -> bool:
+        """Whether that context waits in ``destroy_context``."""
         return any(victim.destroyer is of for victim in self.unwinding.values())
 
-    def count_live(self, main: greenlet) -> int:
+    def count_live(self, main: Context) -> int:
         """How many contexts there are besides main."""
         registered = len(self.started) + len(self.unstarted) + len(self.unwinding) - (MAIN in self.started)
         destroyers = {victim.destroyer for victim in self.unwinding.values()}
@@ -49,13 +51,11 @@ class Registry:
         unwinding = {key for key, context in self.unwinding.items() if not self.is_destroying(context)}
         return sorted((self.started.keys() | self.unstarted.keys() | unwinding) - {active_id})
 
-    def describe(self, context_id: int, main: greenlet) -> str:
+    def describe(self, context_id: int) -> str:
         """The state of a context that nobody can switch to, as a phrase for an error message."""
         if context_id in self.unwinding:
             return "is being destroyed"
         for victim in self.unwinding.values():
-            destroyer = victim.destroyer
-            destroyer_id = destroyer.context_id if isinstance(destroyer, Context) and destroyer is not main else MAIN
-            if destroyer is not None and destroyer_id == context_id:
+            if victim.destroyer is not None and victim.destroyer.context_id == context_id:
                 return f"waits in destroy_context for context {victim.context_id} to end"
         return "has ended or was destroyed" if context_id in range(self.next_id) else "was never created"

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from greenlet import getcurrent
 
-from greenctx.context import Context
 from greenctx.instruments import name_of
 from greenctx.registry import MAIN
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import CodeType, FrameType
 
-    from greenlet import greenlet
-
+    from greenctx.context import Context
     from greenctx.state import EnvironmentState
 
 State = Literal["active", "suspended", "not started", "being destroyed", "destroying another"]
@@ -66,7 +64,8 @@ def format_stacks(environment: EnvironmentState, caller: FrameType) -> str:
     try:
         # All frames first: source files are read after that.
         for info, context in _look(environment):
-            frame = caller if context is me else context.gr_frame
+            greenlet = context.greenlet
+            frame = None if greenlet is None else caller if greenlet is me else greenlet.gr_frame
             if frame is None and context is active:
                 frame = running  # in another thread
             found.append((info, [*_stack(frame)][::-1]))
@@ -76,7 +75,7 @@ def format_stacks(environment: EnvironmentState, caller: FrameType) -> str:
     return text or f"the environment {environment._state}; it has no contexts\n"
 
 
-def _look(environment: EnvironmentState) -> Iterator[tuple[ContextInfo, greenlet]]:
+def _look(environment: EnvironmentState) -> Iterator[tuple[ContextInfo, Context]]:
     main, active, now = environment._main, environment._active, monotonic()
     if main is None:
         return
@@ -90,16 +89,14 @@ def _look(environment: EnvironmentState) -> Iterator[tuple[ContextInfo, greenlet
         *destroyers,
         active,
     ]
-    known: dict[int, greenlet] = {
-        environment._id_of(other): other for other in others if other is not None and not other.dead
-    }
+    there = [other for other in others if other is not None and not other.has_ended]
+    known: dict[int, Context] = {other.context_id: other for other in there}
     known[MAIN] = main
     switches: dict[int, int] | None = getattr(environment, "_switches", None)
     for context_id in sorted(known):
         context = known[context_id]
-        entrypoint, name, since = None, "main", environment._since
-        if context is not main and isinstance(context, Context):
-            entrypoint, since = context.entrypoint, context.created_at
+        entrypoint, name = context.entrypoint, "main"
+        if context is not main:
             entrypoint, name = getattr(entrypoint, "__wrapped__", entrypoint), name_of(entrypoint)
         state: State = "suspended"
         if context is active:
@@ -111,7 +108,7 @@ def _look(environment: EnvironmentState) -> Iterator[tuple[ContextInfo, greenlet
         elif context in destroyers:
             state = "destroying another"
         count = None if switches is None else switches.get(context_id, 0)
-        yield ContextInfo(context_id, name, state, entrypoint, max(0.0, now - since), count), context
+        yield ContextInfo(context_id, name, state, entrypoint, max(0.0, now - context.created_at), count), context
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:

@@ -14,16 +14,16 @@ Two habits keep the state right whatever happens:
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from greenctx.context import Context
-from greenctx.errors import EnvironmentNotRunning, NotTheActiveContext, WrongThread
+from greenctx.errors import ContextCanceled, EnvironmentNotRunning, NotTheActiveContext, WrongThread
 from greenctx.registry import MAIN, Registry
 from greenctx.switching import Switching
 
 if TYPE_CHECKING:
+    from greenctx.context import Context
     from greenctx.current import WithoutContexts
 
 GUEST: Any = object()
@@ -34,21 +34,22 @@ class EnvironmentState(Switching):
     """What `ContextSwitchingEnvironment` is made on: everything but the operations."""
 
     # As long as its dict is empty its methods are found faster.
-    __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_registry", "_since", "_state", "_thread_id")
+    __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_registry", "_state", "_thread_id")
 
     def __init__(self) -> None:
         self._state = "has not run yet"
-        self._main: greenlet | None = None
+        self._main: Context | None = None
         self._thread_id = 0
-        self._since = 0.0  # when main began, by time.monotonic
         self._outer: EnvironmentState | WithoutContexts | None = None
-        self._active: greenlet | None = None
-        # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
-        # and GUEST while its guest code runs (greenctx.wasix sets it).
+        self._active: Context | None = None
+        # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed
+        # or has yet to start, and GUEST while its guest code runs (greenctx.wasix sets it).
         self._caller: greenlet | None = None
         self._registry = Registry()
         self._started = self._registry.started
         self._unstarted = self._registry.unstarted
+        self._unwinding = self._registry.unwinding
+        self._by_greenlet = self._registry.by_greenlet
         self._is_plain = False  # whether its class has the compiled switch as it is
         # False while main waits elsewhere than in its switch_context: in destroy_context, or in gevent's hub, say.
         self._main_can_start_others = True
@@ -56,7 +57,7 @@ class EnvironmentState(Switching):
     def __repr__(self) -> str:
         if self._active is None:
             return f"<{type(self).__name__} that {self._state}>"
-        active = self._id_of(self._active)
+        active = self._active.context_id
         return f"<{type(self).__name__} active={active} suspended={self._registry.suspended_ids(active)}>"
 
     @property
@@ -65,14 +66,14 @@ class EnvironmentState(Switching):
         me = getcurrent()
         if me is not self._caller:
             self._admit(me)
-        return self._id_of(me)
+        return self._active_id()
 
     def _encloses(self, me: greenlet) -> bool:
         """Whether an environment that starts on that greenlet is nested in this one.
 
         (Else it has only inherited the context variable: in a task, or a thread, that was started from a context.)
         """
-        return me is self._main or self._own(me) is not None
+        return me in self._by_greenlet
 
     def _can_switch_to(self, context_id: int) -> bool:
         """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
@@ -83,50 +84,46 @@ class EnvironmentState(Switching):
         main, active = self._main, self._active
         if main is None or active is None:
             raise EnvironmentNotRunning(self._state)
-        if _root(me) is not _root(main):
+        if _root(me) is not _root(main.greenlet):
             raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
         if self._caller is GUEST:
-            raise NotTheActiveContext(self._id_of(active), "guest code on its fiber")
-        if me is not main and self._own(me) is None:
-            raise NotTheActiveContext(self._id_of(active))
-        self._adopt(me)
+            raise NotTheActiveContext(active.context_id, "guest code on its fiber")
+        context = self._by_greenlet.get(me)
+        if context is None:
+            raise NotTheActiveContext(active.context_id)
+        self._adopt(context)
 
-    def _adopt(self, me: greenlet) -> None:
+    def _adopt(self, me: Context) -> None:
         """Make ``me``, which is running, the active context. The one that was becomes suspended unless it has ended."""
+        registry = self._registry
         former = self._active
         if former is not me and former is not None:
             if former is self._main:
                 self._main_can_start_others = False
             else:
-                context = cast("Context", former)
-                if context.dead:  # its end took it out of the registry, unless that was interrupted
-                    self._started.pop(context.context_id, None)
-                elif is_unstarted(context):  # main was to start it, and was interrupted
-                    self._registry.unstarted[context.context_id] = context
-                    del self._started[context.context_id]
+                if former.has_ended:  # its end took it out of the registry, unless that was interrupted
+                    self._started.pop(former.context_id, None)
+                    self._by_greenlet.pop(former.greenlet, None)
+                elif not former.has_started:  # main was to start it, and was interrupted
+                    registry.unstarted[former.context_id] = former
+                    del self._started[former.context_id]
             if me is self._main:
                 self._main_can_start_others = True
             self._active = me
-        if me is not self._main and cast("Context", me).cancellation is not None:
+        if me.cancellation is not None:
             self._caller = None
         else:
-            self._started[self._id_of(me)] = me  # not there if it waited in destroy_context
-            self._caller = me
+            self._started[me.context_id] = me  # not there if it waited in destroy_context
+            self._caller = me.greenlet
 
-    def _own(self, of: greenlet) -> Context | None:
-        """That greenlet as a context of this environment, other than main (which may be a context of an outer one)."""
-        return of if isinstance(of, Context) and of.environment is self else None
+    def _check_is_not_canceled(self) -> None:
+        """Raise `ContextCanceled` if the active context is being destroyed."""
+        me = self._active
+        if me is not None and me.cancellation is not None:
+            raise ContextCanceled(me.context_id, me.cancellation)
 
     def _active_id(self) -> int:
-        return MAIN if self._active is None else self._id_of(self._active)
-
-    def _id_of(self, of: greenlet) -> int:
-        """The id of main, or of a context of this environment."""
-        return MAIN if of is self._main else cast("Context", of).context_id
-
-
-def is_unstarted(of: greenlet) -> bool:
-    return not of and not of.dead
+        return MAIN if self._active is None else self._active.context_id
 
 
 def _root(of: greenlet) -> greenlet:

@@ -6,7 +6,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from greenlet import greenlet
+if TYPE_CHECKING:
+    from greenctx.errors import Cancellation
 
 COMPILED = False
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING or not COMPILED:  # pragma: no branch
 
         __slots__ = (
             "_active",
+            "_by_greenlet",
             "_caller",
             "_is_plain",
             "_main",
@@ -30,13 +32,32 @@ if TYPE_CHECKING or not COMPILED:  # pragma: no branch
             "_outer",
             "_started",
             "_unstarted",
+            "_unwinding",
         )
 
         switch_context: Any
 
-    class Coroutine(greenlet):
-        """What a context is made on. (The compiled one has a way to be canceled that takes less time than `throw`.)"""
+    class Coroutine:
+        """What a context is made on: its attributes, and when compiled, its start, its end and its cancellation."""
 
-        __slots__ = ()
+        __slots__ = (
+            "cancellation",
+            "context_id",
+            "created_at",
+            "destroyer",
+            "entrypoint",
+            "environment",
+            "greenlet",
+        )
 
+        def __init__(self, environment: Any, context_id: int, entrypoint: Any, created_at: float) -> None:
+            self.environment = environment
+            self.context_id = context_id
+            self.entrypoint = entrypoint
+            self.created_at = created_at
+            self.greenlet: Any = None
+            self.cancellation: Cancellation | None = None
+            self.destroyer: Any = None
+
+        run: Any
         cancel: Any

@@ -19,7 +19,7 @@ MAIN = ContextSwitchingEnvironment.main_context_id
 def state(env: ContextSwitchingEnvironment) -> tuple[int, list[int]]:
     """The ids of the active and of the suspended contexts. (No call of the environment, which would see to them.)"""
     assert env._active is not None
-    active = env._id_of(env._active)
+    active = env._active.context_id
     return active, env._registry.suspended_ids(active)
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import traceback
 
 COMPILED = "greenctx._switching."
+IN_PYTHON = {f"{COMPILED}{name}": name.partition(".")[2] for name in ("Switching.switch_context", "Coroutine.run")}
+IN_PYTHON[f"{COMPILED}Coroutine.end"] = "run"
 
 
 def frames(error: BaseException) -> list[str]:
-    """Of the compiled frames only that of switch_context, by the name that Python's has."""
-    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    names = [name.removeprefix(f"{COMPILED}Switching.") if name.endswith(".switch_context") else name for name in names]
-    return [name for name in names if not name.startswith(COMPILED)]
+    """Of the compiled frames only those of what Python has, too, by the names there."""
+    found: list[str] = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        name = IN_PYTHON.get(frame.name, frame.name)
+        if not name.startswith(COMPILED) and not (frame.name.endswith("Coroutine.end") and found[-1:] == [name]):
+            found.append(name)
+    return found

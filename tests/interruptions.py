@@ -15,6 +15,7 @@ import traceback
 from collections import defaultdict
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
+from inspect import getclosurevars
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +25,7 @@ from greenlet import GreenletExit
 import greenctx
 from greenctx import ContextSwitchingEnvironment, SwitchTargetMissing
 from greenctx.context import Context
+from greenctx.instrumented import _Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -166,8 +168,12 @@ def contexts_passed_by(errors: list[BaseException]) -> set[int]:
     found = set()
     for error in errors:
         for frame, _ in traceback.walk_tb(error.__traceback__):
-            if frame.f_code is Context.run.__code__:
+            if frame.f_code is getattr(Context.run, "__code__", None):  # which the compiled one has not
                 found.add(frame.f_locals["self"].context_id)
+            elif frame.f_code.co_name == "entrypoint" and frame.f_code.co_filename == __file__:
+                found.add(frame.f_locals["context_id"])
+            elif frame.f_code is _Observed.__call__.__code__:
+                found.add(getclosurevars(frame.f_locals["self"].__wrapped__).nonlocals["context_id"])
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from leakcheck import collector_off
 
-from greenctx import ContextSwitchingEnvironment
+from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -210,6 +210,35 @@ def test_a_context_suspended_500_frames_deep() -> None:
         assert unwound == [501]
         env.destroy_context(context)
         assert unwound == [1002]
+
+    in_environment(main)
+
+
+def test_memory_for_frames_is_handed_from_one_context_to_the_next() -> None:
+    """(On the compiled path.) However deep the one before went, and however it ended, a context finds its frames."""
+
+    def main(env: Environment) -> None:
+        def entrypoint() -> None:
+            me = env.active_context_id
+            facts = [*range(me, me + 50)]
+            deep(me * 40 % 600, lambda: env.switch_context(0))  # for which one chunk of memory may do, or not
+            assert facts == [*range(me, me + 50)]
+            raise ZeroDivisionError(me)
+
+        alive: list[int] = []
+        for step in range(400):
+            if step % 7 == 0:
+                with pytest.raises(ContextEntrypointReturned):
+                    env.switch_context(env.create_context([].copy))  # which needs no frame
+            alive.append(env.create_context(entrypoint))
+            env.switch_context(alive[-1])
+            while len(alive) > step % 5:
+                context = alive.pop(0)
+                if step % 2:
+                    assert env.destroy_context(context)
+                else:
+                    with pytest.raises(ZeroDivisionError, match=f"^{context}$"):
+                        env.switch_context(context)
 
     in_environment(main)
 

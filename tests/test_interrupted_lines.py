@@ -28,7 +28,7 @@ def interrupt_first_call(monkeypatch: pytest.MonkeyPatch, owner: object, name: s
         monkeypatch.setattr(owner, name, function)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(owner, name, interrupted)
+    monkeypatch.setattr(owner, name, property(interrupted) if isinstance(function, property) else interrupted)
 
 
 def unwinds(env: ContextSwitchingEnvironment, log: list[int]) -> Callable[[], None]:
@@ -50,7 +50,7 @@ def test_main_is_interrupted_before_it_starts_another(
     def main() -> None:
         env.create_context(unwinds(env, log))
         starter = env.create_context(lambda: env.switch_context(1))
-        interrupt_first_call(monkeypatch, environment, "is_unstarted")
+        interrupt_first_call(monkeypatch, Context, "has_started")
         with pytest.raises(KeyboardInterrupt):
             env.switch_context(starter)
         assert state(env) == (0, [1, 2])
@@ -67,8 +67,8 @@ def test_a_context_is_interrupted_before_its_first_line(
     """If a context is interrupted before its first line, it has ended, and main gets the interruption."""
 
     def main() -> None:
-        context_id = env.create_context(list)
         interrupt_first_call(monkeypatch, Context, "run")
+        context_id = env.create_context(list)
         with pytest.raises(KeyboardInterrupt):
             env.switch_context(context_id)
         assert state(env) == (0, [])

@@ -93,7 +93,7 @@ def test_a_leaked_context_is_found() -> None:
 
         env.switch_context(env.create_context(entrypoint))
 
-    with pytest.raises(MemoryDidNotSettleError, match=r"greenctx\.context\.Context"):
+    with pytest.raises(MemoryDidNotSettleError, match=r"greenlet\.greenlet"):
         assert_no_leak(lambda: in_main(body))
 
 
@@ -387,3 +387,22 @@ def test_many_cycles_in_one_environment_leave_resident_memory_flat() -> None:
         in_main(body)
     print(f"{CYCLES} cycles: resident memory grew by {grown[0]} bytes")
     assert grown[0] < 2**20
+
+
+def test_memory_for_frames_is_kept_for_a_few_contexts_only(env: ContextSwitchingEnvironment) -> None:
+    """When thousands of contexts have ended, little of their memory remains."""
+    count, mebibyte = 4000, 2**20
+
+    def main() -> tuple[int, int]:
+        contexts = [env.create_context(sleeper(env)) for _ in range(count)]
+        before = resident_bytes()
+        for context in contexts:
+            env.switch_context(context)
+        alive = resident_bytes() - before
+        for context in contexts:
+            env.destroy_context(context)
+        return alive, resident_bytes() - before
+
+    alive, left = env.run_main_context(main)
+    assert alive > 16 * mebibyte
+    assert left < alive / 3

@@ -235,7 +235,7 @@ class TestOvertakenDestroyer:
 
         def main() -> None:
             start(env, victim)
-            victim_greenlet = env._registry.started[1]
+            victim_greenlet = env._registry.started[1].greenlet
             start(env, destroyer)
             with pytest.raises(ZeroDivisionError):
                 victim_greenlet.switch()

@@ -165,7 +165,7 @@ class TestSwitch:
             third = env.create_context(then_main(env, lambda: seen.append(suspended(env))))
             start(env, other)
             assert suspended(env) == [1, 2]
-            env._registry.started[2].switch()
+            env._registry.started[2].greenlet.switch()
             assert seen == [[0, 2]]
 
         env.run_main_context(main)
@@ -340,7 +340,7 @@ class TestEntrypointEnds:
                 start(env, main_greenlet.switch)
             for context_id in (1, 2, 3):
                 with pytest.raises(ContextEntrypointReturned):
-                    env._registry.started[context_id].switch()
+                    env._registry.started[context_id].greenlet.switch()
             assert env.active_context_id == MAIN
             assert suspended(env) == []
 

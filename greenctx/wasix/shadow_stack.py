@@ -21,9 +21,8 @@ from weakref import WeakKeyDictionary
 from greenlet import getcurrent, greenlet
 from wasmtime import Global, GlobalType, Memory, MemoryType
 
-from greenctx.context import Context
+from greenctx.current import current_context_id
 from greenctx.errors import InvalidProgram, ShadowStackOverflow, ShadowStackUnavailable
-from greenctx.registry import MAIN
 from greenctx.wasix._fiber import YIELDED
 from greenctx.wasix.abi import MEMORY, STACK_POINTER
 from greenctx.wasix.regions import Regions
@@ -201,5 +200,4 @@ class _Overflow:
         self._size = size
 
     def serve(self, *_: object) -> NoReturn:
-        me = getcurrent()
-        raise ShadowStackOverflow(me.context_id if isinstance(me, Context) else MAIN, self._size)
+        raise ShadowStackOverflow(current_context_id(), self._size)

@@ -1,0 +1,141 @@
+# What is used of wasmtime, and what a call into a guest is while it lasts.
+
+cdef extern from *:
+    """
+    #include <stdbool.h>
+    #include <stddef.h>
+    #include <stdint.h>
+
+    /* wasmtime_val_t of wasmtime/val.h; `references` only gives the union its size */
+    typedef struct {
+        uint8_t kind;
+        union { int32_t i32; int64_t i64; float f32; double f64; uint64_t references[3]; } of;
+    } value_t;
+
+    #if defined(_MSC_VER)
+    #define THREAD_LOCAL __declspec(thread)
+    #else
+    #define THREAD_LOCAL _Thread_local
+    #endif
+    static THREAD_LOCAL void *polled;  /* the request_t of the call that this thread is polling, if any */
+    """
+    ctypedef bint c_bool "bool"
+    ctypedef union value_union_t:  # has no name in C: only its members may be used
+        int32_t i32
+        int64_t i64
+        float f32
+        double f64
+    ctypedef struct value_t:
+        uint8_t kind
+        value_union_t of
+    size_t VALUE_OFFSET "offsetof(value_t, of)"
+    void *polled
+
+cdef extern from "pythread.h":
+    bint PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptibly) nogil
+    unsigned long PyThread_start_new_thread(void (*)(void *) noexcept nogil, void *)
+
+cdef enum:  # wasmtime_valkind_t of wasmtime/val.h
+    I32 = 0
+    I64 = 1
+    F32 = 2
+    F64 = 3
+
+# wasmtime_async_continuation_t of wasmtime/async.h
+cdef struct continuation_t:
+    c_bool (*callback)(void *) noexcept nogil
+    void *env
+    void (*finalizer)(void *) noexcept nogil
+
+# wasmtime_exnref_t and wasmtime_externref_t of wasmtime/val.h
+cdef struct reference_t:
+    uint64_t store_id
+    uint32_t private1, private2
+    void *private3
+
+# What a guest asks of its host: the arguments of wasmtime_func_async_callback_t; and where it is meanwhile.
+cdef struct request_t:
+    void *function
+    void *caller
+    const value_t *arguments
+    size_t argument_count
+    value_t *results
+    size_t result_count
+    void **trap
+    c_bool is_switch  # the function is WASIX's context_switch
+    c_bool answered
+    const reference_t *exception  # what to throw in the guest instead of going on, if anything
+    c_bool exception_needs_another  # reference, which will be lost
+    c_bool epoch_ended  # it is for this that the guest is suspended
+    c_bool before_floor  # the call began when there was no floor yet
+    void *context
+    void *future
+    stacks_t *stacks
+    request_t *previous  # in the ring of the store's suspended ones
+    request_t *next
+
+# What runs on top of all suspended calls.
+cdef struct summit_t:
+    void (*run)(summit_t *) noexcept nogil
+    void *context
+    void *future
+    void *handle
+    reference_t *reference
+    c_bool done
+
+cdef struct ticking_t:
+    void *engine
+    long microseconds
+    PyThread_type_lock stop  # locked until the thread is to end
+    PyThread_type_lock ended
+
+# The calls into one store that are suspended in host functions, and what they are being resumed for, if anything.
+cdef struct stacks_t:
+    request_t ring  # is none of them: the beginning of the ring, and its end
+    request_t *floor
+    summit_t *summit
+
+# The functions of wasmtime that are used, as its headers declare them, in the order of FUNCTIONS.
+cdef struct wasmtime_t:
+    c_bool (*call_future_poll)(void *) noexcept nogil
+    void (*call_future_delete)(void *) noexcept nogil
+    void *(*trap_new)(const char *, size_t) noexcept nogil
+    void *(*func_call_async)(void *, const void *, const void *, size_t, void *, size_t, void **, void **) noexcept nogil
+    c_bool (*context_has_exception)(void *) noexcept nogil
+    c_bool (*context_take_exception)(void *, reference_t *) noexcept nogil
+    void *(*context_set_exception)(void *, const reference_t *) noexcept nogil
+    void (*exnref_unroot)(reference_t *) noexcept nogil
+    uint32_t (*exnref_to_raw)(void *, const reference_t *) noexcept nogil
+    void (*exnref_from_raw)(void *, uint32_t, reference_t *) noexcept nogil
+    c_bool (*externref_new)(void *, void *, void *, reference_t *) noexcept nogil
+    void *(*context_gc)(void *) noexcept nogil
+    void (*error_delete)(void *) noexcept nogil
+    void (*engine_increment_epoch)(void *) noexcept nogil
+
+FUNCTIONS = tuple("""call_future_poll call_future_delete trap_new func_call_async context_has_exception
+    context_take_exception context_set_exception exnref_unroot exnref_to_raw exnref_from_raw externref_new context_gc
+    error_delete engine_increment_epoch""".split())
+
+cdef wasmtime_t wasmtime
+
+cdef object guest, load_reference, store_reference, forget
+
+cdef list lost = []
+"""The Python objects, by their handles, to which guests have lost the last reference."""
+
+
+def configure(addresses, layout, guest_, load, store, forget_):
+    """Take the addresses of `FUNCTIONS`; raise ImportError if wasmtime's structures are not as here.
+
+    ``layout`` is the size of wasmtime_val_t, the offset of its union, and the sizes of wasmtime_async_continuation_t
+    and wasmtime_exnref_t. ``guest_`` is the environment's caller while guest code runs. ``load(store, address)`` and
+    ``store(store, type, value, address)`` convert the values that are not numbers; ``forget_(handle)`` lets go of an
+    object that a guest had a reference to.
+    """
+    global guest, load_reference, store_reference, forget
+    built = (sizeof(value_t), VALUE_OFFSET, sizeof(continuation_t), sizeof(reference_t))
+    if layout != built:
+        raise ImportError(f"this wasmtime package lays out its structures as {layout}; greenctx was built for {built}")
+    for i in range(len(FUNCTIONS)):
+        (<uintptr_t *>&wasmtime)[i] = addresses[i]
+    guest, load_reference, store_reference, forget = guest_, load, store, forget_
