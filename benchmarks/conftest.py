@@ -20,27 +20,26 @@ sys.path.insert(0, str(Path(__file__).parent))  # for what the benchmarks share
 
 _figures: dict[str, float] = {}
 _units: dict[str, str] = {}
-_baselines: dict[str, str] = {}
+_baselines: dict[str, tuple[str, ...]] = {}
 
 ROUNDS = 15
 
+Baseline = str | tuple[str, ...] | None
 
-def _note(request: pytest.FixtureRequest, benchmark: Any, figure: float, unit: str, baseline: str | None) -> None:
+
+def _note(request: pytest.FixtureRequest, benchmark: Any, figure: float, unit: str, baseline: Baseline) -> None:
     name = request.node.name.removeprefix("test_")
     _figures[name], _units[name] = figure, unit
+    _baselines[name] = (baseline,) if isinstance(baseline, str) else baseline or ()
     benchmark.extra_info["each"] = f"{figure:.0f} {unit}"
-    if baseline is not None:
-        _baselines[name] = baseline
-        if baseline in _figures:
-            benchmark.extra_info["ratio"] = round(figure / _figures[baseline], 3)
-            benchmark.extra_info["baseline"] = baseline
+    benchmark.extra_info["ratios"] = {to: round(figure / _figures[to], 3) for to in _baselines[name] if to in _figures}
 
 
 @pytest.fixture
 def measure(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Time ``function()``, which does something ``times`` times; remember one of it, and what to compare it with."""
 
-    def run(function: Callable[[], object], *, times: int, baseline: str | None = None) -> None:
+    def run(function: Callable[[], object], *, times: int, baseline: Baseline = None) -> None:
         benchmark.pedantic(function, rounds=ROUNDS, warmup_rounds=2)
         _note(request, benchmark, median(benchmark.stats.stats.data) / times * 1e9, "ns", baseline)
 
@@ -51,7 +50,7 @@ def measure(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., Non
 def record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
     """The same of a ``function()`` that does the timing and returns the seconds that one took."""
 
-    def run(function: Callable[[], float], *, baseline: str | None = None) -> None:
+    def run(function: Callable[[], float], *, baseline: Baseline = None) -> None:
         seconds: list[float] = []
         benchmark.pedantic(lambda: seconds.append(function()), rounds=ROUNDS, warmup_rounds=2)
         _note(request, benchmark, median(seconds) * 1e9, "ns", baseline)
@@ -63,7 +62,7 @@ def record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None
 def record_bytes(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Remember a figure in bytes."""
 
-    def run(figure: float, *, baseline: str | None = None) -> None:
+    def run(figure: float, *, baseline: Baseline = None) -> None:
         benchmark.pedantic(lambda: None, rounds=1)
         _note(request, benchmark, figure, "bytes", baseline)
 
@@ -77,7 +76,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("medians of one run, and their ratios")
     for name, figure in _figures.items():
         line = f"{name:52} {figure:12.0f} {_units[name]:5}"
-        baseline = _baselines.get(name)
-        if baseline in _figures:
-            line += f" {figure / _figures[baseline]:7.2f} x {baseline}"
-        terminalreporter.write_line(line)
+        ratios = (f" {figure / _figures[to]:7.2f} x {to}" for to in _baselines[name] if to in _figures)
+        terminalreporter.write_line(line + ",".join(ratios))

@@ -183,7 +183,7 @@ def test_program_switch(beside: str, record: Callable[..., None]) -> None:
             guest.close()
     else:
         guest = seconds_each(PING_PONG, TIMES)
-        record(lambda: next(guest), baseline="bare_greenlet_switch")
+        record(lambda: next(guest), baseline=("bare_greenlet_switch", "jspi_switch"))
         guest.close()
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TIMES = 20_000
 BARE = "bare_greenlet_switch"
+JSPI = "jspi_switch"
 
 GUEST = """(module
   (import "wasix_32v1" "context_create" (func $create (param i32 i32) (result i32)))
@@ -101,7 +102,7 @@ def test_guest_switch(measure: Callable[..., None]) -> None:
     def main() -> None:
         call(store, function(store, instance, "create"))
         switch = function(store, instance, "switch")
-        measure(lambda: call(store, switch, TIMES // 2), times=TIMES, baseline=BARE)
+        measure(lambda: call(store, switch, TIMES // 2), times=TIMES, baseline=(BARE, JSPI))
 
     ContextSwitchingEnvironment().run_main_context(main)
 

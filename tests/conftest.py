@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import gc
 import os
 import shutil
 import signal
@@ -19,7 +20,8 @@ from greenctx import ContextCanceled, ContextSwitchingEnvironment
 # What is tested is what is installed: processes that the tests start must not find the sources in their working
 # directory. They do find the tests' own modules.
 os.environ["PYTHONSAFEPATH"] = "1"
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+HERE = Path(__file__).parent
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, [HERE, HERE / "wasix", os.environ.get("PYTHONPATH")])))
 
 # Nothing is kept in the caches of whoever runs the tests, nor found there; but for what would be downloaded or built.
 _caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -38,6 +40,12 @@ settings.register_profile(
 )
 settings.register_profile("long", settings.get_profile("quick"), max_examples=10_000, stateful_step_count=80)
 settings.load_profile("quick")
+
+
+def pytest_collection_finish() -> None:
+    """What there is by now stays: let no collection, and no search for leaks, go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import sys
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import interruptions
 import pytest
-from test_interruption import STRIDE, CleanupError, Tripwire, handling, noop
-from test_interruption import Book as PlainBook
+from interruptions import CleanupError, interrupt_at_every_point, interrupt_twice_at_every_point, run_script
 
 from greenctx import ContextSwitchingEnvironment, await_
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator, Iterator
 
 
 class Step:
@@ -23,7 +24,7 @@ class Step:
         yield
 
 
-class Book(PlainBook):
+class Book(interruptions.Book):
     """The same for contexts that await before and after they sleep, and while they are unwound."""
 
     def sleep(self, context_id: int) -> NoReturn:
@@ -36,7 +37,7 @@ class Book(PlainBook):
             await_(Step())
 
 
-def script(book: Book) -> None:
+def script(book: interruptions.Book) -> None:
     """Main of a scenario that touches all that the bridge does."""
     attempt = book.attempt
 
@@ -52,7 +53,7 @@ def script(book: Book) -> None:
     attempt(lambda: book.switch(book.create(book.sleep, CleanupError)))
 
 
-def drive(coroutine: Coroutine[Any, Any, None]) -> None:
+def drive(coroutine: Coroutine[Any, Any, object]) -> None:
     """An event loop: an interruption that arrives in it is for the task that it steps, as in asyncio."""
     error: BaseException | None = None
     while inspect.getcoroutinestate(coroutine) != inspect.CORO_CLOSED:
@@ -70,65 +71,23 @@ def drive(coroutine: Coroutine[Any, Any, None]) -> None:
             error = raised
 
 
-def run_script(gaps: list[int], failing: bool) -> tuple[Book, list[int]]:
-    """One run of the script; returns the gaps that it was too short for."""
-    book = Book(ContextSwitchingEnvironment())
-    tripwire = Tripwire(book, gaps)
+@contextmanager
+def in_task(env: ContextSwitchingEnvironment, main: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    coroutine = env.run_main_context_async(main)
+    with closing(coroutine):
+        yield partial(drive, coroutine)
 
-    def main() -> None:
-        script(book)
-        if not gaps and book.interruptions:
-            book.verify()
-        if failing:
-            raise CleanupError("from main")
 
-    with handling(tripwire.interrupt):
-        try:
-            try:
-                coroutine = book.env.run_main_context_async(main)
-                tripwire.arm()
-                drive(coroutine)
-            except BaseException as error:
-                book.caught += [error]
-            noop()
-        except KeyboardInterrupt as late:
-            book.caught += [late]
-        finally:
-            sys.settrace(None)
-    coroutine.close()
-    book.verify_the_end()
-    return book, gaps
+run_in_task = partial(run_script, script, make_book=Book, start=in_task)
 
 
 @pytest.mark.parametrize("failing", [False, True], ids=["main returns", "main raises"])
 def test_an_interruption_at_every_point(failing: bool) -> None:
     """Wherever in the core it arrives, nothing is lost."""
-    verified = 0
-    for n in range(1, 100_000):
-        try:
-            book, rest = run_script([n], failing)
-        except BaseException as error:
-            error.add_note(f"with a signal before point {n} of the core")
-            raise
-        if rest:
-            break
-        assert len(book.interruptions) == 1
-        verified += book.verified
-    assert n > 500, "the core came by hardly any points: was it traced?"
-    assert verified > 100
+    interrupt_at_every_point(partial(run_in_task, failing=failing))
 
 
 @pytest.mark.parametrize("gap", [1, 3, 8, 21])
 def test_two_interruptions_at_every_point(gap: int) -> None:
     """An interruption soon after another, while the first is dealt with, loses nothing either."""
-    two = 0
-    for n in range(1 + gap % STRIDE, 100_000, STRIDE):
-        try:
-            book, rest = run_script([n, gap], failing=False)
-        except BaseException as error:
-            error.add_note(f"with a signal before point {n} of the core, and another {gap} later")
-            raise
-        if len(rest) == 2:
-            break
-        two += len(book.interruptions) == 2
-    assert two > 400 / STRIDE
+    interrupt_twice_at_every_point(run_in_task, gap)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-import test_interruption
 from contexts import MAIN
+from interruptions import Book, run_script
+from test_interruption import script
 from test_trace_model import Recorder
 
 from greenctx import ContextSwitchingEnvironment
@@ -28,15 +29,14 @@ class Consistent(Recorder):
 
 
 @pytest.mark.parametrize("offset", range(4))
-def test_interrupted_anywhere(offset: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_interrupted_anywhere(offset: int, caplog: pytest.LogCaptureFixture) -> None:
     """Wherever an interruption arrives, in the reports too, no context is lost, and the events agree with the book."""
     runs = 0
     for n in range(1 + offset * 7, 100_000, 29):
         consistent = Consistent()
-        make = partial(ContextSwitchingEnvironment, instruments=[consistent])
-        monkeypatch.setattr(test_interruption, "ContextSwitchingEnvironment", make)
+        observed = ContextSwitchingEnvironment(instruments=[consistent])
         try:
-            book, rest = test_interruption.run_script([n], failing=False)
+            book, rest = run_script(script, [n], make_book=partial(Book, observed))
             started = {event[1] for event in consistent.events if event[0] == "started"}
             ended = {event[1] for event in consistent.events if event[0] == "ended"}
             entered = {context_id for context_id, count in enumerate(book.entered) if count}

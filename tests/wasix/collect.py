@@ -10,18 +10,14 @@ Prints what happened as JSON.
 
 from __future__ import annotations
 
-import json
-import random
-import signal
 import sys
 import threading
-from collections import Counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from wasmtime import Config, Engine, FuncType, Module, Store, Trap, ValType, _bindings, _ffi
+from random_run import COOKIE, RandomRun
+from wasmtime import Config, Engine, FuncType, Module, Trap, ValType, _bindings, _ffi
 
-from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment
-from greenctx.wasix import GuestException, Linker, call
+from greenctx.wasix import GuestException, call
 from greenctx.wasix.stores import state_of, yield_every_epoch
 
 if TYPE_CHECKING:
@@ -102,13 +98,6 @@ GUEST = """(module
   (func (export "nested") (param $count i32) (result i64) (call $steps (call $begin) (local.get $count)))
   (func (export "entrypoint") (drop (call $catching (call $begin) (i32.const -1)))))"""
 
-MAX_CONTEXTS = 30
-MAX_NESTING = 3
-
-
-class HostError(Exception):
-    """What host functions raise in a run."""
-
 
 class Cookie:
     """What guests have references to."""
@@ -117,39 +106,31 @@ class Cookie:
         self.value = value
 
 
-class Run:
-    """One store, one environment, one stream of random numbers."""
+class Run(RandomRun):
+    max_contexts = 30
+    max_nesting = 3
+    errors = expected = (*RandomRun.errors, GuestException)
 
     def __init__(self, seed: int, operations: int, faults: list[str]) -> None:
-        self.random = random.Random(seed)
-        self.operations = operations
-        self.counts: Counter[str] = Counter()
-        self.contexts: list[int] = []
-        self.nesting: Counter[int] = Counter()
-        self.environment = ContextSwitchingEnvironment()
         config = Config()
         config.wasm_exceptions = config.wasm_gc = config.wasm_function_references = True
         config.epoch_interruption = "epochs" in faults
-        self.engine = Engine(config)
-        self.store = Store(self.engine)
+        engine = Engine(config)
+        super().__init__(seed, operations, faults, engine)
         if "epochs" in faults:
             yield_every_epoch(self.store)
-        linker = Linker(self.engine)
+        define = self.linker.define_func
         i32, i64, externref = ValType.i32(), ValType.i64(), ValType.externref()
-        linker.define_func("host", "begin", FuncType([], [i64]), self.begin)
-        linker.define_func("host", "step", FuncType([i64], [i32]), self.step)
-        linker.define_func("host", "make", FuncType([i64], [externref]), self.make)
-        linker.define_func("host", "check", FuncType([externref, i64], []), self.check)
-        linker.define_func("host", "idle", FuncType([], []), self.idle)
-        self.idle_func = cast("Func", linker.get(self.store, "host", "idle"))
-        exports = linker.instantiate(self.store, Module(self.engine, GUEST)).exports(self.store)
+        define("host", "begin", FuncType([], [i64]), self.begin)
+        define("host", "step", FuncType([i64], [i32]), self.step)
+        define("host", "make", FuncType([i64], [externref]), self.make)
+        define("host", "check", FuncType([externref, i64], []), self.check)
+        define("host", "idle", FuncType([], []), self.idle)
+        exports = self.linker.instantiate(self.store, Module(engine, GUEST)).exports(self.store)
         self.kept = cast("Global", exports["kept"])
-        self.nested, self.entrypoint, self.churn = (cast("Func", exports[n]) for n in ("nested", "entrypoint", "churn"))
-
-    def begin(self) -> int:
-        """Give a call of the guest its cookie."""
-        self.counts["guest calls"] += 1
-        return self.counts["guest calls"] * 1_000_003
+        self.nested, self.churn = cast("Func", exports["nested"]), cast("Func", exports["churn"])
+        self.idle_func = cast("Func", self.linker.get(self.store, "host", "idle"))
+        self.steps_for_ever = cast("Func", exports["entrypoint"])
 
     def make(self, cookie: int) -> Cookie:
         self.counts["objects"] += 1
@@ -170,10 +151,8 @@ class Run:
         while True:
             self.act()
 
-    def act(self) -> None:
-        """One random operation of the active context, or of main."""
-        self.counts["operations"] += 1
-        actions: list[tuple[Callable[[], object], int]] = [
+    def actions(self) -> list[tuple[Callable[[], object], int]]:
+        return [
             (self.switch, 600),
             (self.create, 60),
             (self.destroy, 20),
@@ -183,28 +162,9 @@ class Run:
             (self.churn_now, 10),
             (self.keep, 10),
         ]
-        [(action, _)] = self.random.choices(actions, [weight for _, weight in actions])
-        action()
 
-    def switch(self) -> None:
-        environment = self.environment
-        target = self.random.choice([0, *self.contexts])
-        if environment._can_switch_to(target):
-            self.counts["switches"] += 1
-            environment.switch_context(target)
-
-    def create(self) -> None:
-        if len(self.contexts) >= MAX_CONTEXTS:
-            self.contexts = [one for one in self.contexts if self.environment._can_switch_to(one)]
-        if len(self.contexts) < MAX_CONTEXTS:
-            self.counts["contexts"] += 1
-            entrypoint = self.entrypoint if self.random.randrange(8) else self.idle_func
-            self.contexts.append(self.environment.create_context(lambda: call(self.store, entrypoint)))
-
-    def destroy(self) -> None:
-        target = self.random.choice([-1, *self.contexts])
-        if target != self.environment.active_context_id:
-            self.counts["destroyed"] += self.environment.destroy_context(target)
+    def entrypoint(self) -> Func:
+        return self.steps_for_ever if self.random.randrange(8) else self.idle_func
 
     def collect(self) -> None:
         self.counts["collections by the host"] += 1
@@ -217,48 +177,17 @@ class Run:
     def churn_now(self) -> None:
         call(self.store, self.churn, self.random.randint(1, 1000), 77)
 
-    def call_guest(self) -> None:
-        """Call the guest from a host function; check the result, or that the error is one of ours."""
-        here = self.environment.active_context_id
-        if self.nesting[here] >= MAX_NESTING:
-            return
-        self.nesting[here] += 1
-        try:
-            result = call(self.store, self.nested, self.random.randint(1, 6))
-            assert result % 1_000_003 == 0
-        except (HostError, Trap, ContextEntrypointReturned, GuestException) as error:
-            self.note("caught", error)
-            if self.random.random() < 0.5:
-                raise
-        finally:
-            self.nesting[here] -= 1
-
-    def raise_error(self) -> None:
-        raise HostError
+    def call_nested(self) -> None:
+        assert call(self.store, self.nested, self.random.randint(1, 6)) % COOKIE == 0
 
     def note(self, what: str, error: BaseException) -> None:
-        self.counts[f"{what} {type(error).__name__}"] += 1
+        super().note(what, error)
         if isinstance(error, Trap):
             assert "unreachable" in str(error), error
         if isinstance(error, GuestException):
             cookie, *references = error.payload
-            assert cookie % 1_000_003 == 0, error.payload
+            assert cookie % COOKIE == 0, error.payload
             assert all(reference.value == cookie for reference in references)
-
-    def main(self) -> None:
-        """Main of the environment: operate, and go on after every error that may come out of a context."""
-        while self.counts["operations"] < self.operations:
-            try:
-                self.act()
-            except (HostError, Trap, ContextEntrypointReturned, GuestException) as error:
-                self.note("main got", error)
-            except KeyboardInterrupt:
-                self.counts["KeyboardInterrupt"] += 1
-
-    def interrupt(self, *_: Any) -> None:
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.02))
-        if not self.random.getrandbits(1):
-            raise KeyboardInterrupt
 
 
 def main(seed: int, operations: int, faults: list[str]) -> None:
@@ -271,26 +200,11 @@ def main(seed: int, operations: int, faults: list[str]) -> None:
 
         def tick() -> None:
             while not done.wait(0.0002):
-                run.engine.increment_epoch()
+                run.linker.engine.increment_epoch()
 
         threading.Thread(target=tick, daemon=True).start()
-    if "interrupt" in faults:
-        signal.signal(signal.SIGALRM, run.interrupt)
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
-    while run.counts["operations"] < operations:
-        try:
-            run.environment = ContextSwitchingEnvironment()
-            run.contexts = []
-            run.nesting.clear()
-            run.environment.run_main_context(run.main)
-        except (KeyboardInterrupt, HostError, Trap, ContextEntrypointReturned, GuestException):
-            run.counts["ended early"] += 1
-    if "interrupt" in faults:
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # first: the handler sets the timer again
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    run.run()
     done.set()
-    assert not run.environment._registry.ids()
-    print(json.dumps({"seed": seed, **run.counts}))
 
 
 if __name__ == "__main__":

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import json
-import random
-import signal
 import sys
-from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wasmtime import Engine, Func, FuncType, Module, Store, Trap, ValType
+from random_run import COOKIE, RandomRun
+from wasmtime import Engine, Func, FuncType, Module, ValType
 
-from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment, EnvironmentNotRunning
-from greenctx.wasix import Linker, call
+from greenctx import EnvironmentNotRunning
+from greenctx.wasix import call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,47 +49,28 @@ GUEST = """(module
     (call $deep (call $begin) (local.get $count) (local.get $depth)))
   (func $entrypoint (drop (call $steps (call $begin) (i32.const -1)))))"""
 
-MAX_CONTEXTS = 60
-MAX_NESTING = 4
 
-
-class HostError(Exception):
-    """What host functions raise in a run."""
-
-
-EXPECTED = (HostError, Trap, ContextEntrypointReturned, RecursionError, MemoryError, ctypes.ArgumentError)
-
-
-class Run:
-    """One store, one environment, one stream of random numbers."""
+class Run(RandomRun):
+    max_contexts = 60
+    max_nesting = 4
+    expected = (*RandomRun.errors, RecursionError, MemoryError, ctypes.ArgumentError)
 
     def __init__(self, seed: int, operations: int, faults: list[str]) -> None:
-        self.random = random.Random(seed)
-        self.operations = operations
-        self.faults = faults
-        self.counts: Counter[str] = Counter()
-        self.steps: dict[int, int] = {}
-        self.contexts: list[int] = []
-        self.nesting: Counter[int] = Counter()
-        self.may_switch = True
-        self.environment = ContextSwitchingEnvironment()
         engine = Engine()
-        self.store = Store(engine)
-        linker = Linker(engine)
+        super().__init__(seed, operations, faults, engine)
+        self.steps: dict[int, int] = {}
         i32, i64, f64 = ValType.i32(), ValType.i64(), ValType.f64()
-        linker.define_func("host", "begin", FuncType([], [i64]), self.begin)
-        linker.define_func("host", "step", FuncType([i64, i32, f64], [i32]), self.step)
-        exports = linker.instantiate(self.store, Module(engine, GUEST)).exports(self.store)
+        self.linker.define_func("host", "begin", FuncType([], [i64]), self.begin)
+        self.linker.define_func("host", "step", FuncType([i64, i32, f64], [i32]), self.step)
+        exports = self.linker.instantiate(self.store, Module(engine, GUEST)).exports(self.store)
         nested, entrypoint = exports["nested"], exports["entrypoints"].get(self.store, 0)  # type: ignore[union-attr]
         assert isinstance(nested, Func)
         assert isinstance(entrypoint, Func)
-        self.nested, self.entrypoint = nested, entrypoint
+        self.nested, self.steps_for_ever = nested, entrypoint
 
     def begin(self) -> int:
-        """Give a call of the guest its cookie."""
-        cookie = len(self.steps) * 1_000_003
+        cookie = super().begin()
         self.steps[cookie] = 0
-        self.counts["guest calls"] += 1
         return cookie
 
     def step(self, cookie: int, i: int, as_float: float) -> int:
@@ -104,10 +82,8 @@ class Run:
         self.act()
         return self.random.choices([0, 1, 2, 3], [1000, 2, 1, 2])[0]
 
-    def act(self) -> None:
-        """One random operation of the active context, or of main."""
-        self.counts["operations"] += 1
-        actions: list[tuple[Callable[[], object], int]] = [
+    def actions(self) -> list[tuple[Callable[[], object], int]]:
+        return [
             (self.switch, 600),
             (self.create, 60),
             (self.destroy, 40),
@@ -116,50 +92,20 @@ class Run:
             (gc.collect, 1),
             (self.fault, 8 if self.faults else 0),
         ]
-        [(action, _)] = self.random.choices(actions, [weight for _, weight in actions])
-        action()
 
-    def switch(self) -> None:
-        environment = self.environment
-        target = self.random.choice([0, *self.contexts])
-        if environment._can_switch_to(target):
-            self.counts["switches"] += 1
-            environment.switch_context(target)
+    def entrypoint(self) -> Func:
+        return self.steps_for_ever
 
     def create(self) -> None:
-        if len(self.contexts) >= MAX_CONTEXTS:
-            self.contexts = [one for one in self.contexts if self.environment._can_switch_to(one)]
-        if len(self.contexts) < MAX_CONTEXTS:
-            self.counts["contexts"] += 1
-            with suppress(EnvironmentNotRunning):  # at its end: a RecursionError took the place of a cancellation
-                self.contexts.append(self.environment.create_context(lambda: call(self.store, self.entrypoint)))
+        with suppress(EnvironmentNotRunning):  # at its end: a RecursionError took the place of a cancellation
+            super().create()
 
-    def destroy(self) -> None:
-        target = self.random.choice([-1, *self.contexts])
-        if target != self.environment.active_context_id:
-            self.counts["destroyed"] += self.environment.destroy_context(target)
-
-    def call_guest(self) -> None:
-        """Call the guest from a host function; check the result, or that the error is one of ours."""
-        here = self.environment.active_context_id
-        if self.nesting[here] >= MAX_NESTING:
-            return
-        self.nesting[here] += 1
+    def call_nested(self) -> None:
         count, depth = self.random.randint(1, 6), self.random.randint(0, 50)
-        cookie = len(self.steps) * 1_000_003
-        try:
-            result = call(self.store, self.nested, count, depth)
-            if result != depth - 1:  # it was not told to return early
-                assert result == cookie + count + depth, (result, cookie, count, depth)
-        except (HostError, Trap, ContextEntrypointReturned) as error:
-            if here != 0 and self.random.random() < 0.5:
-                raise
-            self.counts[f"caught {type(error).__name__}"] += 1
-        finally:
-            self.nesting[here] -= 1
-
-    def raise_error(self) -> None:
-        raise HostError
+        cookie = (self.counts["guest calls"] + 1) * COOKIE
+        result = call(self.store, self.nested, count, depth)
+        if result != depth - 1:  # it was not told to return early
+            assert result == cookie + count + depth, (result, cookie, count, depth)
 
     def fault(self) -> None:
         """An error that Python raises by itself, in the middle of things."""
@@ -195,41 +141,6 @@ class Run:
             remove_mem_hooks()
             self.may_switch = True
 
-    def main(self) -> None:
-        """Main of the environment: operate, and go on after every error that may come out of a context."""
-        while self.counts["operations"] < self.operations:
-            try:
-                self.act()
-            except EXPECTED as error:
-                self.counts[f"main got {type(error).__name__}"] += 1
-            except KeyboardInterrupt:
-                self.counts["KeyboardInterrupt"] += 1
-
-    def interrupt(self, *_: Any) -> None:
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.02))
-        if self.may_switch and not self.random.getrandbits(1):
-            raise KeyboardInterrupt
-
-
-def main(seed: int, operations: int, faults: list[str]) -> None:
-    run = Run(seed, operations, faults)
-    if "interrupt" in faults:
-        signal.signal(signal.SIGALRM, run.interrupt)
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
-    while run.counts["operations"] < operations:
-        try:
-            run.environment = ContextSwitchingEnvironment()
-            run.contexts = []
-            run.nesting.clear()
-            run.environment.run_main_context(run.main)
-        except (KeyboardInterrupt, *EXPECTED):
-            run.counts["ended early"] += 1
-    if "interrupt" in faults:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    assert not run.environment._registry.ids()
-    print(json.dumps({"seed": seed, **run.counts}))
-
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    Run(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]).run()

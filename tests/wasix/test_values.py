@@ -6,6 +6,7 @@ import gc
 import math
 import struct
 import weakref
+from functools import cache
 from typing import Any, cast
 
 import pytest
@@ -42,6 +43,19 @@ class Echo(Embedding):
         return self.call("echo", value)
 
 
+@cache
+def _echo(ty: str) -> Echo:
+    return Echo(ty)
+
+
+def shared_echo(ty: str) -> Echo:
+    """The same for all the examples of a test, which would take most of its time otherwise."""
+    echo = _echo(ty)
+    echo.seen.clear()
+    echo.answers.clear()
+    return echo
+
+
 def single(value: float) -> float:
     """The value as an f32 holds it."""
     return cast("float", struct.unpack("f", struct.pack("f", value))[0])
@@ -58,7 +72,7 @@ def same(one: float, other: float) -> bool:
 @example(2**32 - 1)
 def test_i32(value: int) -> None:
     """Host functions get an i32 as a signed int, and may return it signed or unsigned."""
-    echo = Echo("i32")
+    echo = shared_echo("i32")
     signed = value if value < 2**31 else value - 2**32
     echo.answers = [value]
     assert echo(signed) == signed
@@ -71,7 +85,7 @@ def test_i32(value: int) -> None:
 @example(2**64 - 1)
 def test_i64(value: int) -> None:
     """The same for an i64."""
-    echo = Echo("i64")
+    echo = shared_echo("i64")
     signed = value if value < 2**63 else value - 2**64
     echo.answers = [value]
     assert echo(signed) == signed
@@ -84,7 +98,7 @@ def test_i64(value: int) -> None:
 @example(math.nan)
 def test_f32(value: float) -> None:
     """An f32 goes both ways unchanged, infinities, NaN and the sign of zero included."""
-    echo = Echo("f32")
+    echo = shared_echo("f32")
     result = echo(value)
     assert same(result, value)
     assert same(echo.seen[0], value)
@@ -96,7 +110,7 @@ def test_f32(value: float) -> None:
 @example(math.nan)
 def test_f64(value: float) -> None:
     """The same for an f64."""
-    echo = Echo("f64")
+    echo = shared_echo("f64")
     result = echo(value)
     assert same(result, value)
     assert same(echo.seen[0], value)
