@@ -152,8 +152,6 @@ cdef class Coroutine:
             return
         environment.canceled, environment.cancellation = self, cancellation
         cdef PyObject *result = switch_to(<PyObject *>self.greenlet, NULL, NULL)
-        if environment.canceled is self:  # it could not be resumed
-            environment.canceled = environment.cancellation = None
         if result is NULL:
             raise_again()
         Py_DECREF(<object>result)
