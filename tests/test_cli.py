@@ -69,7 +69,8 @@ def test_collector_of_another_process(tmp_path: Path) -> None:
             if disable:
                 gc.disable()
             assert main(["run", str(guest)]) == 0
-            assert (gc.isenabled(), gc.get_freeze_count()) == (not disable, frozen)
+            assert gc.isenabled() is not disable
+            assert gc.get_freeze_count() <= frozen  # fewer if some of them were freed
         finally:
             gc.enable()
 

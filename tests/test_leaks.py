@@ -404,5 +404,5 @@ def test_memory_for_frames_is_kept_for_a_few_contexts_only(env: ContextSwitching
         return alive, resident_bytes() - before
 
     alive, left = env.run_main_context(main)
-    assert alive > 16 * mebibyte
+    assert alive > 8 * mebibyte
     assert left < alive / 3
