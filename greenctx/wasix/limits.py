@@ -57,13 +57,13 @@ class Limits:
         return self._items() == other._items() if isinstance(other, Limits) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._items())
+        return hash(tuple(self._items()))
 
     def __repr__(self) -> str:
         return f"Limits({', '.join(f'{name}={value!r}' for name, value in self._items())})"
 
-    def _items(self) -> tuple[tuple[str, float | None], ...]:
-        return tuple((name, getattr(self, name)) for name in self.__slots__)
+    def _items(self) -> list[tuple[str, float | None]]:
+        return [("contexts", self.contexts), ("memory", self.memory), ("seconds", self.seconds)]
 
     def cap(self, name: str, code: bytes) -> bytes:
         """The module with maxima for its memories and tables; raise `InvalidProgram` if it starts beyond the limit.
