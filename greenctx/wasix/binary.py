@@ -104,7 +104,8 @@ class Sizes:
     def _export(self, name: str, kind: int, index: int) -> None:
         things = {1: self.tables, 2: self.memories}.get(kind)
         if things is not None:
-            things[index] = things[index]._replace(exported=(*things[index].exported, name))
+            *others, exported = things[index]
+            things[index] = Size(*others, exported=(*exported, name))
 
 
 def sizes(code: bytes) -> tuple[list[Size], list[Size]]:
