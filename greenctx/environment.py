@@ -154,8 +154,9 @@ class ContextSwitchingEnvironment(EnvironmentState):
         registry = self._registry
         if self._max_contexts is not None and registry.count_live(self._main) >= self._max_contexts:
             raise TooManyContexts(self._max_contexts)
-        context_id = registry.next_id
-        context = new_context(self, context_id, entrypoint, self._main)
+        context = new_context(self, registry.next_id, entrypoint, self._main)
+        # The id as it is by now: a signal's handler, or a finalizer, may have created another context in these calls.
+        context.context_id = context_id = registry.next_id
         registry.next_id = context_id + 1
         registry.unstarted[context_id] = registry.by_greenlet[context.greenlet] = context
         return context_id
@@ -276,7 +277,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
     def _resumed_unasked(self, me: Context) -> None:
         """Go on in ``me``, which was resumed without having been made the active context."""
         while me is self._main and (active := self._active) is not None and not active.has_started:
-            active.greenlet.switch()
+            if self._active is active:  # no signal's handler has destroyed it in that call
+                active.greenlet.switch()
         self._adopt(me)
 
     def _cancel(self, victim: Context, me: Context) -> None:

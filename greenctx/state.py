@@ -104,6 +104,7 @@ class EnvironmentState(Switching):
                 if former.has_ended:  # its end took it out of the registry, unless that was interrupted
                     self._started.pop(former.context_id, None)
                     self._by_greenlet.pop(former.greenlet, None)
+                    self._unwinding.pop(former.context_id, None)  # put there by who began to destroy it, too late
                 elif not former.has_started:  # main was to start it, and was interrupted
                     registry.unstarted[former.context_id] = former
                     del self._started[former.context_id]
