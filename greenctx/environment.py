@@ -95,7 +95,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
             context = main_context(self, me)
             current.set(self)
             self._state = "is running"
-            self._main = self._active = self._started[MAIN] = self._by_greenlet[me] = context
+            self._main = self._active = self._started[MAIN] = context
             self._caller = me
             try:
                 result = main(*args)
@@ -115,7 +115,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
         else:
             return result
         finally:
-            self._main = self._active = self._caller = None
+            self._main = self._caller = self._active = None  # the caller is never without an active context
             self._started = self._registry.started = {}
             self._by_greenlet = self._registry.by_greenlet = {}
             self._outer = None

@@ -29,7 +29,7 @@ class Registry:
         self.unwinding: dict[int, Context] = {}
         """Contexts that are being destroyed."""
         self.by_greenlet: dict[greenlet, Context] = {}
-        """Main and every context that has not ended."""
+        """Every context that has not ended, but main, whose greenlet may be of any class."""
 
     def is_destroying(self, of: Context) -> bool:
         """Whether that context waits in ``destroy_context``."""

@@ -73,7 +73,7 @@ class EnvironmentState(Switching):
 
         (Else it has only inherited the context variable: in a task, or a thread, that was started from a context.)
         """
-        return me in self._by_greenlet
+        return self._context_of(me) is not None
 
     def _can_switch_to(self, context_id: int) -> bool:
         """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
@@ -88,10 +88,18 @@ class EnvironmentState(Switching):
             raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
         if self._caller is GUEST:
             raise NotTheActiveContext(active.context_id, "guest code on its fiber")
-        context = self._by_greenlet.get(me)
+        context = self._context_of(me)
         if context is None:
             raise NotTheActiveContext(active.context_id)
         self._adopt(context)
+
+    def _context_of(self, me: greenlet) -> Context | None:
+        """The context whose greenlet that is."""
+        if self._main is not None and me is self._main.greenlet:
+            return self._main
+        return (
+            self._by_greenlet.get(me) if type(me) is greenlet else None
+        )  # others may have a hash of their own, or none
 
     def _adopt(self, me: Context) -> None:
         """Make ``me``, which is running, the active context. The one that was becomes suspended unless it has ended."""

@@ -59,6 +59,35 @@ def run_in_thread(target: Callable[[], object], name: str) -> None:
         raise error
 
 
+class Unhashable(greenlet):
+    """As it has an order of its own, say."""
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_main_and_strangers_on_greenlets_that_have_no_hash() -> None:
+    """Main may be on any greenlet, and any other be refused."""
+    env = Environment()
+
+    def stranger() -> None:
+        with pytest.raises(NotTheActiveContext):
+            env.create_context(print)
+
+    def main() -> int:
+        context = env.create_context(lambda: env.switch_context(0))
+        env.switch_context(context)
+        Unhashable(stranger).switch()
+        nested = Environment()
+        assert nested.run_main_context(lambda: nested.create_context(print)) == 1
+        assert env.destroy_context(context)
+        return env.active_context_id
+
+    assert Unhashable(lambda: env.run_main_context(main)).switch() == 0
+
+
 CALLS: dict[str, Callable[[Environment], object]] = {
     "active_context_id": lambda env: env.active_context_id,
     "create_context": lambda env: env.create_context(print),

@@ -104,8 +104,9 @@ class Sizes:
     def _export(self, name: str, kind: int, index: int) -> None:
         things = {1: self.tables, 2: self.memories}.get(kind)
         if things is not None:
-            *others, exported = things[index]
-            things[index] = Size(*others, exported=(*exported, name))
+            size = things[index]  # (Of _replace's tuples, made longer than they are, Python keeps thousands.)
+            exported = (*size.exported, name)
+            things[index] = Size(size.minimum, size.maximum, size.shared, size.imported, size.is_64, exported)
 
 
 def sizes(code: bytes) -> tuple[list[Size], list[Size]]:
