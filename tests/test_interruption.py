@@ -128,7 +128,7 @@ class Bombardment:
         self.handling = True
         in_collector = (
             frame is not None and frame.f_code.co_name == "gc_callback"
-        )  # of hypothesis: Python drops it there
+        )  # hypothesis's: it would be lost
         in_core = frame is not None and frame.f_code.co_filename.startswith(CORE)
         if in_core or (self.everywhere and not in_collector):
             interruption = KeyboardInterrupt()
