@@ -126,9 +126,7 @@ class Bombardment:
         if not self.armed or self.handling:  # a tick that arrives in this handler is none
             return
         self.handling = True
-        in_collector = (
-            frame is not None and frame.f_code.co_name == "gc_callback"
-        )  # hypothesis's: it would be lost
+        in_collector = frame is not None and frame.f_code.co_name == "gc_callback"  # hypothesis's: it would be lost
         in_core = frame is not None and frame.f_code.co_filename.startswith(CORE)
         if in_core or (self.everywhere and not in_collector):
             interruption = KeyboardInterrupt()
