@@ -70,8 +70,7 @@ class Context(Coroutine):
                 del registry.started[self.context_id]
             if self.context_id in registry.unwinding:
                 del registry.unwinding[self.context_id]
-            if self.greenlet in registry.by_greenlet:
-                del registry.by_greenlet[self.greenlet]
+            del registry.by_greenlet[self.greenlet]
         if self.cancellation is None:
             raise ContextEntrypointReturned(self.context_id)
         if not self.cancellation.defused:

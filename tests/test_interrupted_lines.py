@@ -61,6 +61,29 @@ def test_main_is_interrupted_before_it_starts_another(
     assert log == [1]
 
 
+def test_a_context_is_destroyed_before_main_starts_it(
+    env: ContextSwitchingEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal's handler may do so when main was resumed to start that context: main goes on."""
+    log: list[int] = []
+    has_started = Context.has_started
+
+    def handler_is_served(context: Context) -> bool:
+        monkeypatch.setattr(Context, "has_started", has_started)
+        assert env.destroy_context(1)
+        return context.has_started
+
+    def main() -> None:
+        env.create_context(unwinds(env, log))
+        starter = env.create_context(lambda: env.switch_context(1))
+        monkeypatch.setattr(Context, "has_started", property(handler_is_served))
+        env.switch_context(starter)
+        assert state(env) == (0, [2])
+
+    env.run_main_context(main)
+    assert log == []
+
+
 def test_a_context_is_interrupted_before_its_first_line(
     env: ContextSwitchingEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TICK_MICROSECONDS = 10_000
 YIELD_SECONDS = 0.01
 LONGEST_WAIT = 3600.0  # the system's calls have limits; what is longer is waited for in parts
+LONGEST_CALL = 0.25
+"""Of the system's, in seconds. A signal that comes right before such a call, or to another thread, does not end it."""
 
 
 Wait = tuple[int, bool]
@@ -104,10 +106,10 @@ class TimeLimit:
                     await_(event_loop.wait(wanted, left))
                     found = _ready(wanted, 0)
             elif wanted:
-                found = _ready(wanted, left)
+                found = _ready(wanted, min(left, LONGEST_CALL))
             else:
                 found = set()
-                time.sleep(left)
+                time.sleep(min(left, LONGEST_CALL))
             if found:
                 return found
             if until is not None and time.monotonic() >= until:

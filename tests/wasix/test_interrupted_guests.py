@@ -109,6 +109,36 @@ def test_ctrl_c_on_a_terminal(mode: str) -> None:
         assert ended(process) == (130, b"")
 
 
+MISSED = """
+import os, signal, sys, threading
+from greenctx.wasix import Program
+
+ready, said = os.pipe()
+
+def miss():
+    os.read(ready, 1)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+threading.Thread(target=miss).start()
+with os.fdopen(said, "wb", buffering=0) as stderr:
+    program = Program.from_file(sys.argv[1], argv=["waits", sys.argv[2]], stderr=stderr)
+    try:
+        program.run()
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("mode", ["read", "sleep", "poll"])
+def test_a_signal_that_ends_no_call_of_the_system(mode: str) -> None:
+    """As it comes to another thread, or right before the call: it is served soon, though the guest waits for ever."""
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end), os.fdopen(write_end):
+        command = [sys.executable, "-c", MISSED, str(compile_guest("waits")), mode]
+        ran = subprocess.run(command, stdin=read_end, capture_output=True, timeout=TIMEOUT, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"interrupted\n", b"")
+
+
 def test_reading_from_a_terminal() -> None:
     """Lines from a terminal come as they are typed, and Ctrl-D is the end."""
     with waiting(str(compile_guest("waits")), "read", terminal=True) as (process, terminal):
