@@ -35,16 +35,15 @@ class Size(NamedTuple):
     """The names under which it is."""
 
 
-class _Found:
+class _Found(NamedTuple):
     """One of a module's own, with what is needed to write it again."""
 
-    def __init__(self, size: Size, before: bytes, flags: int, minimum: int, unit: int, after: bytes) -> None:
-        self.size = size
-        self.before = before
-        self.flags = flags
-        self.minimum = minimum
-        self.unit = unit
-        self.after = after
+    size: Size
+    before: bytes
+    flags: int
+    minimum: int
+    unit: int
+    after: bytes
 
     def encode(self, maximum: int) -> bytes:
         addresses = 2 ** (64 if self.size.is_64 else 32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import wasmtime
 
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from wasmtime._store import Storelike
 
 
-class Needs:
+class Needs(NamedTuple):
     """What is needed of a store in which definitions are used: the engine, the store that they belong to, WASI."""
 
-    def __init__(self, engine: Engine, owners: Mapping[tuple[str, str], int], wasi: bool) -> None:
-        self.engine = engine
-        self.owners = owners
-        self.wasi = wasi
+    engine: Engine
+    owners: Mapping[tuple[str, str], int]
+    wasi: bool
 
     def check(self, store: Storelike) -> Store:
         """Return the store; raise `WrongStore` or `WasiNotSet` if it will not do."""

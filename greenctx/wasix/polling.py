@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from greenctx.current import current_context_id
 from greenctx.errors import Deadlock
@@ -32,13 +32,13 @@ _CLOCKS = (0, 1)  # realtime, monotonic; nobody can wait for processor time, and
 _STREAMS = {_FD_READ: Source, _FD_WRITE: Sink}
 
 
-class _Subscription:
-    def __init__(self, userdata: int, tag: int, subject: int, timeout: int, _precision: int, flags: int) -> None:
-        self.userdata = userdata
-        self.tag = tag
-        self.subject = subject
-        self.timeout = timeout
-        self.flags = flags
+class _Subscription(NamedTuple):
+    userdata: int
+    tag: int
+    subject: int
+    timeout: int
+    precision: int
+    flags: int
 
     def event(self, error: int = abi.SUCCESS, size: int | None = None) -> bytes:
         """Of a pipe the size is known, and 0 if nobody is at the other end."""
