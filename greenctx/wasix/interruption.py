@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TICK_MICROSECONDS = 10_000
 YIELD_SECONDS = 0.01
-LONGEST_WAIT = 3600.0  # the system's calls have limits; what is longer is waited for in parts
+LONGEST_WAIT = 3600.0  # of an event loop, which has limits; what is longer is waited for in parts
 LONGEST_CALL = 0.25
 """Of the system's, in seconds. A signal that comes right before such a call, or to another thread, does not end it."""
 
@@ -96,20 +96,20 @@ class TimeLimit:
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             self.check()
-            now = time.monotonic()
+            now, on_loop = time.monotonic(), current_run() is not None
             ends = [end for end in (until, self._end) if end is not None]
-            left = min([LONGEST_WAIT, *(max(0.0, end - now) for end in ends)])
-            if current_run() is not None:
+            left = min([LONGEST_WAIT if on_loop else LONGEST_CALL, *(max(0.0, end - now) for end in ends)])
+            if on_loop:
                 if not (found := _ready(wanted, 0)) and left:
                     from greenctx.wasix import event_loop
 
                     await_(event_loop.wait(wanted, left))
                     found = _ready(wanted, 0)
             elif wanted:
-                found = _ready(wanted, min(left, LONGEST_CALL))
+                found = _ready(wanted, left)
             else:
                 found = set()
-                time.sleep(min(left, LONGEST_CALL))
+                time.sleep(left)
             if found:
                 return found
             if until is not None and time.monotonic() >= until:
