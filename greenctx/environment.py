@@ -117,7 +117,6 @@ class ContextSwitchingEnvironment(EnvironmentState):
         finally:
             self._main = self._caller = self._active = None  # the caller is never without an active context
             self._started = self._registry.started = {}
-            self._by_greenlet = self._registry.by_greenlet = {}
             self._outer = None
             self._state = "has ended"
             current.set(outer)

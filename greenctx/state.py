@@ -42,8 +42,8 @@ class EnvironmentState(Switching):
         self._thread_id = 0
         self._outer: EnvironmentState | WithoutContexts | None = None
         self._active: Context | None = None
-        # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed
-        # or has yet to start, and GUEST while its guest code runs (greenctx.wasix sets it).
+        # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
+        # and GUEST while its guest code runs (greenctx.wasix sets it).
         self._caller: greenlet | None = None
         self._registry = Registry()
         self._started = self._registry.started
