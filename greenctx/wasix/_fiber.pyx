@@ -17,12 +17,11 @@ This links to nothing. The functions of the wasmtime library that the Python pac
 """
 
 cimport cython
-from cpython.number cimport PyNumber_Index
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock)
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy
 
 from greenctx._switching cimport Switching
 
@@ -36,22 +35,6 @@ include "_store_state.pxi"
 include "_ticker.pxi"
 
 YIELDED = object()
-
-
-@cython.final
-cdef class Raised:
-    """In the place of a host function: what came out of a switch."""
-
-    cdef object error
-
-    def __init__(self, error):
-        self.error = error
-
-    def serve(self, fiber, store):
-        try:
-            raise self.error
-        finally:
-            self.error = None
 
 
 @cython.final
@@ -98,6 +81,7 @@ cdef class Fiber:
 
         A switch to a context that has started is done right here, unless there is reason to come back to Python: signal
         handlers, and other threads that wait for the GIL, get their turn after 255 of these, or when an epoch has ended.
+        What comes out of one, in the place of a host function, is raised.
         """
         while True:
             function = self.poll_once(environment)
@@ -105,11 +89,8 @@ cdef class Fiber:
                 self.switches, self.epoch = 1, epochs
                 return function
             self.switches += 1  # comes to 0 after 255
-            try:
-                if not self.switch_context(environment):
-                    return function
-            except BaseException as error:
-                return Raised(error)
+            if not self.switch_context(environment):
+                return function
 
     cdef bint switch_context(self, environment) except -1:
         cdef request_t *request = &self.request
@@ -119,7 +100,7 @@ cdef class Fiber:
             return False
         if not (<Switching>environment).switch_if_plain(<uint64_t>request.arguments[0].of.i64):
             return False
-        request.results[0].kind, request.results[0].of.i32 = I32, 0
+        request.results[0].kind = request.results[0].of.i32 = 0  # WASMTIME_I32; no error
         request.answered = True
         return True
 
@@ -204,33 +185,21 @@ cdef class Fiber:
         """The address of the host call's wasmtime_caller_t; valid until the guest goes on."""
         return <uintptr_t>self.request.caller
 
-    def arguments(self, store):
-        """The arguments of the host call, as Python values."""
-        # Not a comprehension: Cython 3.3's releases the element twice when the list cannot grow.
-        cdef tuple arguments = PyTuple_New(<Py_ssize_t>self.request.argument_count)
-        for i in range(self.request.argument_count):
-            value = value_of(&self.request.arguments[i], store)
-            Py_INCREF(value)  # PyTuple_SET_ITEM takes a reference over
-            PyTuple_SET_ITEM(arguments, <Py_ssize_t>i, value)
-        return arguments
+    @property
+    def arguments(self):
+        """The arguments of the host call: so many wasmtime_val_t."""
+        return (<const char *>self.request.arguments)[:self.request.argument_count * sizeof(value_t)]
 
-    def answer(self, bytes kinds not None, types, value, store):
-        """Set the host call's results, of those types: None for none, the value for one, else a sequence of them.
+    @property
+    def is_waiting(self):
+        """Whether the guest is suspended in a host call that has no answer yet."""
+        return self.request.function != NULL and not self.request.answered
 
-        Raises TypeError, ValueError or OverflowError when ``value`` is not that; then only `fail` can follow.
-        """
-        cdef size_t count = self.request.result_count
-        if count == 1:
-            set_value(&self.request.results[0], <uint8_t>kinds[0], types, 0, value, store)
-        elif count == 0:
-            if value is not None:
-                raise TypeError(f"it has no result but returned {value!r}")
-        else:
-            values = tuple(value)
-            if <size_t>len(values) != count:
-                raise ValueError(f"it has {count} results but returned {len(values)}")
-            for i in range(count):
-                set_value(&self.request.results[i], <uint8_t>kinds[i], types, i, values[i], store)
+    def answer(self, bytes results not None):
+        """Let the host call return these: so many wasmtime_val_t."""
+        if <size_t>len(results) != self.request.result_count * sizeof(value_t):
+            raise ValueError("not the host function's results")
+        memcpy(self.request.results, <const char *>results, len(results))
         self.request.answered = True
 
     def fail(self, bytes message not None):
@@ -248,32 +217,3 @@ cdef class Fiber:
         self.request.exception = &exception.reference
         self.request.answered = True
 
-
-cdef object value_of(const value_t *value, store):
-    if value.kind == I32:
-        return value.of.i32
-    if value.kind == I64:
-        return value.of.i64
-    if value.kind == F32:
-        return value.of.f32
-    if value.kind == F64:
-        return value.of.f64
-    return load_reference(store, <uintptr_t>value)
-
-
-cdef object set_value(value_t *slot, uint8_t kind, types, size_t index, value, store):
-    # Integers may be given signed or unsigned; what is none (a float, which C would truncate) is a TypeError.
-    if kind <= I64 and not isinstance(value, int):
-        value = PyNumber_Index(value)
-    if kind == I32:
-        slot.of.i32 = <int32_t>value if value < 0 else <int32_t><uint32_t>value
-    elif kind == I64:
-        slot.of.i64 = <int64_t>value if value < 0 else <int64_t><uint64_t>value
-    elif kind == F32:
-        slot.of.f32 = <float>value
-    elif kind == F64:
-        slot.of.f64 = <double>value
-    else:
-        store_reference(store, types[index], value, <uintptr_t>slot)
-        return
-    slot.kind = kind

@@ -9,7 +9,7 @@ cdef extern from *:
     /* wasmtime_val_t of wasmtime/val.h; `references` only gives the union its size */
     typedef struct {
         uint8_t kind;
-        union { int32_t i32; int64_t i64; float f32; double f64; uint64_t references[3]; } of;
+        union { int32_t i32; int64_t i64; uint64_t references[3]; } of;
     } value_t;
 
     #if defined(_MSC_VER)
@@ -23,8 +23,6 @@ cdef extern from *:
     ctypedef union value_union_t:  # has no name in C: only its members may be used
         int32_t i32
         int64_t i64
-        float f32
-        double f64
     ctypedef struct value_t:
         uint8_t kind
         value_union_t of
@@ -34,12 +32,6 @@ cdef extern from *:
 cdef extern from "pythread.h":
     bint PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptibly) nogil
     unsigned long PyThread_start_new_thread(void (*)(void *) noexcept nogil, void *)
-
-cdef enum:  # wasmtime_valkind_t of wasmtime/val.h
-    I32 = 0
-    I64 = 1
-    F32 = 2
-    F64 = 3
 
 # wasmtime_async_continuation_t of wasmtime/async.h
 cdef struct continuation_t:
@@ -118,24 +110,23 @@ FUNCTIONS = tuple("""call_future_poll call_future_delete trap_new func_call_asyn
 
 cdef wasmtime_t wasmtime
 
-cdef object guest, load_reference, store_reference, forget
+cdef object guest, forget
 
 cdef list lost = []
 """The Python objects, by their handles, to which guests have lost the last reference."""
 
 
-def configure(addresses, layout, guest_, load, store, forget_):
+def configure(addresses, layout, guest_, forget_):
     """Take the addresses of `FUNCTIONS`; raise ImportError if wasmtime's structures are not as here.
 
     ``layout`` is the size of wasmtime_val_t, the offset of its union, and the sizes of wasmtime_async_continuation_t
-    and wasmtime_exnref_t. ``guest_`` is the environment's caller while guest code runs. ``load(store, address)`` and
-    ``store(store, type, value, address)`` convert the values that are not numbers; ``forget_(handle)`` lets go of an
-    object that a guest had a reference to.
+    and wasmtime_exnref_t. ``guest_`` is the environment's caller while guest code runs; ``forget_(handle)`` lets go of
+    an object that a guest had a reference to.
     """
-    global guest, load_reference, store_reference, forget
+    global guest, forget
     built = (sizeof(value_t), VALUE_OFFSET, sizeof(continuation_t), sizeof(reference_t))
     if layout != built:
         raise ImportError(f"this wasmtime package lays out its structures as {layout}; greenctx was built for {built}")
     for i in range(len(FUNCTIONS)):
         (<uintptr_t *>&wasmtime)[i] = addresses[i]
-    guest, load_reference, store_reference, forget = guest_, load, store, forget_
+    guest, forget = guest_, forget_

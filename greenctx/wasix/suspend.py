@@ -26,7 +26,6 @@ from greenctx.errors import GuestExit, WrongStore
 from greenctx.state import GUEST
 from greenctx.wasix import collector, exceptions, floor
 from greenctx.wasix._fiber import FUNCTIONS, YIELDED, Fiber, configure
-from greenctx.wasix.host_functions import load_reference, store_reference
 from greenctx.wasix.stacks import check_stacks, explain
 from greenctx.wasix.stores import state_of, store_of
 from greenctx.wasix.value_types import kind_of
@@ -55,8 +54,6 @@ configure(
         ctypes.sizeof(ffi.wasmtime_exnref_t),
     ),
     GUEST,
-    load_reference,
-    store_reference,
     collector.forget,
 )
 
@@ -213,17 +210,22 @@ def _poll_to_the_end(
 ) -> None:
     # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13): were
     # `_run` interrupted there, it would not close the fiber.
-    while (function := poll(environment)) is not None:
-        if function is YIELDED:
-            state.time_limit.check()
-            continue
+    while True:
         try:
+            function = poll(environment)
+            if function is None:
+                return
+            if function is YIELDED:
+                state.time_limit.check()
+                continue
             if fiber.given is not None:
                 exceptions.lighten(fiber)
             function.serve(fiber, store)
         except (GreenletExit, GuestExit):  # no errors: nobody needs to know where they came from
             raise
         except BaseException as error:
+            if not fiber.is_waiting:
+                raise
             if not exceptions.give(error, fiber, store):
                 fiber.fail(b"host function raised an exception")
                 while fiber.poll(environment) is YIELDED:
