@@ -2,15 +2,11 @@
 
 cdef c_bool is_answered(void *data) noexcept nogil:
     cdef request_t *request = <request_t *>data
-    cdef reference_t kept
     if request.stacks.summit != NULL:
         climb(request, request.stacks)
         return False
     if request.exception != NULL:
         # Here, so that nothing can come between this and the guest: until then it is a property of the store.
-        if request.exception_needs_another:
-            wasmtime.exnref_from_raw(
-                request.context, wasmtime.exnref_to_raw(request.context, request.exception), &kept)
         request.trap[0] = wasmtime.context_set_exception(request.context, request.exception)
         request.exception = NULL
     return request.answered
@@ -61,7 +57,7 @@ cdef void on_context_switch(void *function, void *caller, const value_t *argumen
                             value_t *results, size_t result_count, void **trap,
                             continuation_t *continuation) noexcept nogil:
     on_host_call(function, caller, arguments, argument_count, results, result_count, trap, continuation)
-    (<request_t *>polled).is_switch = True
+    (<request_t *>continuation.env).is_switch = True
 
 
 cdef void *on_epoch_end(void *context, void *data, uint64_t *delta, uint8_t *kind) noexcept nogil:
@@ -74,10 +70,7 @@ cdef void *on_epoch_end(void *context, void *data, uint64_t *delta, uint8_t *kin
 
 cdef void on_loss(void *handle) noexcept with gil:
     """The finalizer of a guest's reference to a Python object. A collection on a fiber must not run Python."""
-    if polled == NULL:
-        forget(<uintptr_t>handle)
-    else:
-        lost.append(<uintptr_t>handle)
+    lost.append(<uintptr_t>handle)
 
 
 cdef void release(void *function) noexcept with gil:
@@ -94,12 +87,11 @@ def callback_addresses(function, is_switch=False):
     return callback, <uintptr_t><void *>function, <uintptr_t>&release
 
 
-def epoch_callback_address():
-    """A callback for wasmtime_store_epoch_deadline_callback, with which a guest yields at the end of each epoch."""
-    return <uintptr_t>&on_epoch_end
+ON_EPOCH_END = <uintptr_t>&on_epoch_end
+"""A callback for wasmtime_store_epoch_deadline_callback, with which a guest yields at the end of each epoch."""
 
 
-cdef object forget_lost():
+cpdef object forget_lost():
     """Let go of the objects that guests have lost. May raise KeyboardInterrupt."""
     cdef list taken = lost[:]  # a `__del__` may call guests, which come here again
     lost.clear()

@@ -92,40 +92,37 @@ cdef class Fiber:
             if not self.switch_context(environment):
                 return function
 
-    cdef bint switch_context(self, environment) except -1:
+    cdef inline bint switch_context(self, environment) except -1:
         cdef request_t *request = &self.request
-        if self.state.shadow_stacks is not None or self.given is not None or not isinstance(environment, Switching):
-            return False
-        if not (<Switching>environment)._is_plain:
-            return False
-        if not (<Switching>environment).switch_if_plain(<uint64_t>request.arguments[0].of.i64):
+        if (self.state.shadow_stacks is not None or self.given is not None
+                or not isinstance(environment, Switching) or not (<Switching>environment)._is_plain
+                or not (<Switching>environment).switch_if_plain(<uint64_t>request.arguments[0].of.i64)):
             return False
         request.results[0].kind = request.results[0].of.i32 = 0  # WASMTIME_I32; no error
         request.answered = True
         return True
 
-    cdef object poll_once(self, environment):
+    cdef inline object poll_once(self, environment):
         cdef request_t *request = &self.request
         cdef StoreState state = self.state
-        cdef summit_t summit
         cdef bint hold = self.short_bursts and not request.epoch_ended  # else it is in a long one
+        cdef bint done
         if request.future == NULL:
             raise RuntimeError("this call has ended")
         state.enter(request, environment)
         self.forget_suspension()
         request.function = NULL
         request.is_switch = request.epoch_ended = False
-        summit.run, summit.future, summit.done = run_future, request.future, False
         if hold:
-            self.go_on(&summit)
+            done = self.go_on()
         else:
             with nogil:
-                self.go_on(&summit)
+                done = self.go_on()
         state.leave(environment)
         if state.stacks.summit != NULL:
             state.stacks.summit = NULL
             raise RuntimeError("a call that is suspended in a host function has not come back to it")
-        if summit.done:
+        if done:
             self.thrown = ThrownException.take(request.context) if wasmtime.context_has_exception(request.context) else None
             self.close()
             if lost:
@@ -134,15 +131,18 @@ cdef class Fiber:
         self.note_suspension()
         return YIELDED if request.epoch_ended else <object>request.function
 
-    cdef void go_on(self, summit_t *summit) noexcept nogil:
-        while True:
-            if self.failing:
-                run_future(summit)  # it will only unwind: its backtrace then shows no frames but its own
-            elif not self.state.run(summit):
-                return
-            if summit.done or self.request.function != NULL or self.request.epoch_ended:
-                return
-            # Else it is in the middle of a collection. Nothing else may happen in the store until that is done.
+    cdef inline bint go_on(self) noexcept nogil:
+        """Let it run; return whether it has ended."""
+        cdef summit_t summit
+        summit.run, summit.future, summit.done = run_future, self.request.future, False
+        while not summit.done and self.request.function == NULL and not self.request.epoch_ended:
+            # Not the first time: it is in the middle of a collection. Nothing else may happen in the store until then.
+            if self.failing or self.state.stacks.floor == NULL:
+                # One that fails will only unwind: its backtrace then shows no frames but its own.
+                summit.done = wasmtime.call_future_poll(summit.future)
+            elif not self.state.run(&summit):
+                break
+        return summit.done
 
     cdef void note_suspension(self) noexcept:
         """Let `StoreState.run` find the call if it is suspended in a host function."""
@@ -207,12 +207,8 @@ cdef class Fiber:
         self.request.trap[0] = wasmtime.trap_new(message, len(message))
         self.request.answered = self.failing = True
 
-    def throw(self, given, ThrownException exception not None, bint loses_reference):
-        """Answer the host call with an exception, which the guest may catch. It must be of the same store.
-
-        ``loses_reference``: this wasmtime counts one reference too few to what it throws; so one is added.
-        """
-        self.request.exception_needs_another = loses_reference
+    def throw(self, given, ThrownException exception not None):
+        """Answer the host call with an exception, which the guest may catch. It must be of the same store."""
         self.given, self.giving = given, exception
         self.request.exception = &exception.reference
         self.request.answered = True

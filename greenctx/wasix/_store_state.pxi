@@ -5,6 +5,8 @@ cdef class ThrownException:
     """Owns a reference to an exception of a guest's, which keeps it from being collected."""
 
     cdef reference_t reference
+    cdef readonly uintptr_t address
+    """The address of a wasmtime_exnref_t."""
 
     @staticmethod
     cdef ThrownException take(void *context):
@@ -17,20 +19,12 @@ cdef class ThrownException:
         cdef void *error = NULL
         cdef void *scope = wasmtime.func_call_async(context, function, NULL, 0, NULL, 0, &trap, &error)
         wasmtime.context_take_exception(context, &exception.reference)
+        exception.address = <uintptr_t>&exception.reference
         wasmtime.call_future_delete(scope)
         return exception
 
     def __dealloc__(self):
         wasmtime.exnref_unroot(&self.reference)
-
-    @property
-    def address(self):
-        """The address of a wasmtime_exnref_t."""
-        return <uintptr_t>&self.reference
-
-    @property
-    def store_id(self):
-        return self.reference.store_id
 
 
 cdef class Fiber
@@ -42,10 +36,11 @@ cdef class StoreState:
 
     cdef object __weakref__
     cdef readonly object store_id
-    cdef readonly Py_ssize_t calls
+    cdef readonly Py_ssize_t calls  # those that have not ended
     cdef public object time_limit
     cdef public object shadow_stacks
-    cdef Fiber floor
+    cdef readonly Fiber floor
+    """None unless guests in the store may hold references to collected objects on their stacks."""
     cdef bint busy
     cdef object callers  # of the environment, and those it is nested in, while a guest runs
     cdef stacks_t stacks
@@ -55,16 +50,8 @@ cdef class StoreState:
 
     def __init__(self, store_id, time_limit):
         self.store_id = store_id
-        self.calls = 0  # those that have not ended
         self.time_limit = time_limit
-        self.shadow_stacks = None
-        self.floor = None
         self.stacks.ring.previous = self.stacks.ring.next = &self.stacks.ring
-
-    @property
-    def holds_references(self):
-        """Whether guests in the store may hold references to collected objects on their stacks."""
-        return self.floor is not None
 
     def lay_floor(self, Fiber fiber not None):
         """From now on such guests may come. ``fiber`` is suspended in a host function, and nobody will answer."""
@@ -130,10 +117,12 @@ cdef class StoreState:
             self.check()
         if self.floor is not None and self.interrupted > <Py_ssize_t>request.epoch_ended:
             raise CalledWithinGuest("a guest of this store was interrupted in the middle of its code")
-        if isinstance(environment, Switching) and (<Switching>environment)._outer is None:
+        if is_alone(environment):
             self.callers, (<Switching>environment)._caller = (<Switching>environment)._caller, guest
         else:
-            self.callers = enter_guest(environment)
+            self.callers = callers_of(environment)
+            while environment is not None:
+                environment._caller, environment = guest, environment._outer
         self.busy = True
         polled = request
 
@@ -142,28 +131,22 @@ cdef class StoreState:
         polled = NULL
         self.busy = False
         callers, self.callers = self.callers, None
-        if isinstance(environment, Switching) and (<Switching>environment)._outer is None:
+        if is_alone(environment):
             (<Switching>environment)._caller = callers
         else:
-            leave_guest(environment, callers)
+            while callers is not None:
+                environment._caller, callers = callers
+                environment = environment._outer
 
 
-# These call no function of Python's, at whose beginning a signal's KeyboardInterrupt could leave them half done.
+# Neither these nor enter and leave call a function of Python's, at whose beginning a signal's KeyboardInterrupt could
+# leave them half done.
 
-cdef list enter_guest(environment):
-    """Refuse calls to that environment and those it is nested in, until `leave_guest` of what this returns."""
-    cdef list callers = []
-    outer = environment
-    while outer is not None:
-        callers.append(outer._caller)
-        outer = outer._outer
-    while environment is not None:
-        environment._caller = guest
-        environment = environment._outer
-    return callers
+cdef inline bint is_alone(environment):
+    """Whether it is not nested in another one, nor one of the pure-Python path."""
+    return isinstance(environment, Switching) and (<Switching>environment)._outer is None
 
 
-cdef object leave_guest(environment, list callers):
-    for caller in callers:
-        environment._caller = caller
-        environment = environment._outer
+cdef tuple callers_of(environment):
+    """The caller of that environment, and then those of the environments that it is nested in."""
+    return None if environment is None else (environment._caller, callers_of(environment._outer))

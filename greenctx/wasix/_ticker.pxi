@@ -9,7 +9,6 @@ cdef void tick(void *data) noexcept nogil:
     while not PyThread_acquire_lock_timed(ticking.stop, ticking.microseconds, False):
         wasmtime.engine_increment_epoch(ticking.engine)
         epochs += 1
-    PyThread_release_lock(ticking.stop)
     PyThread_release_lock(ticking.ended)
 
 
@@ -29,25 +28,22 @@ cdef class Ticker:
         self.ticking.microseconds = microseconds
         self.ticking.stop = PyThread_allocate_lock()
         self.ticking.ended = PyThread_allocate_lock()
-
-    def __enter__(self):
         PyThread_acquire_lock(self.ticking.stop, True)
         PyThread_acquire_lock(self.ticking.ended, True)
+
+    def __enter__(self):
         self.process = getpid()
         self.running = PyThread_start_new_thread(tick, &self.ticking) != <unsigned long>-1
         if not self.running:
-            PyThread_release_lock(self.ticking.stop)
-            PyThread_release_lock(self.ticking.ended)
             raise RuntimeError("no thread can be started to end the epochs of an engine")
 
     def __exit__(self, *_):
         if self.running:
             self.running = False
-            PyThread_release_lock(self.ticking.stop)
+            PyThread_release_lock(self.ticking.stop)  # which the thread takes
             if self.process == getpid():
                 with nogil:
                     PyThread_acquire_lock(self.ticking.ended, True)
-            PyThread_release_lock(self.ticking.ended)
 
     def __dealloc__(self):
         # An interruption may have come between __enter__ and the block that __exit__ ends.

@@ -3,15 +3,6 @@
 cdef extern from *:
     """
     #include <stdbool.h>
-    #include <stddef.h>
-    #include <stdint.h>
-
-    /* wasmtime_val_t of wasmtime/val.h; `references` only gives the union its size */
-    typedef struct {
-        uint8_t kind;
-        union { int32_t i32; int64_t i64; uint64_t references[3]; } of;
-    } value_t;
-
     #if defined(_MSC_VER)
     #define THREAD_LOCAL __declspec(thread)
     #else
@@ -20,18 +11,20 @@ cdef extern from *:
     static THREAD_LOCAL void *polled;  /* the request_t of the call that this thread is polling, if any */
     """
     ctypedef bint c_bool "bool"
-    ctypedef union value_union_t:  # has no name in C: only its members may be used
-        int32_t i32
-        int64_t i64
-    ctypedef struct value_t:
-        uint8_t kind
-        value_union_t of
-    size_t VALUE_OFFSET "offsetof(value_t, of)"
     void *polled
 
 cdef extern from "pythread.h":
     bint PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptibly) nogil
     unsigned long PyThread_start_new_thread(void (*)(void *) noexcept nogil, void *)
+
+# wasmtime_val_t of wasmtime/val.h, and its union
+cdef union value_union_t:
+    int32_t i32
+    int64_t i64
+    uint64_t[3] references  # which are not looked into: they give it its size
+cdef struct value_t:
+    uint8_t kind
+    value_union_t of
 
 # wasmtime_async_continuation_t of wasmtime/async.h
 cdef struct continuation_t:
@@ -57,7 +50,6 @@ cdef struct request_t:
     c_bool is_switch  # the function is WASIX's context_switch
     c_bool answered
     const reference_t *exception  # what to throw in the guest instead of going on, if anything
-    c_bool exception_needs_another  # reference, which will be lost
     c_bool epoch_ended  # it is for this that the guest is suspended
     c_bool before_floor  # the call began when there was no floor yet
     void *context
@@ -78,8 +70,8 @@ cdef struct summit_t:
 cdef struct ticking_t:
     void *engine
     long microseconds
-    PyThread_type_lock stop  # locked until the thread is to end
-    PyThread_type_lock ended
+    PyThread_type_lock stop  # locked until the thread is to end, which takes it then
+    PyThread_type_lock ended  # locked until it has ended
 
 # The calls into one store that are suspended in host functions, and what they are being resumed for, if anything.
 cdef struct stacks_t:
@@ -97,16 +89,14 @@ cdef struct wasmtime_t:
     c_bool (*context_take_exception)(void *, reference_t *) noexcept nogil
     void *(*context_set_exception)(void *, const reference_t *) noexcept nogil
     void (*exnref_unroot)(reference_t *) noexcept nogil
-    uint32_t (*exnref_to_raw)(void *, const reference_t *) noexcept nogil
-    void (*exnref_from_raw)(void *, uint32_t, reference_t *) noexcept nogil
     c_bool (*externref_new)(void *, void *, void *, reference_t *) noexcept nogil
     void *(*context_gc)(void *) noexcept nogil
     void (*error_delete)(void *) noexcept nogil
     void (*engine_increment_epoch)(void *) noexcept nogil
 
 FUNCTIONS = tuple("""call_future_poll call_future_delete trap_new func_call_async context_has_exception
-    context_take_exception context_set_exception exnref_unroot exnref_to_raw exnref_from_raw externref_new context_gc
-    error_delete engine_increment_epoch""".split())
+    context_take_exception context_set_exception exnref_unroot externref_new context_gc error_delete
+    engine_increment_epoch""".split())
 
 cdef wasmtime_t wasmtime
 
@@ -116,17 +106,17 @@ cdef list lost = []
 """The Python objects, by their handles, to which guests have lost the last reference."""
 
 
-def configure(addresses, layout, guest_, forget_):
-    """Take the addresses of `FUNCTIONS`; raise ImportError if wasmtime's structures are not as here.
+LAYOUT = (sizeof(value_t), <uintptr_t>&(<value_t *>NULL).of, sizeof(continuation_t), sizeof(reference_t))
+"""The size of wasmtime_val_t, the offset of its union, and the sizes of the other two structures, as they are here."""
 
-    ``layout`` is the size of wasmtime_val_t, the offset of its union, and the sizes of wasmtime_async_continuation_t
-    and wasmtime_exnref_t. ``guest_`` is the environment's caller while guest code runs; ``forget_(handle)`` lets go of
-    an object that a guest had a reference to.
+
+def configure(addresses, guest_, forget_):
+    """Take the addresses of `FUNCTIONS`.
+
+    ``guest_`` is the environment's caller while guest code runs; ``forget_(handle)`` lets go of an object that a guest
+    had a reference to.
     """
     global guest, forget
-    built = (sizeof(value_t), VALUE_OFFSET, sizeof(continuation_t), sizeof(reference_t))
-    if layout != built:
-        raise ImportError(f"this wasmtime package lays out its structures as {layout}; greenctx was built for {built}")
     for i in range(len(FUNCTIONS)):
         (<uintptr_t *>&wasmtime)[i] = addresses[i]
     guest, forget = guest_, forget_

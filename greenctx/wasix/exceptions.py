@@ -22,9 +22,13 @@ def give(error: BaseException, fiber: Fiber, store: Store) -> bool:
     """Throw the error in the guest that waits for a host function, if it is an exception of a guest's of that store."""
     if not isinstance(error, GuestException) or error.reference is None:
         return False
-    if error.reference.store_id != state_of(store).store_id:
+    if _pointer(error.reference)._obj.store_id != state_of(store).store_id:
         return False
-    fiber.throw(error, error.reference, _loses_references())
+    if _loses_references():
+        context = store._context()
+        raw = ffi.wasmtime_exnref_to_raw(context, _pointer(error.reference))
+        ffi.wasmtime_exnref_from_raw(context, raw, byref(ffi.wasmtime_exnref_t()))
+    fiber.throw(error, error.reference)
     return True
 
 

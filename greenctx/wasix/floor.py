@@ -36,7 +36,7 @@ _modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
 def admit(module: Module, store: Store) -> None:
     """Take note of a module that is to be instantiated in the store. Raises `ReferencesTooLate`."""
     state = state_of(store)
-    if not state.holds_references and holds_references(module):
+    if state.floor is None and holds_references(module):
         _lay(store, state)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._fiber import Fiber
     from greenctx.wasix.values import Load, Save
 
+
 class HostFunction:
     """A Python function for guests to call, as `Fiber.poll` returns it."""
 

@@ -15,7 +15,7 @@ from wasmtime._ffi import dll
 
 from greenctx.errors import StoreInUse, WrongStore
 from greenctx.wasix import collector
-from greenctx.wasix._fiber import StoreState, epoch_callback_address
+from greenctx.wasix._fiber import ON_EPOCH_END, StoreState, forget_lost
 from greenctx.wasix.interruption import TimeLimit
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def _guard(store: Store, state: StoreState) -> None:
             deleted = True
             state.remove_floor()
             dll.wasmtime_store_delete(pointer)
+            forget_lost()
 
     store._delete = delete  # type: ignore[method-assign, assignment]
 
@@ -115,6 +116,4 @@ def yield_every_epoch(store: Store) -> None:
     # Not by wasmtime_context_epoch_deadline_async_yield_and_update: a collection yields, too, and would look the same.
     store.set_epoch_deadline(1)
     callback_type, data_type, finalizer_type = ffi._wasmtime_store_epoch_deadline_callback.argtypes[1:]
-    ffi.wasmtime_store_epoch_deadline_callback(
-        store.ptr(), callback_type(epoch_callback_address()), data_type(), finalizer_type()
-    )
+    ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), callback_type(ON_EPOCH_END), data_type(), finalizer_type())

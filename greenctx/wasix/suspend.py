@@ -25,7 +25,7 @@ from greenctx.current import current
 from greenctx.errors import GuestExit, WrongStore
 from greenctx.state import GUEST
 from greenctx.wasix import collector, exceptions, floor
-from greenctx.wasix._fiber import FUNCTIONS, YIELDED, Fiber, configure
+from greenctx.wasix._fiber import FUNCTIONS, LAYOUT, YIELDED, Fiber, configure
 from greenctx.wasix.stacks import check_stacks, explain
 from greenctx.wasix.stores import state_of, store_of
 from greenctx.wasix.value_types import kind_of
@@ -45,17 +45,15 @@ def _address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-configure(
-    [_address(getattr(dll, f"wasmtime_{name}")) for name in FUNCTIONS],
-    (
-        ctypes.sizeof(ffi.wasmtime_val_t),
-        ffi.wasmtime_val_t.of.offset,
-        ctypes.sizeof(ffi.wasmtime_async_continuation_t),
-        ctypes.sizeof(ffi.wasmtime_exnref_t),
-    ),
-    GUEST,
-    collector.forget,
+_layout = (
+    ctypes.sizeof(ffi.wasmtime_val_t),
+    ffi.wasmtime_val_t.of.offset,
+    ctypes.sizeof(ffi.wasmtime_async_continuation_t),
+    ctypes.sizeof(ffi.wasmtime_exnref_t),
 )
+if _layout != LAYOUT:
+    raise ImportError(f"this wasmtime package lays out its structures as {_layout}; greenctx was built for {LAYOUT}")
+configure([_address(getattr(dll, f"wasmtime_{name}")) for name in FUNCTIONS], GUEST, collector.forget)
 
 
 class _Outcome:

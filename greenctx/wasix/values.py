@@ -30,7 +30,7 @@ _OFFSET = ffi.wasmtime_val_t.of.offset
 
 
 def loading(kinds: list[str | None]) -> Load:
-    """How arguments of those types become Python's. Those that are not numbers are converted by the wasmtime package."""
+    """How arguments of those types become Python's values. The wasmtime package converts those that are not numbers."""
     unpack = Struct("=" + "".join(f"{_OFFSET}x{_number(_NUMBERS.get(kind or '', ''))}" for kind in kinds)).unpack
     references = [place for place, kind in enumerate(kinds) if kind not in _NUMBERS]
 
