@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,10 @@ from wasmtime import FuncType, ValType
 from greenctx.wasix import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from conftest import Baseline
 
 TIMES = 20_000
 ROUNDS = 15
@@ -97,29 +99,26 @@ COMPUTE = (
 )
 
 
-def seconds_each(text: str, times: int) -> Generator[float, None, None]:
-    """Run a guest; yield how long each of so many things took it, round for round. (It waits for one meanwhile.)"""
-    main = getcurrent()
+def run_rounds(text: str, times: int, benchmark: Callable[[Callable[[], float]], None]) -> None:
+    """Run a guest on this greenlet, the thread's first one, as programs mostly are; and ``benchmark`` on one beside it.
 
-    def ask() -> int:
-        main.switch(perf_counter())
-        return times if asked.more else 0
+    That is given a function which returns how long each of so many things takes the guest in one round more.
+    """
+    me = getcurrent()
 
-    class Asked(greenlet):
-        more = True
+    def seconds_each() -> float:
+        began = perf_counter()
+        me.switch(times)
+        return (perf_counter() - began) / times
 
-    program = Program(text.encode())
-    program.linker.define_func("host", "times", FuncType([], [ValType.i32()]), ask)
-    asked = Asked(program.run)
-    asked.switch()
-    try:
-        while True:
-            began = perf_counter()
-            yield (asked.switch() - began) / times
-    finally:
-        asked.more = False
-        asked.switch()
-        program.close()
+    def rounds() -> int:
+        benchmark(seconds_each)
+        return 0
+
+    beside = greenlet(rounds)
+    with Program(text.encode()) as program:
+        program.linker.define_func("host", "times", FuncType([], [ValType.i32()]), beside.switch)
+        program.run()
 
 
 def bare_ping_pong() -> float:
@@ -177,28 +176,21 @@ def test_bare_greenlets_beside_a_busy_thread(record: Callable[..., None]) -> Non
 def test_program_switch(beside: str, record: Callable[..., None]) -> None:
     """Two contexts of a program's, alone and while another thread computes in Python."""
     if beside:
-        with busy_thread():
-            guest = seconds_each(PING_PONG, TIMES)
-            record(lambda: next(guest), baseline="bare_greenlets_beside_a_busy_thread")
-            guest.close()
+        baseline: Baseline = "bare_greenlets_beside_a_busy_thread"
     else:
-        guest = seconds_each(PING_PONG, TIMES)
-        record(lambda: next(guest), baseline=("bare_greenlet_switch", "jspi_switch"))
-        guest.close()
+        baseline = ("bare_greenlet_switch", "jspi_switch")
+    with busy_thread() if beside else nullcontext():
+        run_rounds(PING_PONG, TIMES, lambda seconds_each: record(seconds_each, baseline=baseline))
 
 
 def test_ring_of_1000(record: Callable[..., None]) -> None:
     """A thousand contexts and main, each of which switches to the next."""
-    guest = seconds_each(RING, 20 * 1001)
-    record(lambda: next(guest), baseline="bare_greenlet_switch")
-    guest.close()
+    run_rounds(RING, 20 * 1001, lambda seconds_each: record(seconds_each, baseline="bare_greenlet_switch"))
 
 
 def test_guest_life(record: Callable[..., None]) -> None:
     """Create, first switch and destroy, by a guest."""
-    guest = seconds_each(LIVES, 200)
-    record(lambda: next(guest), baseline="life_of_a_bare_greenlet")
-    guest.close()
+    run_rounds(LIVES, 200, lambda seconds_each: record(seconds_each, baseline="life_of_a_bare_greenlet"))
 
 
 def test_busy_thread_alone(record: Callable[..., None]) -> None:
@@ -209,16 +201,16 @@ def test_busy_thread_alone(record: Callable[..., None]) -> None:
 
 def test_busy_thread_beside_a_computing_guest(record: Callable[..., None]) -> None:
     """The same while a guest computes in the main thread."""
-    guest = seconds_each(COMPUTE, 300_000_000)
 
-    def turn(speed: Callable[[], float]) -> float:
+    def turn(compute: Callable[[], float], speed: Callable[[], float]) -> float:
         speed()
-        next(guest)
+        compute()
         return 1 / speed()
 
     with busy_thread() as speed:
-        record(lambda: turn(speed), baseline="busy_thread_alone")
-        guest.close()
+        run_rounds(
+            COMPUTE, 300_000_000, lambda compute: record(lambda: turn(compute, speed), baseline="busy_thread_alone")
+        )
 
 
 def wait_and(speed: Callable[[], float]) -> float:

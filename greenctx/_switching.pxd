@@ -17,4 +17,4 @@ cdef class Switching:
     cdef public bint _main_can_start_others
     cdef public bint _is_plain
 
-    cdef bint switch_if_plain(self, object context_id) except -1
+    cdef bint switch_if_plain(self, object caller, object context_id) except -1

@@ -73,11 +73,9 @@ cdef extern from "Python.h":
 greenlet_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
 
 
-cdef inline bint switch_if_plain(Switching self, object context_id) except -1:
-    """Switch to that context if there is nothing more to it; return whether it was so."""
-    cdef PyObject *result
-    greenlet = get_current()
-    if greenlet is not self._caller:
+cdef inline bint switch_if_plain(Switching self, object caller, object context_id) except -1:
+    """Switch to that context if there is nothing more to it; return whether it was so. ``caller`` is this greenlet."""
+    if caller is not self._caller:
         return False
     cdef Coroutine me = self._active
     cdef PyObject *target = PyDict_GetItemWithError(self._started, context_id)
@@ -91,11 +89,11 @@ cdef inline bint switch_if_plain(Switching self, object context_id) except -1:
     self._active = <Coroutine>target
     self._caller = its
     me.is_in_switch = True
-    result = switch_to(<PyObject *>its, NULL, NULL)
+    cdef PyObject *result = switch_to(<PyObject *>its, NULL, NULL)
     me.is_in_switch = False
     if result is not NULL:
         Py_DECREF(<object>result)
-        if self._caller is greenlet:
+        if self._caller is caller:
             return True
     return resumed(self, me, result is not NULL)
 
@@ -181,9 +179,9 @@ cdef class Coroutine:
 cdef class Switching:
     """What an environment is made on. Its attributes are explained in state.py."""
 
-    cdef bint switch_if_plain(self, object context_id) except -1:
+    cdef bint switch_if_plain(self, object caller, object context_id) except -1:
         """`switch_if_plain`, for other modules."""
-        return switch_if_plain(self, context_id)
+        return switch_if_plain(self, caller, context_id)
 
     def switch_context(self, context_id):
         """Suspend the active context and resume that one; return when somebody switches back.
@@ -192,5 +190,5 @@ cdef class Switching:
         `ContextCanceled` if the calling context is being destroyed. In main, raises what the entrypoint of another
         context raised, and `ContextEntrypointReturned` if one returned.
         """
-        if not switch_if_plain(self, context_id):
+        if not switch_if_plain(self, get_current(), context_id):
             self._switch_slowly(context_id)

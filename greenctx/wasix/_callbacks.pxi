@@ -83,8 +83,8 @@ def callback_addresses(function, is_switch=False):
     ``is_switch``: it is WASIX's context_switch, which `Fiber.poll` may do by itself.
     """
     Py_INCREF(function)
-    callback = <uintptr_t>&on_context_switch if is_switch else <uintptr_t>&on_host_call
-    return callback, <uintptr_t><void *>function, <uintptr_t>&release
+    return (<uintptr_t>&on_context_switch if is_switch else <uintptr_t>&on_host_call,
+            <uintptr_t><void *>function, <uintptr_t>&release)
 
 
 ON_EPOCH_END = <uintptr_t>&on_epoch_end

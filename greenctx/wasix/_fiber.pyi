@@ -1,6 +1,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from greenlet import greenlet
 from wasmtime import Engine
 
 from greenctx.current import WithoutContexts
@@ -53,9 +54,16 @@ class Fiber:
     given: GuestException | None
     thrown: ThrownException | None
     def __init__(
-        self, future: int, context: int, state: StoreState, keep_alive: object, short_bursts: bool = False
+        self,
+        future: int,
+        context: int,
+        state: StoreState,
+        keep_alive: object,
+        environment: ContextSwitchingEnvironment | WithoutContexts | None = None,
+        greenlet: greenlet | None = None,
+        short_bursts: bool = False,
     ) -> None: ...
-    def poll(self, environment: ContextSwitchingEnvironment | WithoutContexts | None) -> Any: ...
+    def poll(self) -> Any: ...
     def close(self) -> None: ...
     @property
     def caller(self) -> int: ...

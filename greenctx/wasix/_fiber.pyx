@@ -44,10 +44,9 @@ cdef class Fiber:
 
     cdef request_t request
     cdef StoreState state
-    cdef object keep_alive
+    cdef object keep_alive, environment, greenlet
+    cdef Switching switching
     cdef bint short_bursts
-    cdef unsigned char switches
-    cdef long epoch  # in which the last host function was called from Python
     cdef ThrownException giving  # what the guest is to get
     cdef readonly ThrownException thrown
     """What the guest has thrown and not caught, which ended the call; or None."""
@@ -55,10 +54,12 @@ cdef class Fiber:
     cdef public object given
     """The GuestException that the guest was given last, instead of a host function's result; or None."""
 
-    def __init__(self, uintptr_t future, uintptr_t context, StoreState state not None, keep_alive, short_bursts=False):
+    def __init__(self, uintptr_t future, uintptr_t context, StoreState state not None, keep_alive, environment=None,
+                 greenlet=None, short_bursts=False):
         """``future`` and ``context`` are the addresses of a wasmtime_call_future_t and the store's context.
 
-        ``short_bursts``: the guest gives control back at the end of each epoch, and calls nothing that may wait, so
+        It is polled on that greenlet only. While the guest runs nobody may call ``environment``, nor one that it is
+        nested in. ``short_bursts``: the guest gives control back at the end of each epoch, and calls nothing that may wait, so
         that it may run with the GIL held.
         """
         self.request.future = <void *>future
@@ -66,50 +67,53 @@ cdef class Fiber:
         self.request.stacks = &state.stacks
         self.request.before_floor = state.floor is None
         self.state = state
-        self.keep_alive = keep_alive
+        self.keep_alive, self.environment, self.greenlet = keep_alive, environment, greenlet
+        self.switching = compiled(environment)
         self.short_bursts = short_bursts
         state.calls += 1
 
     def __dealloc__(self):
         self.close()
 
-    def poll(self, environment):
+    def poll(self):
         """Let the guest run until it calls a host function, which is returned, or has ended: None.
 
-        `YIELDED` when it did neither, for an epoch has ended. Meanwhile nobody may call ``environment`` (which may be
-        None), nor one that it is nested in. Raises what `StoreState.check` does.
+        `YIELDED` when it did neither, for an epoch has ended. Raises what `StoreState.check` does.
 
         A switch to a context that has started is done right here, unless there is reason to come back to Python: signal
         handlers, and other threads that wait for the GIL, get their turn after 255 of these, or when an epoch has ended.
         What comes out of one, in the place of a host function, is raised.
         """
+        cdef StoreState state = self.state
         while True:
-            function = self.poll_once(environment)
-            if not self.request.is_switch or self.epoch != epochs or self.switches == 0:
-                self.switches, self.epoch = 1, epochs
+            function = self.poll_once()
+            if not self.request.is_switch or state.epoch != epochs or state.switches == 0:
+                state.switches, state.epoch = 1, epochs
                 return function
-            self.switches += 1  # comes to 0 after 255
-            if not self.switch_context(environment):
+            state.switches += 1  # comes to 0 after 255
+            if not self.switch_context():
                 return function
 
-    cdef inline bint switch_context(self, environment) except -1:
+    cdef inline bint switch_context(self) except -1:
         cdef request_t *request = &self.request
-        if (self.state.shadow_stacks is not None or self.given is not None
-                or not isinstance(environment, Switching) or not (<Switching>environment)._is_plain
-                or not (<Switching>environment).switch_if_plain(<uint64_t>request.arguments[0].of.i64)):
+        if self.state.shadow_stacks is not None or self.given is not None:
+            return False
+        if self.switching is None or not self.switching._is_plain:
+            return False
+        if not self.switching.switch_if_plain(self.greenlet, <uint64_t>request.arguments[0].of.i64):
             return False
         request.results[0].kind = request.results[0].of.i32 = 0  # WASMTIME_I32; no error
         request.answered = True
         return True
 
-    cdef inline object poll_once(self, environment):
+    cdef inline object poll_once(self):
         cdef request_t *request = &self.request
         cdef StoreState state = self.state
         cdef bint hold = self.short_bursts and not request.epoch_ended  # else it is in a long one
         cdef bint done
         if request.future == NULL:
             raise RuntimeError("this call has ended")
-        state.enter(request, environment)
+        state.enter(request, self.environment, self.switching)
         self.forget_suspension()
         request.function = NULL
         request.is_switch = request.epoch_ended = False
@@ -118,7 +122,7 @@ cdef class Fiber:
         else:
             with nogil:
                 done = self.go_on()
-        state.leave(environment)
+        state.leave(self.environment, self.switching)
         if state.stacks.summit != NULL:
             state.stacks.summit = NULL
             raise RuntimeError("a call that is suspended in a host function has not come back to it")

@@ -41,7 +41,10 @@ cdef class StoreState:
     cdef public object shadow_stacks
     cdef readonly Fiber floor
     """None unless guests in the store may hold references to collected objects on their stacks."""
+    cdef unsigned char switches  # that were done without Python since the last host function
+    cdef long epoch  # in which that was called
     cdef bint busy
+    cdef void **polled  # of the thread that uses it; to find one's own takes a call
     cdef object callers  # of the environment, and those it is nested in, while a guest runs
     cdef stacks_t stacks
     cdef Py_ssize_t interrupted  # calls that are suspended elsewhere than in a host function
@@ -94,10 +97,10 @@ cdef class StoreState:
 
     cdef object run_on_top(self, summit_t *summit, environment):
         """Run something that may collect."""
-        self.enter(&self.stacks.ring, environment)
+        self.enter(&self.stacks.ring, environment, compiled(environment))
         with nogil:
             self.run(summit)
-        self.leave(environment)
+        self.leave(environment, compiled(environment))
 
     cdef bint run(self, summit_t *summit) noexcept nogil:
         """Run it on top of the suspended calls if these may hold references; return whether that was possible."""
@@ -108,7 +111,7 @@ cdef class StoreState:
             summit.run(summit)
         return self.stacks.summit == NULL
 
-    cdef object enter(self, request_t *request, environment):
+    cdef bint enter(self, request_t *request, environment, Switching switching) except -1:
         """What comes before a guest runs, or anything else on a fiber. Raises what `check` does."""
         global polled
         self.check()
@@ -117,22 +120,22 @@ cdef class StoreState:
             self.check()
         if self.floor is not None and self.interrupted > <Py_ssize_t>request.epoch_ended:
             raise CalledWithinGuest("a guest of this store was interrupted in the middle of its code")
-        if is_alone(environment):
-            self.callers, (<Switching>environment)._caller = (<Switching>environment)._caller, guest
+        if switching is not None and switching._outer is None:
+            self.callers, switching._caller = switching._caller, guest
         else:
             self.callers = callers_of(environment)
             while environment is not None:
                 environment._caller, environment = guest, environment._outer
         self.busy = True
-        polled = request
+        self.polled = &polled
+        self.polled[0] = request
 
-    cdef object leave(self, environment):
-        global polled
-        polled = NULL
+    cdef bint leave(self, environment, Switching switching) except -1:
+        self.polled[0] = NULL
         self.busy = False
         callers, self.callers = self.callers, None
-        if is_alone(environment):
-            (<Switching>environment)._caller = callers
+        if switching is not None and switching._outer is None:
+            switching._caller = callers
         else:
             while callers is not None:
                 environment._caller, callers = callers
@@ -142,9 +145,9 @@ cdef class StoreState:
 # Neither these nor enter and leave call a function of Python's, at whose beginning a signal's KeyboardInterrupt could
 # leave them half done.
 
-cdef inline bint is_alone(environment):
-    """Whether it is not nested in another one, nor one of the pure-Python path."""
-    return isinstance(environment, Switching) and (<Switching>environment)._outer is None
+cdef Switching compiled(environment):
+    """It, if it is not None, nor one of the pure-Python path."""
+    return environment if isinstance(environment, Switching) else None
 
 
 cdef tuple callers_of(environment):

@@ -55,7 +55,7 @@ def _lay(store: Store, state: StoreState) -> None:
     context = store._context()
     future = ffi.wasmtime_func_call_async(context, byref(floor._func), None, 0, None, 0, byref(trap), byref(error))
     fiber = Fiber(addressof(future.contents), addressof(context.contents), state, (floor, trap, error))
-    while fiber.poll(None) is YIELDED:
+    while fiber.poll() is YIELDED:
         pass
     state.lay_floor(fiber)
 

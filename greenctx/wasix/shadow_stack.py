@@ -172,12 +172,12 @@ class CallOnStack:
         self._start = stacks.pointer.get() if stacks.in_use is stack else stack.pointer
         self._at_end = at_end
 
-    def poll(self, fiber: Fiber, environment: Any) -> Any:
+    def poll(self, fiber: Fiber) -> Any:
         """`Fiber.poll` on the stack. When that has overflowed, what it returns will raise so when it is served."""
         stack = self._stack
         if self._stacks.in_use is not stack:
             self._stacks.use(stack)
-        asked = fiber.poll(environment)
+        asked = fiber.poll()
         watch = stack.watch
         if watch is None or asked is None or asked is YIELDED or not watch.overflowed():
             return asked

@@ -177,23 +177,23 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may
     """Poll a future until it has ended, running host functions in between; raise what it ended with."""
     state = state_of(store)
     environment = current.get()
-    if environment is not None:
-        me = getcurrent()
-        if me is not environment._caller:
-            environment._admit(me)
+    me = getcurrent()
+    if environment is not None and me is not environment._caller:
+        environment._admit(me)
     check_stacks(state)
     outcome = _Outcome()
     future = start(byref(outcome.trap), byref(outcome.error))
     context = addressof(store._context().contents)
     short_bursts = state.short_bursts and not may_wait
-    fiber = Fiber(addressof(future.contents), context, state, (outcome, keep_alive, store), short_bursts)
+    keep_alive = (outcome, keep_alive, store)
+    fiber = Fiber(addressof(future.contents), context, state, keep_alive, environment, me, short_bursts)
     poll, on_stack = fiber.poll, None
 
     try:
         if state.shadow_stacks is not None:
             on_stack = state.shadow_stacks.begin(store)
             poll = partial(on_stack.poll, fiber)
-        _poll_to_the_end(poll, environment, fiber, store, state, outcome)
+        _poll_to_the_end(poll, fiber, store, state, outcome)
     finally:
         fiber.close()  # a guest that is still suspended unwinds
         if on_stack is not None:
@@ -203,14 +203,12 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may
         raise exceptions.caught(store, fiber, exception) or explain(exception, state)
 
 
-def _poll_to_the_end(
-    poll: Callable[[Any], Any], environment: Any, fiber: Fiber, store: Store, state: StoreState, outcome: _Outcome
-) -> None:
+def _poll_to_the_end(poll: Callable[[], Any], fiber: Fiber, store: Store, state: StoreState, outcome: _Outcome) -> None:
     # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13): were
     # `_run` interrupted there, it would not close the fiber.
     while True:
         try:
-            function = poll(environment)
+            function = poll()
             if function is None:
                 return
             if function is YIELDED:
@@ -226,7 +224,7 @@ def _poll_to_the_end(
                 raise
             if not exceptions.give(error, fiber, store):
                 fiber.fail(b"host function raised an exception")
-                while fiber.poll(environment) is YIELDED:
+                while fiber.poll() is YIELDED:
                     pass
                 exceptions.note_backtrace(error, outcome.exception())
                 raise

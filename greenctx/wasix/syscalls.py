@@ -48,9 +48,9 @@ def context_create(caller: Caller, pointer: int, entrypoint: int, mask: int = ab
     stacks = state_of(store).shadow_stacks
     try:
         if stacks is None:
-            context_id = environment.create_context(Entrypoint(store, func, index))
+            context_id = environment.create_context(Entrypoint(store, func, index).as_function())
         else:
-            context_id = stacks.create_context(store, environment, Entrypoint(store, func, index))
+            context_id = stacks.create_context(store, environment, Entrypoint(store, func, index).as_function())
     except TooManyContexts:
         return abi.AGAIN
     except ShadowStackUnavailable:
