@@ -81,14 +81,14 @@ cdef class Fiber:
         `YIELDED` when it did neither, for an epoch has ended. Raises what `StoreState.check` does.
 
         A switch to a context that has started is done right here, unless there is reason to come back to Python: signal
-        handlers, and other threads that wait for the GIL, get their turn after 255 of these, or when an epoch has ended.
+        handlers, and other threads that wait for the GIL, get their turn after 255 of these, and at an epoch's end.
         What comes out of one, in the place of a host function, is raised.
         """
         cdef StoreState state = self.state
         while True:
             function = self.poll_once()
-            if not self.request.is_switch or state.epoch != epochs or state.switches == 0:
-                state.switches, state.epoch = 1, epochs
+            if not self.request.is_switch or state.switches == 0:
+                state.switches = 1
                 return function
             state.switches += 1  # comes to 0 after 255
             if not self.switch_context():

@@ -41,8 +41,7 @@ cdef class StoreState:
     cdef public object shadow_stacks
     cdef readonly Fiber floor
     """None unless guests in the store may hold references to collected objects on their stacks."""
-    cdef unsigned char switches  # that were done without Python since the last host function
-    cdef long epoch  # in which that was called
+    cdef unsigned char switches  # that were done without Python since it last had its turn
     cdef bint busy
     cdef void **polled  # of the thread that uses it; to find one's own takes a call
     cdef object callers  # of the environment, and those it is nested in, while a guest runs

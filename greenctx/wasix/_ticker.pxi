@@ -1,14 +1,9 @@
 # The end of an epoch, every so often.
 
-cdef long epochs = 0  # that tickers have ended, all engines' together
-
-
 cdef void tick(void *data) noexcept nogil:
-    global epochs
     cdef ticking_t *ticking = <ticking_t *>data
     while not PyThread_acquire_lock_timed(ticking.stop, ticking.microseconds, False):
         wasmtime.engine_increment_epoch(ticking.engine)
-        epochs += 1
     PyThread_release_lock(ticking.ended)
 
 
