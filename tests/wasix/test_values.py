@@ -205,6 +205,20 @@ def test_many_arguments() -> None:
     assert args[104:] == (None, None)
 
 
+def test_references_among_numbers() -> None:
+    """Arguments and results of both sorts keep their places."""
+    embedding = Embedding()
+    embedding.define("turn", "externref i32 externref f64 -> f64 externref i32 externref", lambda *args: args[::-1])
+    embedding.load(
+        """(module
+          (import "host" "turn"
+            (func $turn (param externref i32 externref f64) (result f64 externref i32 externref)))
+          (func (export "turn") (param externref i32 externref f64) (result f64 externref i32 externref)
+            (call $turn (local.get 0) (local.get 1) (local.get 2) (local.get 3))))"""
+    )
+    assert embedding.call("turn", "first", -1, "second", 0.5) == [0.5, "second", -1, "first"]
+
+
 @pytest.mark.parametrize(
     ("results", "wrong"),
     [
