@@ -109,7 +109,7 @@ cdef PyObject *to_be_started(Switching self, object context_id) except? NULL:
 
 
 cdef bint resumed(Switching self, Coroutine me, bint ok) except -1:
-    """Go on in ``me``, which was resumed otherwise than by a plain switch. (A function of its own: less stack to copy.)"""
+    """Go on in ``me``, which was resumed otherwise than by a plain switch. (By itself: less stack to copy.)"""
     if ok and self.canceled is me:
         cancellation, self.canceled, self.cancellation = self.cancellation, None, None
         raise cancellation

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from greenlet import getcurrent
 
 from greenctx.frame_notes import notes
+from greenctx.instrumented import unwrapped
 from greenctx.instruments import name_of
 from greenctx.registry import MAIN
 
@@ -95,7 +96,8 @@ def _look(environment: EnvironmentState) -> Iterator[tuple[ContextInfo, Context]
         context = known[context_id]
         entrypoint, name = context.entrypoint, "main"
         if context is not main:
-            entrypoint, name = getattr(entrypoint, "__wrapped__", entrypoint), name_of(entrypoint)
+            assert entrypoint is not None
+            entrypoint, name = unwrapped(entrypoint), name_of(entrypoint)
         state: State = "suspended"
         if context is active:
             state = "active"

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import textwrap
+from functools import wraps
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -130,9 +131,13 @@ def test_nothing_is_there_unless_it_runs(env: ContextSwitchingEnvironment) -> No
 def test_names_ages_and_switches() -> None:
     """Names are those of entrypoints; ages grow; switches are counted where there are instruments."""
 
-    def worker() -> None:
+    def undecorated() -> None:
         while True:
             env.switch_context(MAIN)
+
+    @wraps(undecorated)
+    def worker() -> None:
+        undecorated()
 
     def main() -> list[ContextInfo]:
         context = start(env, worker)
@@ -142,7 +147,11 @@ def test_names_ages_and_switches() -> None:
         second = env.contexts()
         assert all(one.age <= other.age for one, other in zip(first, second, strict=True))
         assert first[0].age >= first[1].age >= first[2].age >= 0
-        assert [(info.name, info.entrypoint) for info in first] == [("main", None), ("worker", worker), ("list", list)]
+        assert [(info.name, info.entrypoint) for info in first] == [
+            ("main", None),
+            ("undecorated", worker),
+            ("list", list),
+        ]
         return first
 
     for instruments, counts in (([], [None, None, None]), ([Instrument()], [2, 2, 0])):

@@ -70,7 +70,10 @@ cdef void *on_epoch_end(void *context, void *data, uint64_t *delta, uint8_t *kin
 
 cdef void on_loss(void *handle) noexcept with gil:
     """The finalizer of a guest's reference to a Python object. A collection on a fiber must not run Python."""
-    lost.append(<uintptr_t>handle)
+    if polled == NULL:
+        forget(<uintptr_t>handle)
+    else:
+        lost.append(<uintptr_t>handle)
 
 
 cdef void release(void *function) noexcept with gil:
@@ -91,7 +94,7 @@ ON_EPOCH_END = <uintptr_t>&on_epoch_end
 """A callback for wasmtime_store_epoch_deadline_callback, with which a guest yields at the end of each epoch."""
 
 
-cpdef object forget_lost():
+cdef object forget_lost():
     """Let go of the objects that guests have lost. May raise KeyboardInterrupt."""
     cdef list taken = lost[:]  # a `__del__` may call guests, which come here again
     lost.clear()

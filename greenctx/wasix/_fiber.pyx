@@ -17,6 +17,7 @@ This links to nothing. The functions of the wasmtime library that the Python pac
 """
 
 cimport cython
+from cpython.object cimport PyObject
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock)
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -44,7 +45,8 @@ cdef class Fiber:
 
     cdef request_t request
     cdef StoreState state
-    cdef object keep_alive, environment, greenlet
+    cdef object keep_alive, environment
+    cdef PyObject *greenlet  # not a reference: that one's frame refers to this
     cdef Switching switching
     cdef bint short_bursts
     cdef ThrownException giving  # what the guest is to get
@@ -58,18 +60,16 @@ cdef class Fiber:
                  greenlet=None, short_bursts=False):
         """``future`` and ``context`` are the addresses of a wasmtime_call_future_t and the store's context.
 
-        It is polled on that greenlet only. While the guest runs nobody may call ``environment``, nor one that it is
-        nested in. ``short_bursts``: the guest gives control back at the end of each epoch, and calls nothing that may wait, so
-        that it may run with the GIL held.
+        It must be polled on that greenlet only, which is not checked. While the guest runs nobody may call
+        ``environment``, nor one that it is nested in. ``short_bursts``: the guest gives control back at the end of each
+        epoch, and calls nothing that may wait, so that it may run with the GIL held.
         """
-        self.request.future = <void *>future
-        self.request.context = <void *>context
+        self.request.future, self.request.context = <void *>future, <void *>context
         self.request.stacks = &state.stacks
         self.request.before_floor = state.floor is None
-        self.state = state
-        self.keep_alive, self.environment, self.greenlet = keep_alive, environment, greenlet
+        self.keep_alive, self.environment, self.greenlet = keep_alive, environment, <PyObject *>greenlet
         self.switching = compiled(environment)
-        self.short_bursts = short_bursts
+        self.state, self.short_bursts = state, short_bursts
         state.calls += 1
 
     def __dealloc__(self):
@@ -100,7 +100,7 @@ cdef class Fiber:
             return False
         if self.switching is None or not self.switching._is_plain:
             return False
-        if not self.switching.switch_if_plain(self.greenlet, <uint64_t>request.arguments[0].of.i64):
+        if not self.switching.switch_if_plain(<object>self.greenlet, <uint64_t>request.arguments[0].of.i64):
             return False
         request.results[0].kind = request.results[0].of.i32 = 0  # WASMTIME_I32; no error
         request.answered = True
@@ -127,7 +127,8 @@ cdef class Fiber:
             state.stacks.summit = NULL
             raise RuntimeError("a call that is suspended in a host function has not come back to it")
         if done:
-            self.thrown = ThrownException.take(request.context) if wasmtime.context_has_exception(request.context) else None
+            if wasmtime.context_has_exception(request.context):
+                self.thrown = ThrownException.take(request.context)
             self.close()
             if lost:
                 forget_lost()
@@ -139,10 +140,10 @@ cdef class Fiber:
         """Let it run; return whether it has ended."""
         cdef summit_t summit
         summit.run, summit.future, summit.done = run_future, self.request.future, False
+        # More than once if it is in the middle of a collection: until that is done the store is not to be used.
         while not summit.done and self.request.function == NULL and not self.request.epoch_ended:
-            # Not the first time: it is in the middle of a collection. Nothing else may happen in the store until then.
+            # One that fails needs no others: it only unwinds, and its backtrace then shows no frames but its own.
             if self.failing or self.state.stacks.floor == NULL:
-                # One that fails will only unwind: its backtrace then shows no frames but its own.
                 summit.done = wasmtime.call_future_poll(summit.future)
             elif not self.state.run(&summit):
                 break

@@ -51,8 +51,7 @@ cdef class StoreState:
     """Whether its guests give control back at the end of each epoch, and call nothing that may wait."""
 
     def __init__(self, store_id, time_limit):
-        self.store_id = store_id
-        self.time_limit = time_limit
+        self.store_id, self.time_limit = store_id, time_limit
         self.stacks.ring.previous = self.stacks.ring.next = &self.stacks.ring
 
     def lay_floor(self, Fiber fiber not None):

@@ -84,7 +84,7 @@ cdef struct wasmtime_t:
     c_bool (*call_future_poll)(void *) noexcept nogil
     void (*call_future_delete)(void *) noexcept nogil
     void *(*trap_new)(const char *, size_t) noexcept nogil
-    void *(*func_call_async)(void *, const void *, const void *, size_t, void *, size_t, void **, void **) noexcept nogil
+    void *(*func_call_async)(void *, void *, void *, size_t, void *, size_t, void **, void **) noexcept nogil
     c_bool (*context_has_exception)(void *) noexcept nogil
     c_bool (*context_take_exception)(void *, reference_t *) noexcept nogil
     void *(*context_set_exception)(void *, const reference_t *) noexcept nogil

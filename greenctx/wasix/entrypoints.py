@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, wraps
+from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -22,34 +22,32 @@ _I32_CONST, _I64_CONST, _REF_FUNC, _REF_NULL, _END = 0x41, 0x42, 0xD2, 0xD0, 0x0
 _PASSIVE, _WITH_TABLE, _EXPRESSIONS = 1, 2, 4  # flags of an element segment
 
 
-class Entrypoint:
-    """Calls a function of the guest's."""
+def entrypoint_of(store: Store, func: Func, index: int) -> Callable[[], None]:
+    """What calls a function of the guest's. ``index`` is its in the guest's table.
 
-    __slots__ = ("_func", "_index", "_store")
+    It is a function, not an object with a `__call__`, since that takes more of the native stack, which switches copy.
+    """
 
-    def __init__(self, store: Store, func: Func, index: int) -> None:
-        """``index`` is the function's in the guest's table."""
+    def entrypoint() -> None:
+        call(store, func)
+
+    entrypoint.__wrapped__ = _Named(store, index)  # type: ignore[attr-defined]
+    return entrypoint
+
+
+class _Named:
+    """What an entrypoint has its name from."""
+
+    __slots__ = ("_index", "_store")
+
+    def __init__(self, store: Store, index: int) -> None:
         self._store = store
-        self._func = func
         self._index = index
-
-    def __call__(self) -> None:
-        call(self._store, self._func)
 
     @property
     def __name__(self) -> str:
         names = _names.get(self._store)
         return (names.at(self._index) if names is not None else None) or f"table[{self._index}]"
-
-    def as_function(self) -> Callable[[], None]:
-        """A function that does the same. Of a function the native stack is lower, which every switch copies."""
-        store, func = self._store, self._func
-
-        @wraps(self, ())
-        def entrypoint() -> None:
-            call(store, func)
-
-        return entrypoint
 
 
 class EntrypointNames:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import struct
 from typing import TYPE_CHECKING, Any
 
 from wasmtime import FuncType, Linker, Val, WasmtimeError
@@ -51,7 +50,7 @@ class HostFunction:
             result = result.value
         try:
             results = self.save(result, store)
-        except (TypeError, ValueError, OverflowError, struct.error) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
         fiber.answer(results)
 

@@ -15,7 +15,7 @@ from wasmtime._ffi import dll
 
 from greenctx.errors import StoreInUse, WrongStore
 from greenctx.wasix import collector
-from greenctx.wasix._fiber import ON_EPOCH_END, StoreState, forget_lost
+from greenctx.wasix._fiber import ON_EPOCH_END, StoreState
 from greenctx.wasix.interruption import TimeLimit
 
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ def _guard(store: Store, state: StoreState) -> None:
             deleted = True
             state.remove_floor()
             dll.wasmtime_store_delete(pointer)
-            forget_lost()
 
     store._delete = delete  # type: ignore[method-assign, assignment]
 

@@ -177,16 +177,16 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may
     """Poll a future until it has ended, running host functions in between; raise what it ended with."""
     state = state_of(store)
     environment = current.get()
-    me = getcurrent()
-    if environment is not None and me is not environment._caller:
-        environment._admit(me)
+    # No reference to the greenlet is kept here: it would keep itself alive, suspended for ever when others forget it.
+    if environment is not None and getcurrent() is not environment._caller:
+        environment._admit(getcurrent())
     check_stacks(state)
     outcome = _Outcome()
     future = start(byref(outcome.trap), byref(outcome.error))
     context = addressof(store._context().contents)
     short_bursts = state.short_bursts and not may_wait
-    keep_alive = (outcome, keep_alive, store)
-    fiber = Fiber(addressof(future.contents), context, state, keep_alive, environment, me, short_bursts)
+    needed = (outcome, keep_alive, store)
+    fiber = Fiber(addressof(future.contents), context, state, needed, environment, getcurrent(), short_bursts)
     poll, on_stack = fiber.poll, None
 
     try:

@@ -10,7 +10,7 @@ from wasmtime import Func, Table, WasmtimeError
 from greenctx.current import current_environment
 from greenctx.errors import NoEnvironment, ShadowStackUnavailable, TooManyContexts
 from greenctx.wasix import abi
-from greenctx.wasix.entrypoints import Entrypoint
+from greenctx.wasix.entrypoints import entrypoint_of
 from greenctx.wasix.memory import GuestMemory, MemoryFault
 from greenctx.wasix.stores import Caller, state_of
 from greenctx.wasix.value_types import func_type
@@ -48,9 +48,9 @@ def context_create(caller: Caller, pointer: int, entrypoint: int, mask: int = ab
     stacks = state_of(store).shadow_stacks
     try:
         if stacks is None:
-            context_id = environment.create_context(Entrypoint(store, func, index).as_function())
+            context_id = environment.create_context(entrypoint_of(store, func, index))
         else:
-            context_id = stacks.create_context(store, environment, Entrypoint(store, func, index).as_function())
+            context_id = stacks.create_context(store, environment, entrypoint_of(store, func, index))
     except TooManyContexts:
         return abi.AGAIN
     except ShadowStackUnavailable:

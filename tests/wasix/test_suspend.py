@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from embedding import IMPORTS, Embedding
+from greenlet import GreenletExit, getcurrent, greenlet
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from greenctx import ContextCanceled, current_environment
+from greenctx.wasix import call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,3 +228,24 @@ def test_call_from_contexts_made_in_python() -> None:
 
     embedding.run(main)
     assert results == [42, 21, 63]
+
+
+def test_greenlet_that_nobody_knows_any_more() -> None:
+    """A greenlet outside of any environment that is forgotten while its guest waits in a host function is unwound."""
+    embedding, main, unwound = Embedding(), getcurrent(), []
+
+    def wait() -> None:
+        try:
+            main.switch()
+        except GreenletExit:
+            unwound.append("host function")
+            raise
+
+    embedding.define("wait", "->", wait)
+    embedding.load('(module (import "host" "wait" (func $wait)) (func (export "call") (call $wait)))')
+    forgotten = greenlet(lambda: call(embedding.store, embedding.func("call")))
+    forgotten.switch()
+    assert not unwound
+    del forgotten
+    assert unwound == ["host function"]
+    embedding.store.close()

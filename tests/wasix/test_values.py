@@ -270,6 +270,60 @@ def test_wrong_results(results: str, wrong: object) -> None:
     assert embedding.call("ran_on") == 0
 
 
+@pytest.mark.parametrize("ty", ["f32", "f64", "i32", "i64"])
+@pytest.mark.parametrize("error", [LookupError, RecursionError, KeyboardInterrupt])
+def test_what_a_conversion_raises(ty: str, error: type[BaseException]) -> None:
+    """A result may convert itself to a number: what that raises comes out as itself."""
+
+    class Number:
+        def __float__(self) -> float:
+            raise error
+
+        def __index__(self) -> int:
+            raise error
+
+    echo = Echo(ty)
+    echo.answers = [Number()]
+    with pytest.raises(error):
+        echo(0 if ty[0] == "i" else 0.0)
+
+
+def test_messages_about_wrong_numbers() -> None:
+    """They say what is wrong with the number."""
+    for ty, wrong, message in (
+        ("i32", 2**32, "an integer that does not fit into an i32"),
+        ("i64", -(2**63) - 1, "an integer that does not fit into an i64"),
+        ("i32", 1.5, "'float' object cannot be interpreted as an integer"),
+        ("f64", 10**400, "int too large to convert to float"),
+    ):
+        echo = Echo(ty)
+        echo.answers = [wrong]
+        with pytest.raises(TypeError, match=f": {message}\n"):
+            echo(0 if ty[0] == "i" else 0.0)
+
+
+def test_results_before_a_wrong_one_are_let_go() -> None:
+    """References among them are not kept for a guest that never gets them."""
+
+    class Thing:
+        pass
+
+    things = [Thing() for _ in range(10)]
+    dead = [weakref.ref(thing) for thing in things]
+    embedding = Embedding()
+    embedding.define("wrong", "-> externref i32", lambda: (things.pop(), "wrong"))
+    embedding.load(
+        """(module (import "host" "wrong" (func $wrong (result externref i32)))
+          (func (export "call") (result externref i32) (call $wrong)))"""
+    )
+    for _ in range(10):
+        with pytest.raises(TypeError):
+            embedding.call("call")
+    gc.collect()
+    embedding.store.gc()
+    assert {ref() for ref in dead} == {None}
+
+
 def test_function_of_another_store_as_a_result() -> None:
     """It is a wrong result, too, and ends nothing but the call."""
     echo = Echo("funcref")
