@@ -22,9 +22,9 @@ def give(error: BaseException, fiber: Fiber, store: Store) -> bool:
     """Throw the error in the guest that waits for a host function, if it is an exception of a guest's of that store."""
     if not isinstance(error, GuestException) or error.reference is None:
         return False
-    if _pointer(error.reference)._obj.store_id != state_of(store).store_id:
+    if _exnref(error.reference).store_id != state_of(store).store_id:
         return False
-    if _loses_references():
+    if _loses_references():  # so there has to be one more
         context = store._context()
         raw = ffi.wasmtime_exnref_to_raw(context, _pointer(error.reference))
         ffi.wasmtime_exnref_from_raw(context, raw, byref(ffi.wasmtime_exnref_t()))
@@ -104,4 +104,8 @@ def _field(store: Store, reference: ThrownException, index: int) -> Any:
 
 
 def _pointer(reference: ThrownException) -> Any:
-    return byref(ffi.wasmtime_exnref_t.from_address(reference.address))
+    return byref(_exnref(reference))
+
+
+def _exnref(reference: ThrownException) -> Any:
+    return ffi.wasmtime_exnref_t.from_address(reference.address)
