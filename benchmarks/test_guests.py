@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from conftest import Baseline
 
 TIMES = 20_000
-ROUNDS = 15
 
 HEAD = """(module
   (import "wasix_32v1" "context_create" (func $create (param i32 i32) (result i32)))
@@ -175,10 +174,8 @@ def test_bare_greenlets_beside_a_busy_thread(record: Callable[..., None]) -> Non
 @pytest.mark.parametrize("beside", ["", "beside a busy thread"])
 def test_program_switch(beside: str, record: Callable[..., None]) -> None:
     """Two contexts of a program's, alone and while another thread computes in Python."""
-    if beside:
-        baseline: Baseline = "bare_greenlets_beside_a_busy_thread"
-    else:
-        baseline = ("bare_greenlet_switch", "jspi_switch")
+    alone = ("bare_greenlet_switch", "jspi_switch")
+    baseline: Baseline = "bare_greenlets_beside_a_busy_thread" if beside else alone
     with busy_thread() if beside else nullcontext():
         run_rounds(PING_PONG, TIMES, lambda seconds_each: record(seconds_each, baseline=baseline))
 

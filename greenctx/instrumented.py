@@ -70,6 +70,10 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         finally:
             self._end_reports()
 
+    def _entrypoint_of(self, context: Context) -> Callable[[], Any] | None:
+        entrypoint = context.entrypoint
+        return entrypoint.__wrapped__ if isinstance(entrypoint, _Observed) else entrypoint
+
     def create_context(self, entrypoint: Callable[[], object]) -> int:
         self._catch_up()
         context_id = super().create_context(_Observed(self, entrypoint) if callable(entrypoint) else entrypoint)
@@ -149,7 +153,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         while self._next_id < self._registry.next_id:
             context_id = self._next_id
             context = self._registry.unstarted.get(context_id)
-            entrypoint = None if context is None or context.entrypoint is None else unwrapped(context.entrypoint)
+            entrypoint = None if context is None else self._entrypoint_of(context)
             self._next_id = context_id + 1  # from here on without a call
             if context is not None:
                 self._reports.news += [("context_created", context_id, entrypoint)]
@@ -233,8 +237,3 @@ class _Observed:
         except BaseException as error:
             environment._report_end(environment._registry.by_greenlet[getcurrent()].context_id, error)
             raise
-
-
-def unwrapped(entrypoint: Callable[[], Any]) -> Callable[[], Any]:
-    """The entrypoint that the user gave."""
-    return entrypoint.__wrapped__ if isinstance(entrypoint, _Observed) else entrypoint

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from greenlet import getcurrent
 
 from greenctx.frame_notes import notes
-from greenctx.instrumented import unwrapped
 from greenctx.instruments import name_of
 from greenctx.registry import MAIN
 
@@ -94,10 +93,8 @@ def _look(environment: EnvironmentState) -> Iterator[tuple[ContextInfo, Context]
     switches: dict[int, int] | None = getattr(environment, "_switches", None)
     for context_id in sorted(known):
         context = known[context_id]
-        entrypoint, name = context.entrypoint, "main"
-        if context is not main:
-            assert entrypoint is not None
-            entrypoint, name = unwrapped(entrypoint), name_of(entrypoint)
+        entrypoint = environment._entrypoint_of(context)
+        name = "main" if context is main else name_of(entrypoint)
         state: State = "suspended"
         if context is active:
             state = "active"

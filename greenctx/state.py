@@ -23,6 +23,8 @@ from greenctx.registry import MAIN, Registry
 from greenctx.switching import Switching
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from greenctx.context import Context
     from greenctx.current import WithoutContexts
 
@@ -74,6 +76,10 @@ class EnvironmentState(Switching):
         (Else it has only inherited the context variable: in a task, or a thread, that was started from a context.)
         """
         return self._context_of(me) is not None
+
+    def _entrypoint_of(self, context: Context) -> Callable[[], Any] | None:
+        """The entrypoint as it was given; None of main."""
+        return context.entrypoint
 
     def _can_switch_to(self, context_id: int) -> bool:
         """Whether `switch_context` from here would not be `SwitchTargetMissing`."""

@@ -131,13 +131,9 @@ def test_nothing_is_there_unless_it_runs(env: ContextSwitchingEnvironment) -> No
 def test_names_ages_and_switches() -> None:
     """Names are those of entrypoints; ages grow; switches are counted where there are instruments."""
 
-    def undecorated() -> None:
+    def worker() -> None:
         while True:
             env.switch_context(MAIN)
-
-    @wraps(undecorated)
-    def worker() -> None:
-        undecorated()
 
     def main() -> list[ContextInfo]:
         context = start(env, worker)
@@ -147,16 +143,31 @@ def test_names_ages_and_switches() -> None:
         second = env.contexts()
         assert all(one.age <= other.age for one, other in zip(first, second, strict=True))
         assert first[0].age >= first[1].age >= first[2].age >= 0
-        assert [(info.name, info.entrypoint) for info in first] == [
-            ("main", None),
-            ("undecorated", worker),
-            ("list", list),
-        ]
+        assert [(info.name, info.entrypoint) for info in first] == [("main", None), ("worker", worker), ("list", list)]
         return first
 
     for instruments, counts in (([], [None, None, None]), ([Instrument()], [2, 2, 0])):
         env = ContextSwitchingEnvironment(instruments=instruments)
         assert [info.switches for info in env.run_main_context(main)] == counts
+
+
+@pytest.mark.parametrize("instruments", [[], [Instrument()]])
+def test_entrypoints_that_wrap_others(instruments: list[Instrument]) -> None:
+    """An entrypoint is told as it was given, and named as what it wraps."""
+
+    def inner() -> None:
+        pass
+
+    @wraps(inner)
+    def entrypoint() -> None:
+        inner()
+
+    def main() -> None:
+        env.create_context(entrypoint)
+        assert [(info.name, info.entrypoint) for info in env.contexts()] == [("main", None), ("inner", entrypoint)]
+
+    env = ContextSwitchingEnvironment(instruments=instruments)
+    env.run_main_context(main)
 
 
 def test_the_stacks_of_all(env: ContextSwitchingEnvironment) -> None:

@@ -140,11 +140,11 @@ cdef class StoreState:
                 environment = environment._outer
 
 
-# Neither these nor enter and leave call a function of Python's, at whose beginning a signal's KeyboardInterrupt could
-# leave them half done.
+# Neither these nor leave, nor enter after its checks, call a function of Python's, at whose beginning a signal's
+# KeyboardInterrupt could leave them half done.
 
 cdef Switching compiled(environment):
-    """It, if it is not None, nor one of the pure-Python path."""
+    """It, unless it is None, or one of the pure-Python path."""
     return environment if isinstance(environment, Switching) else None
 
 

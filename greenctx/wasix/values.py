@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from ctypes import byref
+from functools import partial
 from operator import index
 from struct import Struct
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,12 +29,17 @@ if TYPE_CHECKING:
 
 _raw = ffi.wasmtime_val_t
 _SIZE, _OFFSET = ctypes.sizeof(_raw), _raw.of.offset
-_CODES = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}  # struct's; in the order of wasmtime_valkind_t
+_CODES: dict[str | None, str] = {
+    "i32": "i",
+    "i64": "q",
+    "f32": "f",
+    "f64": "d",
+}  # struct's; in the order of wasmtime_valkind_t
 
 
 def loading(kinds: list[str | None]) -> Load:
     """How arguments of those types become Python's values. The wasmtime package converts those that are not numbers."""
-    unpack = Struct("=" + "".join(f"{_OFFSET}x{_padded(_CODES.get(kind or '', ''))}" for kind in kinds)).unpack
+    unpack = Struct("=" + "".join(f"{_OFFSET}x{_padded(_CODES.get(kind, ''))}" for kind in kinds)).unpack
     references = [place for place, kind in enumerate(kinds) if kind not in _CODES]
 
     def only_numbers(memory: bytes, _: Store) -> tuple[Any, ...]:
@@ -117,8 +123,7 @@ def _reference(ty: ValType) -> Save:
 
 
 def _packing(kind: str, code: str) -> Callable[[Any], bytes]:
-    pack, number = Struct(f"=B{_OFFSET - 1}x{_padded(code)}").pack, [*_CODES].index(kind)
-    return lambda value: pack(number, value)
+    return partial(Struct(f"=B{_OFFSET - 1}x{_padded(code)}").pack, [*_CODES].index(kind))
 
 
 def _padded(code: str) -> str:
