@@ -29,12 +29,8 @@ if TYPE_CHECKING:
 
 _raw = ffi.wasmtime_val_t
 _SIZE, _OFFSET = ctypes.sizeof(_raw), _raw.of.offset
-_CODES: dict[str | None, str] = {
-    "i32": "i",
-    "i64": "q",
-    "f32": "f",
-    "f64": "d",
-}  # struct's; in the order of wasmtime_valkind_t
+# Codes of struct, in the order of wasmtime_valkind_t. The wasmtime package converts what is not here.
+_CODES: dict[str | None, str] = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
 
 
 def loading(kinds: list[str | None]) -> Load:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import re
+import weakref
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -257,6 +259,47 @@ def test_caught_by_a_host_function() -> None:
     with pytest.raises(GuestException) as raised:
         embedding.call("catches_other")
     assert raised.value is kept[0]
+
+
+def test_caught_by_the_guest_before_it_switches() -> None:
+    """What an exception has passed through is let go when the guest that has caught it switches: it may go on for long.
+
+    The guest's next switch may be done without Python.
+    """
+
+    class Thing:
+        pass
+
+    things: list[weakref.ref[Thing]] = []
+    alive: list[bool] = []
+
+    def throw_through() -> None:
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        embedding.call("throw")
+
+    def look() -> None:
+        gc.collect()
+        alive.append(things[0]() is not None)
+
+    embedding = Collecting()
+    embedding.define("throw_through", "->", throw_through)
+    embedding.define("look", "->", look)
+    embedding.load(f"""(module {IMPORTS}
+      (import "host" "throw_through" (func $throw_through))
+      (import "host" "look" (func $look))
+      (memory (export "memory") 1)
+      (table (export "__indirect_function_table") funcref (elem $other))
+      (tag $tag)
+      (func (export "throw") (throw $tag))
+      (func $other (drop (call $switch (i64.const 0))) (call $look) (drop (call $switch (i64.const 0))))
+      (func (export "main")
+        (drop (call $create (i32.const 0) (i32.const 0)))
+        (drop (call $switch (i64.const 1)))
+        (block $caught (try_table (catch_all $caught) (call $throw_through)) unreachable)
+        (drop (call $switch (i64.const 1)))))""")
+    embedding.run_guest("main")
+    assert alive == [False]
 
 
 def test_raised_from() -> None:
