@@ -1,15 +1,14 @@
 """A leak is a failing test: `assert_no_leak` reruns a scenario until memory settles, and fails when it does not.
 
 Three things are measured, for each sees what the others cannot: the objects that the collector tracks, by type (they
-name the culprit); the blocks of Python's allocator (strings, ints, exceptions' arguments); the resident memory (what C
-code allocates by itself, the saved stacks of greenlets among it). The collector is off meanwhile, so that a reference
-cycle is a leak, too.
+name the culprit); the blocks of Python's allocator (strings, ints, exceptions' arguments); the memory of the process
+(what C code allocates by itself, the saved stacks of greenlets among it). The collector is off meanwhile, so that a
+reference cycle is a leak, too.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -20,18 +19,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
-RESIDENT_SLACK = 128 * 1024
-"""What resident memory may grow by in a round of small scenarios: allocators take it from the system in portions."""
+MEMORY_SLACK = 128 * 1024
+"""What memory may grow by in a round of small scenarios: allocators take it from the system in portions."""
 
 
 class MemoryDidNotSettleError(AssertionError):
     """The scenario leaves something behind, every time it runs."""
 
 
-def resident_bytes() -> int:
-    """The resident memory of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+def own_memory(process: int | str = "self") -> int:
+    """How much memory a process has that is not of files, in bytes.
+
+    Not all that is resident: of that the system takes back what it can read from files again, whenever it is short of
+    memory, which would hide a leak, or look like one when it is read.
+    """
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return sum(int(fields[name].removesuffix("kB")) * 1024 for name in ("RssAnon", "VmSwap"))
 
 
 @contextmanager
@@ -52,14 +55,14 @@ def collector_off() -> Iterator[None]:
 class Snapshot:
     objects: Counter[str]
     blocks: int
-    resident: int
+    memory: int
 
     @classmethod
     def take(cls) -> Snapshot:
         objects = Counter(f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in gc.get_objects())
-        return cls(objects, sys.getallocatedblocks(), resident_bytes())
+        return cls(objects, sys.getallocatedblocks(), own_memory())
 
-    def growth_since(self, before: Snapshot, repeats: int, resident_slack: int) -> str:
+    def growth_since(self, before: Snapshot, repeats: int, memory_slack: int) -> str:
         """What grew in a round of that many runs, as a phrase; empty if nothing did.
 
         Less than one in every other run is noise (a cache, a counter that became a bigger int), not a leak.
@@ -68,8 +71,8 @@ class Snapshot:
         phrases = [f"{count} {name}" for name, count in sorted(grown.items()) if count * 2 >= repeats]
         if (blocks := self.blocks - before.blocks) * 2 >= repeats:
             phrases.append(f"{blocks} blocks")
-        if (resident := self.resident - before.resident) > resident_slack:
-            phrases.append(f"{resident} bytes of resident memory")
+        if (memory := self.memory - before.memory) > memory_slack:
+            phrases.append(f"{memory} bytes of memory")
         return ", ".join(phrases)
 
 
@@ -79,14 +82,14 @@ def assert_no_leak(
     repeats: int = 50,
     calm_rounds: int = 3,
     max_rounds: int = 20,
-    resident_slack: int = RESIDENT_SLACK,
+    memory_slack: int = MEMORY_SLACK,
 ) -> None:
     """Run ``scenario`` in rounds of ``repeats`` until ``calm_rounds`` in a row left nothing behind.
 
-    Raises `MemoryDidNotSettleError` if that has not happened after ``max_rounds``.
+    Raises `MemoryDidNotSettleError`, which says what was left last, if that has not happened after ``max_rounds``.
     """
     calm = 0
-    growth = ""
+    left = ""
     with collector_off():
         scenario()
         before = Snapshot.take()
@@ -94,9 +97,9 @@ def assert_no_leak(
             for _ in range(repeats):
                 scenario()
             now = Snapshot.take()
-            growth = now.growth_since(before, repeats, resident_slack)
-            before = now
+            growth = now.growth_since(before, repeats, memory_slack)
+            before, left = now, growth or left
             calm = 0 if growth else calm + 1
             if calm == calm_rounds:
                 return
-    raise MemoryDidNotSettleError(f"{repeats} runs of {scenario} leave behind: {growth or 'something, now and then'}")
+    raise MemoryDidNotSettleError(f"{repeats} runs of {scenario} leave behind: {left}")

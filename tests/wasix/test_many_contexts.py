@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from embedding import IMPORTS, signature
+from leakcheck import own_memory
 from processes import run_greenctx
 
 from greenctx.wasix import Program
@@ -46,12 +47,6 @@ def test_contexts_alive_at_once() -> None:
     assert program.run() == 77
 
 
-def resident() -> int:
-    """The process's resident memory, in bytes."""
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def test_contexts_one_after_the_other() -> None:
     """Ten thousand contexts (a million, in the long form) that one guest creates, starts and destroys leave the
     process as large as it was; nor do those that it never starts grow it."""
@@ -77,7 +72,7 @@ def test_contexts_one_after_the_other() -> None:
             (call $life)
             (if (i64.ne (i64.load (i32.const 8)) (i64.const {LIVES + 3001})) (then unreachable))))""".encode()
     )
-    program.linker.define_func("host", "measure", signature("->"), lambda: sizes.append(resident()))
+    program.linker.define_func("host", "measure", signature("->"), lambda: sizes.append(own_memory()))
     assert program.run() == 0
     before, after = sizes
     assert after - before < 4 * 2**20

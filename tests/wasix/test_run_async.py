@@ -665,7 +665,7 @@ def test_nothing_leaks(end: str) -> None:
 
     try:
         # The stores' memories are big; allocators take them from the system as they like.
-        assert_no_leak(lambda: loop.run_until_complete(everything()), resident_slack=2**20)
+        assert_no_leak(lambda: loop.run_until_complete(everything()), memory_slack=2**20)
     finally:
         loop.close()
         program.close()

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from leakcheck import own_memory
 from processes import TIMEOUT
 
 from greenctx import ContextSwitchingEnvironment
@@ -95,21 +96,20 @@ def test_the_server_in_its_own_process() -> None:
 
 async def check_from_outside(port: int, pid: int) -> None:
     calm = used(pid)[:2]
-    resident = []
+    memory = []
     for _ in range(4):
         assert await many(port) == ALL_RIGHT
         assert (await get(port, "plum"))[0] == 404
         while used(pid)[:2] != calm:  # there may be something to clean up, and epochs end for a moment longer
             await asyncio.sleep(0.01)
-        resident.append(used(pid)[2])
-    assert resident[-1] - resident[1] < 16 * 2**20, f"its memory grows: {resident}"
+        memory.append(used(pid)[2])
+    assert memory[-1] - memory[1] < 16 * 2**20, f"its memory grows: {memory}"
 
 
 def used(pid: int) -> tuple[int, int, int]:
-    """What a process has: descriptors, threads, bytes of resident memory."""
+    """What a process has: descriptors, threads, bytes of memory."""
     process = Path(f"/proc/{pid}")
-    pages = int((process / "statm").read_text().split()[1])
-    return len(os.listdir(process / "fd")), len(os.listdir(process / "task")), pages * os.sysconf("SC_PAGE_SIZE")
+    return len(os.listdir(process / "fd")), len(os.listdir(process / "task")), own_memory(pid)
 
 
 # In this process, where one can look inside.
