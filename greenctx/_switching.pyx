@@ -129,9 +129,9 @@ cdef bint resumed(Switching self, Coroutine me, bint ok) except -1:
 cdef class Coroutine:
     """What a context is made on. Its attributes, and what its methods do, are explained in context.py."""
 
-    def __cinit__(self, environment, context_id, entrypoint, created_at):
+    def __cinit__(self, environment, entrypoint, created_at):
         self.environment = environment
-        self.context_id = context_id
+        self.context_id = 0
         self.entrypoint = entrypoint
         self.created_at = created_at
 

@@ -10,7 +10,6 @@ from greenlet import GreenletExit, greenlet
 
 from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned
 from greenctx.exited import ContextExited
-from greenctx.registry import MAIN
 from greenctx.switching import COMPILED, Coroutine
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ class Context(Coroutine):
     greenlet: Any
     """Its `greenlet`; None if it was destroyed before it started, for an unstarted one refers back to `run`."""
     context_id: int
+    """Main's, until `ContextSwitchingEnvironment.create_context` gives it its own."""
     created_at: float
     """By `time.monotonic`; for main, when it began."""
     environment: ContextSwitchingEnvironment
@@ -80,11 +80,9 @@ class Context(Coroutine):
         run = Coroutine.run
 
 
-def new_context(
-    environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], Any], main: Context
-) -> Context:
+def new_context(environment: ContextSwitchingEnvironment, entrypoint: Callable[[], Any], main: Context) -> Context:
     """A context that has not started, in a copy of the caller's `contextvars` context."""
-    context = Context(environment, context_id, entrypoint, monotonic())
+    context = Context(environment, entrypoint, monotonic())
     context.greenlet = greenlet(context.run, main.greenlet)
     context.greenlet.gr_context = copy_context()
     return context
@@ -92,6 +90,6 @@ def new_context(
 
 def main_context(environment: ContextSwitchingEnvironment, me: greenlet) -> Context:
     """Main, which begins on that greenlet."""
-    context = Context(environment, MAIN, None, monotonic())
+    context = Context(environment, None, monotonic())
     context.greenlet = me
     return context

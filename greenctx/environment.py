@@ -153,8 +153,8 @@ class ContextSwitchingEnvironment(EnvironmentState):
         registry = self._registry
         if self._max_contexts is not None and registry.count_live(self._main) >= self._max_contexts:
             raise TooManyContexts(self._max_contexts)
-        context = new_context(self, registry.next_id, entrypoint, self._main)
-        # The id as it is by now: a signal's handler, or a finalizer, may have created another context in these calls.
+        context = new_context(self, entrypoint, self._main)
+        # Now, not before: a signal's handler, or a finalizer, may have created another context in those calls.
         context.context_id = context_id = registry.next_id
         registry.next_id = context_id + 1
         registry.unstarted[context_id] = registry.by_greenlet[context.greenlet] = context

@@ -103,9 +103,9 @@ class EnvironmentState(Switching):
         """The context whose greenlet that is."""
         if self._main is not None and me is self._main.greenlet:
             return self._main
-        return (
-            self._by_greenlet.get(me) if type(me) is greenlet else None
-        )  # others may have a hash of their own, or none
+        if type(me) is not greenlet:  # others may have a hash of their own, or none
+            return None
+        return self._by_greenlet.get(me)
 
     def _adopt(self, me: Context) -> None:
         """Make ``me``, which is running, the active context. The one that was becomes suspended unless it has ended."""

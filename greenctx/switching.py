@@ -50,9 +50,9 @@ if TYPE_CHECKING or not COMPILED:  # pragma: no branch
             "greenlet",
         )
 
-        def __init__(self, environment: Any, context_id: int, entrypoint: Any, created_at: float) -> None:
+        def __init__(self, environment: Any, entrypoint: Any, created_at: float) -> None:
             self.environment = environment
-            self.context_id = context_id
+            self.context_id = 0
             self.entrypoint = entrypoint
             self.created_at = created_at
             self.greenlet: Any = None

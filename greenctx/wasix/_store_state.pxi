@@ -95,10 +95,11 @@ cdef class StoreState:
 
     cdef object run_on_top(self, summit_t *summit, environment):
         """Run something that may collect."""
-        self.enter(&self.stacks.ring, environment, compiled(environment))
+        cdef Switching switching = compiled(environment)
+        self.enter(&self.stacks.ring, environment, switching)
         with nogil:
             self.run(summit)
-        self.leave(environment, compiled(environment))
+        self.leave(environment, switching)
 
     cdef bint run(self, summit_t *summit) noexcept nogil:
         """Run it on top of the suspended calls if these may hold references; return whether that was possible."""
