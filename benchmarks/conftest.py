@@ -1,5 +1,8 @@
 """Benchmarks: ``pytest benchmarks``. Ends with a table of ratios, each figure to its baseline in the same run.
 
+A machine that others use, too, is half as fast again at one moment as at the next. So its pace is taken between any two
+rounds, and a ratio is that of figures in terms of it, also if the baseline was measured a minute ago.
+
 With ``--benchmark-json=results.json`` the figures are kept; ``python benchmarks/plot.py results.json`` draws how cost
 grows with the number of contexts and with depth.
 """
@@ -7,64 +10,116 @@ grows with the number of contexts and with depth.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from greenlet import getcurrent, greenlet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what the benchmarks share
 
-_figures: dict[str, float] = {}
-_units: dict[str, str] = {}
-_baselines: dict[str, tuple[str, ...]] = {}
-
 ROUNDS = 15
+WARMUP_ROUNDS = 2
 
 Baseline = str | tuple[str, ...] | None
 
 
-def _note(request: pytest.FixtureRequest, benchmark: Any, figure: float, unit: str, baseline: Baseline) -> None:
-    name = request.node.name.removeprefix("test_")
-    _figures[name], _units[name] = figure, unit
-    _baselines[name] = (baseline,) if isinstance(baseline, str) else baseline or ()
-    benchmark.extra_info["each"] = f"{figure:.0f} {unit}"
-    benchmark.extra_info["ratios"] = {to: round(figure / _figures[to], 3) for to in _baselines[name] if to in _figures}
+@dataclass
+class Figure:
+    """What was measured by one benchmark."""
+
+    value: float
+    unit: str
+    in_paces: float
+    """The same in terms of the machine's pace."""
+    baselines: tuple[str, ...]
+
+    def ratios(self) -> dict[str, float]:
+        """To those of its baselines that have been measured."""
+        return {name: self.in_paces / _figures[name].in_paces for name in self.baselines if name in _figures}
+
+
+_figures: dict[str, Figure] = {}
+
+
+def pace() -> float:
+    """How long some switches of bare greenlets take right now, in seconds of the processor's time."""
+    here = getcurrent()
+
+    def other() -> None:
+        while True:
+            here.switch()
+
+    there = greenlet(other)
+    there.switch()
+    began = thread_time()  # not the clock's, which goes on while another thread has the GIL
+    for _ in range(2000):
+        there.switch()
+    seconds = thread_time() - began
+    there.throw()
+    return seconds
+
+
+def _run_rounds(benchmark: Any, function: Callable[[], object]) -> list[float]:
+    """Run it again and again; return the machine's pace in each round but those that warm up."""
+    paces: list[float] = []
+    benchmark.pedantic(function, setup=lambda: paces.append(pace()), rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS)
+    paces.append(pace())
+    return [(before + after) / 2 for before, after in pairwise(paces)][WARMUP_ROUNDS:]
 
 
 @pytest.fixture
-def measure(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+def note(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Remember the median of what was measured, and what to compare it with."""
+
+    def run(values: Sequence[float], unit: str, baseline: Baseline, paces: Sequence[float]) -> None:
+        in_paces = median(value / pace for value, pace in zip(values, paces, strict=True))
+        baselines = (baseline,) if isinstance(baseline, str) else baseline or ()
+        figure = Figure(median(values), unit, in_paces, baselines)
+        _figures[request.node.name.removeprefix("test_")] = figure
+        benchmark.extra_info["each"] = f"{figure.value:.0f} {unit}"
+        benchmark.extra_info["ratios"] = {name: round(ratio, 3) for name, ratio in figure.ratios().items()}
+
+    return run
+
+
+@pytest.fixture
+def measure(benchmark: Any, note: Callable[..., None]) -> Callable[..., None]:
     """Time ``function()``, which does something ``times`` times; remember one of it, and what to compare it with."""
 
     def run(function: Callable[[], object], *, times: int, baseline: Baseline = None) -> None:
-        benchmark.pedantic(function, rounds=ROUNDS, warmup_rounds=2)
-        _note(request, benchmark, median(benchmark.stats.stats.data) / times * 1e9, "ns", baseline)
+        paces = _run_rounds(benchmark, function)
+        note([seconds / times * 1e9 for seconds in benchmark.stats.stats.data], "ns", baseline, paces)
 
     return run
 
 
 @pytest.fixture
-def record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+def record(benchmark: Any, note: Callable[..., None]) -> Callable[..., None]:
     """The same of a ``function()`` that does the timing and returns the seconds that one took."""
 
     def run(function: Callable[[], float], *, baseline: Baseline = None) -> None:
-        seconds: list[float] = []
-        benchmark.pedantic(lambda: seconds.append(function()), rounds=ROUNDS, warmup_rounds=2)
-        _note(request, benchmark, median(seconds) * 1e9, "ns", baseline)
+        values: list[float] = []
+        paces = _run_rounds(benchmark, lambda: values.append(function() * 1e9))
+        note(values[WARMUP_ROUNDS:], "ns", baseline, paces)
 
     return run
 
 
 @pytest.fixture
-def record_bytes(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+def record_bytes(benchmark: Any, note: Callable[..., None]) -> Callable[..., None]:
     """Remember a figure in bytes."""
 
     def run(figure: float, *, baseline: Baseline = None) -> None:
         benchmark.pedantic(lambda: None, rounds=1)
-        _note(request, benchmark, figure, "bytes", baseline)
+        note([figure], "bytes", baseline, [1])
 
     return run
 
@@ -75,6 +130,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         return
     terminalreporter.section("medians of one run, and their ratios")
     for name, figure in _figures.items():
-        line = f"{name:52} {figure:12.0f} {_units[name]:5}"
-        ratios = (f" {figure / _figures[to]:7.2f} x {to}" for to in _baselines[name] if to in _figures)
-        terminalreporter.write_line(line + ",".join(ratios))
+        line = f"{name:52} {figure.value:12.0f} {figure.unit:5}"
+        terminalreporter.write_line(line + ",".join(f" {ratio:7.2f} x {to}" for to, ratio in figure.ratios().items()))
