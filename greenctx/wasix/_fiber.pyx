@@ -39,7 +39,6 @@ YIELDED = object()
 
 
 @cython.final
-@cython.no_gc_clear
 cdef class Fiber:
     """One call into a guest, on a fiber of its own. Owns the future; ``keep_alive`` is what the future points to."""
 
@@ -48,11 +47,11 @@ cdef class Fiber:
     cdef object keep_alive, environment
     cdef PyObject *greenlet  # not a reference: that one's frame refers to this
     cdef Switching switching
-    cdef bint short_bursts
+    cdef void **polled  # that greenlet's thread's; to find one's own takes a call
+    cdef bint short_bursts, failing
     cdef ThrownException giving  # what the guest is to get
     cdef readonly ThrownException thrown
     """What the guest has thrown and not caught, which ended the call; or None."""
-    cdef bint failing
     cdef public object given
     """The GuestException that the guest was given last, instead of a host function's result; or None."""
 
@@ -68,11 +67,11 @@ cdef class Fiber:
         self.request.stacks = &state.stacks
         self.request.before_floor = state.floor is None
         self.keep_alive, self.environment, self.greenlet = keep_alive, environment, <PyObject *>greenlet
-        self.switching = compiled(environment)
+        self.switching, self.polled = compiled(environment), &polled
         self.state, self.short_bursts = state, short_bursts
         state.calls += 1
 
-    def __dealloc__(self):
+    def __del__(self):
         self.close()
 
     def poll(self):
@@ -84,23 +83,21 @@ cdef class Fiber:
         handlers, and other threads that wait for the GIL, get their turn after 255 of these, and at an epoch's end.
         What comes out of one, in the place of a host function, is raised.
         """
-        cdef StoreState state = self.state
         while True:
             function = self.poll_once()
-            if not self.request.is_switch or state.switches == 0:
-                state.switches = 1
+            if not self.request.is_switch or self.state.switches == 0:
+                self.state.switches = 1
                 return function
-            state.switches += 1  # comes to 0 after 255
+            self.state.switches += 1  # comes to 0 after 255
             if not self.switch_context():
                 return function
 
     cdef inline bint switch_context(self) except -1:
         cdef request_t *request = &self.request
-        if self.state.shadow_stacks is not None or self.given is not None:
+        if self.state.shadow_stacks is not None or self.given is not None or self.switching is None:
             return False
-        if self.switching is None or not self.switching._is_plain:
-            return False
-        if not self.switching.switch_if_plain(<object>self.greenlet, <uint64_t>request.arguments[0].of.i64):
+        if not (self.switching._is_plain and self.switching.switch_if_plain(
+                <object>self.greenlet, <uint64_t>request.arguments[0].of.i64)):
             return False
         request.results[0].kind = request.results[0].of.i32 = 0  # WASMTIME_I32; no error
         request.answered = True
@@ -113,7 +110,7 @@ cdef class Fiber:
         cdef bint done
         if request.future == NULL:
             raise RuntimeError("this call has ended")
-        state.enter(request, self.environment, self.switching)
+        state.enter(request, self.polled, self.environment, self.switching)
         self.forget_suspension()
         request.function = NULL
         request.is_switch = request.epoch_ended = False
@@ -122,6 +119,8 @@ cdef class Fiber:
         else:
             with nogil:
                 done = self.go_on()
+        if not done:
+            self.note_suspension()
         state.leave(self.environment, self.switching)
         if state.stacks.summit != NULL:
             state.stacks.summit = NULL
@@ -130,10 +129,8 @@ cdef class Fiber:
             if wasmtime.context_has_exception(request.context):
                 self.thrown = ThrownException.take(request.context)
             self.close()
-            if lost:
-                forget_lost()
+            forget_lost()
             return None
-        self.note_suspension()
         return YIELDED if request.epoch_ended else <object>request.function
 
     cdef inline bint go_on(self) noexcept nogil:
@@ -170,11 +167,16 @@ cdef class Fiber:
             self.state.interrupted -= 1
 
     cpdef void close(self) noexcept:
-        """Delete the future. A guest that is still suspended unwinds, without running any more of its code."""
+        """Delete the future. A guest that is still suspended unwinds, without running any more of its code.
+
+        While another thread is within guest code of the store, that is left to it: for when it comes back.
+        """
         global polled
         cdef void *future = self.request.future
         cdef void *outer = polled
-        if future != NULL:
+        if future != NULL and self.state.busy and self.state.polled != &polled:
+            self.state.abandoned.append(self)
+        elif future != NULL:
             self.forget_suspension()
             self.request.future = self.request.function = NULL
             self.request.epoch_ended = False

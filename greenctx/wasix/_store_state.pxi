@@ -43,7 +43,8 @@ cdef class StoreState:
     """None unless guests in the store may hold references to collected objects on their stacks."""
     cdef unsigned char switches  # that were done without Python since it last had its turn
     cdef bint busy
-    cdef void **polled  # of the thread that uses it; to find one's own takes a call
+    cdef void **polled  # of the thread that uses it
+    cdef list abandoned  # calls that were to be closed meanwhile, by other threads
     cdef object callers  # of the environment, and those it is nested in, while a guest runs
     cdef stacks_t stacks
     cdef Py_ssize_t interrupted  # calls that are suspended elsewhere than in a host function
@@ -51,7 +52,7 @@ cdef class StoreState:
     """Whether its guests give control back at the end of each epoch, and call nothing that may wait."""
 
     def __init__(self, store_id, time_limit):
-        self.store_id, self.time_limit = store_id, time_limit
+        self.store_id, self.time_limit, self.abandoned = store_id, time_limit, []
         self.stacks.ring.previous = self.stacks.ring.next = &self.stacks.ring
 
     def lay_floor(self, Fiber fiber not None):
@@ -65,10 +66,8 @@ cdef class StoreState:
         """They are gone, with all the others."""
         cdef Fiber fiber = self.floor
         if fiber is not None:
-            self.stacks.floor = NULL
-            self.floor = None
+            self.stacks.floor, self.floor = NULL, None
             self.calls += 1
-            fiber.note_suspension()
             fiber.close()
 
     cpdef object check(self):
@@ -96,7 +95,7 @@ cdef class StoreState:
     cdef object run_on_top(self, summit_t *summit, environment):
         """Run something that may collect."""
         cdef Switching switching = compiled(environment)
-        self.enter(&self.stacks.ring, environment, switching)
+        self.enter(&self.stacks.ring, &polled, environment, switching)
         with nogil:
             self.run(summit)
         self.leave(environment, switching)
@@ -110,13 +109,11 @@ cdef class StoreState:
             summit.run(summit)
         return self.stacks.summit == NULL
 
-    cdef bint enter(self, request_t *request, environment, Switching switching) except -1:
-        """What comes before a guest runs, or anything else on a fiber. Raises what `check` does."""
-        global polled
-        self.check()
-        if lost:
-            forget_lost()
+    cdef bint enter(self, request_t *request, void **polled, environment, Switching switching) except -1:
+        """What comes before a guest runs, or anything else on a fiber. ``polled`` is this thread's. Raises as `check`."""
+        while lost or polled[0] != NULL or self.busy:
             self.check()
+            forget_lost()
         if self.floor is not None and self.interrupted > <Py_ssize_t>request.epoch_ended:
             raise CalledWithinGuest("a guest of this store was interrupted in the middle of its code")
         if switching is not None and switching._outer is None:
@@ -126,8 +123,8 @@ cdef class StoreState:
             while environment is not None:
                 environment._caller, environment = guest, environment._outer
         self.busy = True
-        self.polled = &polled
-        self.polled[0] = request
+        self.polled = polled
+        polled[0] = request
 
     cdef bint leave(self, environment, Switching switching) except -1:
         self.polled[0] = NULL
@@ -139,6 +136,8 @@ cdef class StoreState:
             while callers is not None:
                 environment._caller, callers = callers
                 environment = environment._outer
+        while self.abandoned:
+            (<Fiber>self.abandoned.pop()).close()
 
 
 # Neither these nor leave, nor enter after its checks, call a function of Python's, at whose beginning a signal's

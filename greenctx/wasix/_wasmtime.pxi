@@ -47,8 +47,7 @@ cdef struct request_t:
     value_t *results
     size_t result_count
     void **trap
-    c_bool is_switch  # the function is WASIX's context_switch
-    c_bool answered
+    c_bool is_switch, answered  # the function is WASIX's context_switch; it has its results
     const reference_t *exception  # what to throw in the guest instead of going on, if anything
     c_bool epoch_ended  # it is for this that the guest is suspended
     c_bool before_floor  # the call began when there was no floor yet

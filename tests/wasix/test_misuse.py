@@ -5,6 +5,9 @@ Each test runs in a process of its own, which must get to its end.
 
 from __future__ import annotations
 
+import textwrap
+
+import pytest
 from processes import check_embedder as check
 
 
@@ -48,6 +51,89 @@ def test_call_from_another_thread_within_a_host_function() -> None:
         assert results == [7]
         """
     )
+
+
+def test_return_from_a_host_function_while_another_thread_runs_a_guest() -> None:
+    """The guest cannot go on then: its call is refused, and unwinds when the other one has ended."""
+    check(
+        """
+        def host():
+            thread.start()
+            while not flags[0]:
+                pass
+        linker.define_func("host", "host", NOTHING, host)
+        guest = load('''(module (import "host" "host" (func $host)) (memory (export "memory") 1)
+          (func (export "run") (call $host))
+          (func (export "other")
+            (i32.store8 (i32.const 0) (i32.const 1))
+            (loop (br_if 0 (i32.eqz (i32.load8_u (i32.const 1)))))))''')
+        flags = guest["memory"].data_ptr(store)
+        thread = threading.Thread(target=call, args=(store, guest["other"]), daemon=True)
+        assert "another thread" in refused(CalledWithinGuest, call, store, guest["run"])
+        flags[1] = 1
+        thread.join()
+        call(store, guest["other"])
+        store.close()
+        """
+    )
+
+
+FORGET = """
+from greenctx.wasix import suspend
+
+class Forgotten:
+    def __init__(self, *args):
+        self.fiber = fiber(*args)
+    def __getattr__(self, name):
+        return getattr(self.fiber, name)
+    def close(self):
+        del self.fiber
+
+fiber, suspend.Fiber = suspend.Fiber, Forgotten
+"""
+"""Calls are forgotten, as an interruption in the wrong place would have it, not closed."""
+
+
+@pytest.mark.parametrize("way", ["", FORGET], ids=["closed", "forgotten"])
+def test_destroying_contexts_while_another_thread_runs_a_guest(way: str) -> None:
+    """The guests of those contexts unwind when that thread is out of the store: until then they keep it open."""
+    script = """
+        entered = []
+        def host(wait):
+            if wait:
+                env.switch_context(0)
+            else:
+                entered.append(True)
+        linker.define_func("host", "host", FuncType([ValType.i32()], []), host)
+        guest = load('''(module (import "host" "host" (func $host (param i32))) (memory (export "memory") 1)
+          (func (export "run") (call $host (i32.const 1)))
+          (func $dive (param i32) (if (local.get 0) (then (call $dive (i32.sub (local.get 0) (i32.const 1))))))
+          (func (export "other")
+            (i32.store8 (i32.const 0) (i32.const 1))
+            (loop (call $dive (i32.const 100)) (br_if 0 (i32.eqz (i32.load8_u (i32.const 1)))))
+            (call $host (i32.const 0))))''')
+        flags = guest["memory"].data_ptr(store)
+
+        def main():
+            for _ in range(10):
+                contexts = [env.create_context(lambda: call(store, guest["run"])) for _ in range(200)]
+                for context in contexts:
+                    env.switch_context(context)
+                thread = threading.Thread(target=call, args=(store, guest["other"]), daemon=True)
+                thread.start()
+                while not flags[0]:
+                    pass
+                assert all([env.destroy_context(context) for context in contexts])
+                assert "201 call" in refused(StoreInUse, store.close)
+                flags[1] = 1
+                thread.join()
+                flags[0] = flags[1] = 0
+
+        env.run_main_context(main)
+        assert len(entered) == 10
+        store.close()
+        """
+    check(way + textwrap.dedent(script))
 
 
 def test_function_of_another_store() -> None:
