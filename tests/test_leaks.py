@@ -103,11 +103,12 @@ def test_memory_that_the_system_takes_back_hides_no_leak(mapped: mmap.mmap) -> N
     """What was read of files it takes back when it is short of memory; meanwhile as much of ours is left behind."""
     assert mapped.find(b"1") == -1  # reads all of it
     parts = iter(range(0, len(mapped), PART))
-    kept: list[bytes] = []
+    kept: list[mmap.mmap] = []
 
     def scenario() -> None:
         mapped.madvise(mmap.MADV_DONTNEED, next(parts), PART)
-        kept.append(bytes(PART))
+        kept.append(mmap.mmap(-1, PART, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        kept[-1].write(bytes(PART))
 
     with pytest.raises(MemoryDidNotSettleError, match="bytes of memory"):
         assert_no_leak(scenario)
