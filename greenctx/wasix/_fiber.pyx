@@ -84,7 +84,7 @@ cdef class Fiber:
         What comes out of one, in the place of a host function, is raised.
         """
         while True:
-            function = self.poll_once()
+            function = poll_once(self)
             if not self.request.is_switch or self.state.switches == 0:
                 self.state.switches = 1
                 return function
@@ -102,36 +102,6 @@ cdef class Fiber:
         request.results[0].kind = request.results[0].of.i32 = 0  # WASMTIME_I32; no error
         request.answered = True
         return True
-
-    cdef inline object poll_once(self):
-        cdef request_t *request = &self.request
-        cdef StoreState state = self.state
-        cdef bint hold = self.short_bursts and not request.epoch_ended  # else it is in a long one
-        cdef bint done
-        if request.future == NULL:
-            raise RuntimeError("this call has ended")
-        state.enter(request, self.polled, self.environment, self.switching)
-        self.forget_suspension()
-        request.function = NULL
-        request.is_switch = request.epoch_ended = False
-        if hold:
-            done = self.go_on()
-        else:
-            with nogil:
-                done = self.go_on()
-        if not done:
-            self.note_suspension()
-        state.leave(self.environment, self.switching)
-        if state.stacks.summit != NULL:
-            state.stacks.summit = NULL
-            raise RuntimeError("a call that is suspended in a host function has not come back to it")
-        if done:
-            if wasmtime.context_has_exception(request.context):
-                self.thrown = ThrownException.take(request.context)
-            self.close()
-            forget_lost()
-            return None
-        return YIELDED if request.epoch_ended else <object>request.function
 
     cdef inline bint go_on(self) noexcept nogil:
         """Let it run; return whether it has ended."""
@@ -220,3 +190,35 @@ cdef class Fiber:
         self.request.exception = &exception.reference
         self.request.answered = True
 
+
+cdef object poll_once(Fiber self):
+    # No method: what is called in one place only becomes a part of its caller, and on the way back from another stack
+    # each frame costs, since the processor expects the returns of the one that it left.
+    cdef request_t *request = &self.request
+    cdef StoreState state = self.state
+    cdef bint hold = self.short_bursts and not request.epoch_ended  # else it is in a long one
+    cdef bint done
+    if request.future == NULL:
+        raise RuntimeError("this call has ended")
+    state.enter(request, self.polled, self.environment, self.switching)
+    self.forget_suspension()
+    request.function = NULL
+    request.is_switch = request.epoch_ended = False
+    if hold:
+        done = self.go_on()
+    else:
+        with nogil:
+            done = self.go_on()
+    if not done:
+        self.note_suspension()
+    state.leave(self.environment, self.switching)
+    if state.stacks.summit != NULL:
+        state.stacks.summit = NULL
+        raise RuntimeError("a call that is suspended in a host function has not come back to it")
+    if done:
+        if wasmtime.context_has_exception(request.context):
+            self.thrown = ThrownException.take(request.context)
+        self.close()
+        forget_lost()
+        return None
+    return YIELDED if request.epoch_ended else <object>request.function
