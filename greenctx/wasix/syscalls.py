@@ -66,8 +66,9 @@ def context_switch(context_id: int) -> int:
     except NoEnvironment:
         return abi.NOTSUP
     context_id &= abi.U64_MASK
-    # Asked first: a SwitchTargetMissing that comes out of the switch can be another context's.
-    if not environment._can_switch_to(context_id):
+    # Asked first: a SwitchTargetMissing that comes out of the switch can be another context's. And for the caller: an
+    # interruption may have left it to its next call to be made the active one.
+    if context_id != environment.active_context_id and not environment._can_switch_to(context_id):
         return abi.INVAL
     environment.switch_context(context_id)
     return abi.SUCCESS

@@ -75,7 +75,7 @@ class RandomRun:
 
     def switch(self) -> None:
         target = self.random.choice([0, *self.contexts])
-        if self.environment._can_switch_to(target):
+        if target == self.environment.active_context_id or self.environment._can_switch_to(target):
             self.counts["switches"] += 1
             self.environment.switch_context(target)
 

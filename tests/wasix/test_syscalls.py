@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from c_guests import compile_guest
 from embedding import IMPORTS, Embedding
+from greenlet import getcurrent
 from processes import run_greenctx
 from wasmtime import Config, Engine, Module, Store, Trap
 
 from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment
 from greenctx.wasix import Linker, call
+from greenctx.wasix.syscalls import context_switch
 
 if TYPE_CHECKING:
     from wasmtime import Func, Global, SharedMemory
@@ -206,6 +208,29 @@ def test_switch_to_what_is_not_there(absent: int) -> None:
         assert runs(embedding) == 1
 
     embedding.run(main)
+
+
+def test_switch_to_what_is_not_there_by_main_that_somebody_else_has_resumed() -> None:
+    """Main gets its errno, though the environment takes a context that is being destroyed for the active one."""
+    env, main_greenlet = ContextSwitchingEnvironment(), getcurrent()
+
+    def victim() -> None:
+        try:
+            env.switch_context(0)
+        finally:
+            main_greenlet.switch()
+
+    def destroyer() -> None:
+        env.switch_context(0)
+        env.destroy_context(1)
+
+    def main() -> tuple[int, int]:
+        for entrypoint in (victim, destroyer):
+            env.switch_context(env.create_context(entrypoint))
+        env._registry.started[2].greenlet.switch()
+        return context_switch(3), env.active_context_id
+
+    assert env.run_main_context(main) == (INVAL, 0)
 
 
 def test_switch_to_what_is_gone() -> None:
