@@ -18,12 +18,13 @@ from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from greenlet import getcurrent, greenlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what the benchmarks share
+
+from bare import ping_pong
 
 ROUNDS = 15
 WARMUP_ROUNDS = 2
@@ -50,21 +51,8 @@ _figures: dict[str, Figure] = {}
 
 
 def pace() -> float:
-    """How long some switches of bare greenlets take right now, in seconds of the processor's time."""
-    here = getcurrent()
-
-    def other() -> None:
-        while True:
-            here.switch()
-
-    there = greenlet(other)
-    there.switch()
-    began = thread_time()  # not the clock's, which goes on while another thread has the GIL
-    for _ in range(2000):
-        there.switch()
-    seconds = thread_time() - began
-    there.throw()
-    return seconds
+    """How long a switch of bare greenlets takes right now, in seconds of the processor's time."""
+    return ping_pong(4000, thread_time)  # not the clock's, which goes on while another thread has the GIL
 
 
 def _run_rounds(benchmark: Any, function: Callable[[], object]) -> list[float]:

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import pytest
+from bare import ping_pong
 from c_guests import compile_guest
 from greenlet import getcurrent, greenlet
 from wasmtime import FuncType, ValType
@@ -120,23 +121,6 @@ def run_rounds(text: str, times: int, benchmark: Callable[[Callable[[], float]],
         program.run()
 
 
-def bare_ping_pong() -> float:
-    main = getcurrent()
-
-    def other() -> None:
-        while True:
-            main.switch()
-
-    target = greenlet(other)
-    target.switch()
-    began = perf_counter()
-    for _ in range(TIMES // 2):
-        target.switch()
-    seconds = (perf_counter() - began) / TIMES
-    target.throw()
-    return seconds
-
-
 @contextmanager
 def busy_thread() -> Iterator[Callable[[], float]]:
     """A thread that computes in Python; the function tells how much it has done since the last call, per second."""
@@ -168,7 +152,7 @@ def busy_thread() -> Iterator[Callable[[], float]]:
 def test_bare_greenlets_beside_a_busy_thread(record: Callable[..., None]) -> None:
     """Two greenlets, while another thread computes in Python."""
     with busy_thread():
-        record(bare_ping_pong)
+        record(lambda: ping_pong(TIMES))
 
 
 @pytest.mark.parametrize("beside", ["", "beside a busy thread"])
