@@ -104,3 +104,24 @@ def script_of_starts_and_ends(book: Book) -> None:
     attempt(lambda: env.destroy_context(ids[0]))
     attempt(lambda: env.switch_context(ids[1]))
     assert len({*ids}) == 3
+
+
+def test_a_context_that_is_created_while_another_is_has_an_id_of_its_own(
+    env: greenctx.ContextSwitchingEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that is served within create_context creates one there: both are there, with different ids."""
+    created: list[int] = []
+
+    def time_and_handler() -> float:
+        if not created:
+            created.append(0)
+            created[0] = env.create_context(list)
+        return 0.0
+
+    def main() -> None:
+        monkeypatch.setattr("greenctx.context.monotonic", time_and_handler)
+        created.append(env.create_context(list))
+        assert sorted(env._registry.unstarted) == [1, 2]
+
+    env.run_main_context(main)
+    assert created == [1, 2]
