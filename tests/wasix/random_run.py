@@ -124,8 +124,9 @@ class RandomRun:
                 self.counts["KeyboardInterrupt"] += 1
 
     def interrupt(self, *_: Any) -> None:
+        """Raise, but only where the environment runs: what `run` does before and after must not be interrupted."""
         signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.02))
-        if self.may_switch and not self.random.getrandbits(1):
+        if self.may_switch and self.environment._main is not None and not self.random.getrandbits(1):
             raise KeyboardInterrupt
 
     def run(self) -> None:
