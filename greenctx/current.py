@@ -44,10 +44,28 @@ def current_context_id() -> int:
     return environment.active_context_id
 
 
+def of_this_thread() -> ContextSwitchingEnvironment | WithoutContexts | None:
+    """The current environment; None where this thread has only inherited it, with another thread's context variables.
+
+    (As `asyncio.to_thread` does. While a guest runs in this thread nobody may call this thread's environment; others
+    have nothing to do with it.)
+    """
+    environment = current.get()
+    return environment if environment is not None and environment._is_of(root_of(getcurrent())) else None
+
+
+def root_of(me: greenlet) -> greenlet:
+    """The greenlet that its thread began with; it tells threads apart (their idents change under gevent)."""
+    while me.parent is not None:
+        me = me.parent
+    return me
+
+
 class WithoutContexts:
     """Stands for the environment where a guest is to have none, though it may be called from within one."""
 
     def __init__(self) -> None:
+        self._root = root_of(getcurrent())
         outer = current.get()
         self._outer = outer if outer is not None and outer._encloses(getcurrent()) else None
         self._caller: greenlet | None = None
@@ -60,6 +78,9 @@ class WithoutContexts:
 
     def _admit(self, _: greenlet) -> None:
         """Let everybody call guests."""
+
+    def _is_of(self, root: greenlet) -> bool:
+        return self._root is root
 
     def _encloses(self, me: greenlet) -> bool:
         return self._outer is not None and self._outer._encloses(me)

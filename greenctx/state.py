@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
+from greenctx.current import root_of
 from greenctx.errors import ContextCanceled, EnvironmentNotRunning, NotTheActiveContext, WrongThread
 from greenctx.registry import MAIN, Registry
 from greenctx.switching import Switching
@@ -87,10 +88,10 @@ class EnvironmentState(Switching):
 
     def _admit(self, me: greenlet) -> None:
         """The check of every call, where the calling greenlet is not known as the active one: adopt or refuse it."""
-        main, active = self._main, self._active
-        if main is None or active is None:
+        active = self._active
+        if self._main is None or active is None:
             raise EnvironmentNotRunning(self._state)
-        if _root(me) is not _root(main.greenlet):
+        if not self._is_of(root_of(me)):
             raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
         if self._caller is GUEST:
             raise NotTheActiveContext(active.context_id, "guest code on its fiber")
@@ -98,6 +99,10 @@ class EnvironmentState(Switching):
         if context is None:
             raise NotTheActiveContext(active.context_id)
         self._adopt(context)
+
+    def _is_of(self, root: greenlet) -> bool:
+        """Whether it runs in the thread that began with that greenlet."""
+        return self._main is not None and root_of(self._main.greenlet) is root
 
     def _context_of(self, me: greenlet) -> Context | None:
         """The context whose greenlet that is."""
@@ -139,13 +144,6 @@ class EnvironmentState(Switching):
 
     def _active_id(self) -> int:
         return MAIN if self._active is None else self._active.context_id
-
-
-def _root(of: greenlet) -> greenlet:
-    """The greenlet that its thread began with; it tells threads apart (their idents change under gevent)."""
-    while of.parent is not None:
-        of = of.parent
-    return of
 
 
 def _thread_name(ident: int) -> str:

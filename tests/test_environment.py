@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +24,7 @@ from greenctx import (
     WrongThread,
     current_environment,
 )
-from greenctx.current import WithoutContexts, current_context_id
+from greenctx.current import WithoutContexts, current, current_context_id, of_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -461,6 +461,32 @@ class TestCurrentEnvironment:
 
         env.run_main_context(main)
         assert asked == [0, 1, 0, 0]
+
+    @pytest.mark.parametrize("hidden", [False, True], ids=["an environment", "without contexts"])
+    def test_of_this_thread(self, env: ContextSwitchingEnvironment, hidden: bool) -> None:
+        """A thread that has inherited it with the context variables runs none of its contexts."""
+        asked: list[object] = []
+
+        def ask() -> None:
+            asked.extend((current.get(), of_this_thread()))
+
+        def ask_here_and_there() -> None:
+            ask()
+            thread = threading.Thread(target=copy_context().run, args=(ask,))
+            thread.start()
+            thread.join()
+
+        def main() -> None:
+            env.switch_context(env.create_context(then_main(env, ask_here_and_there)))
+
+        ask()
+        if hidden:
+            without = WithoutContexts()
+            env.run_main_context(without.run, ask_here_and_there)
+            assert asked == [None, None, without, without, without, None]
+        else:
+            env.run_main_context(main)
+            assert asked == [None, None, env, env, env, None]
 
     def test_none_outside(self) -> None:
         """current_environment() outside of any environment raises NoEnvironment, a LookupError, with the remedy."""

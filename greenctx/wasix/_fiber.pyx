@@ -48,7 +48,8 @@ cdef class Fiber:
     cdef PyObject *greenlet  # not a reference: that one's frame refers to this
     cdef Switching switching
     cdef void **polled  # that greenlet's thread's; to find one's own takes a call
-    cdef bint short_bursts, failing
+    cdef bint short_bursts, failing, is_abandoned
+    cdef Fiber next  # in the store's `abandoned`, or `closed`
     cdef ThrownException giving  # what the guest is to get
     cdef readonly ThrownException thrown
     """What the guest has thrown and not caught, which ended the call; or None."""
@@ -141,21 +142,25 @@ cdef class Fiber:
 
         While another thread is within guest code of the store, that is left to it: for when it comes back.
         """
+        if self.is_abandoned or self.request.future == NULL:
+            return
+        if self.state.busy and self.state.polled != &polled:
+            self.is_abandoned = True
+            self.next, self.state.abandoned = self.state.abandoned, self
+        else:
+            self.delete_future()
+
+    cdef void delete_future(self) noexcept:
         global polled
         cdef void *future = self.request.future
         cdef void *outer = polled
-        if future != NULL and self.state.busy and self.state.polled != &polled:
-            self.state.abandoned.append(self)
-        elif future != NULL:
-            self.forget_suspension()
-            self.request.future = self.request.function = NULL
-            self.request.epoch_ended = False
-            polled = &self.state.stacks.ring  # it unwinds on its fiber
-            wasmtime.call_future_delete(future)
-            polled = outer
-            self.state.calls -= 1
-            if self.thrown is None:
-                self.given = None
+        self.forget_suspension()
+        self.request.future = self.request.function = NULL
+        self.request.epoch_ended = False
+        polled = &self.state.stacks.ring  # it unwinds on its fiber
+        wasmtime.call_future_delete(future)
+        polled = outer
+        self.state.calls -= 1
 
     @property
     def caller(self):
@@ -219,6 +224,5 @@ cdef object poll_once(Fiber self):
         if wasmtime.context_has_exception(request.context):
             self.thrown = ThrownException.take(request.context)
         self.close()
-        forget_lost()
         return None
     return YIELDED if request.epoch_ended else <object>request.function

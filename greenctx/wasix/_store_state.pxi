@@ -44,7 +44,7 @@ cdef class StoreState:
     cdef unsigned char switches  # that were done without Python since it last had its turn
     cdef bint busy
     cdef void **polled  # of the thread that uses it
-    cdef list abandoned  # calls that were to be closed meanwhile, by other threads
+    cdef Fiber abandoned, closed  # calls that other threads were to close meanwhile; those that since are
     cdef object callers  # of the environment, and those it is nested in, while a guest runs
     cdef stacks_t stacks
     cdef Py_ssize_t interrupted  # calls that are suspended elsewhere than in a host function
@@ -52,7 +52,7 @@ cdef class StoreState:
     """Whether its guests give control back at the end of each epoch, and call nothing that may wait."""
 
     def __init__(self, store_id, time_limit):
-        self.store_id, self.time_limit, self.abandoned = store_id, time_limit, []
+        self.store_id, self.time_limit = store_id, time_limit
         self.stacks.ring.previous = self.stacks.ring.next = &self.stacks.ring
 
     def lay_floor(self, Fiber fiber not None):
@@ -99,6 +99,7 @@ cdef class StoreState:
         with nogil:
             self.run(summit)
         self.leave(environment, switching)
+        self.let_go()
 
     cdef bint run(self, summit_t *summit) noexcept nogil:
         """Run it on top of the suspended calls if these may hold references; return whether that was possible."""
@@ -111,9 +112,9 @@ cdef class StoreState:
 
     cdef bint enter(self, request_t *request, void **polled, environment, Switching switching) except -1:
         """What comes before a guest runs, or anything else on a fiber. ``polled`` is this thread's. Raises as `check`."""
-        while lost or polled[0] != NULL or self.busy:
+        while lost or self.closed is not None or polled[0] != NULL or self.busy:
             self.check()
-            forget_lost()
+            self.forget_lost()
         if self.floor is not None and self.interrupted > <Py_ssize_t>request.epoch_ended:
             raise CalledWithinGuest("a guest of this store was interrupted in the middle of its code")
         if switching is not None and switching._outer is None:
@@ -136,8 +137,30 @@ cdef class StoreState:
             while callers is not None:
                 environment._caller, callers = callers
                 environment = environment._outer
-        while self.abandoned:
-            (<Fiber>self.abandoned.pop()).close()
+        if self.abandoned is not None:
+            self.close_abandoned()
+
+    cdef void close_abandoned(self) noexcept:
+        # They are kept until `let_go`: with the last reference to an object goes any code, and this one is in the middle
+        # of what it does.
+        cdef Fiber fiber
+        while self.abandoned is not None:
+            fiber = self.abandoned
+            fiber.delete_future()
+            self.abandoned, fiber.next, self.closed = fiber.next, self.closed, fiber
+
+    cdef void let_go(self) noexcept:
+        cdef Fiber fiber
+        while self.closed is not None:
+            fiber = self.closed
+            self.closed, fiber.next = fiber.next, None
+
+    cpdef object forget_lost(self):
+        """Let go of the objects that were kept until now, as guests have lost them, or calls. Their ``__del__`` may call
+        guests. May raise KeyboardInterrupt.
+        """
+        self.let_go()
+        forget_lost()
 
 
 # Neither these nor leave, nor enter after its checks, call a function of Python's, at whose beginning a signal's

@@ -16,7 +16,7 @@ from wasmtime import _bindings as ffi
 from wasmtime import _ffi
 from wasmtime import _value as values
 
-from greenctx.current import current
+from greenctx.current import of_this_thread
 
 if TYPE_CHECKING:
     from wasmtime import Store
@@ -35,7 +35,7 @@ def watch(store: Store, state: StoreState) -> None:
         caller = reference()
         assert caller is not None
         caller._context()  # raises ValueError when it is closed
-        state.collect(context, current.get())
+        state.collect(context, of_this_thread())
 
     store.gc = gc  # type: ignore[method-assign]
     _states[context] = state
@@ -46,7 +46,7 @@ def _new_externref(context: Any, data: Any, finalizer: Any, out: Any) -> bool:
     state = _states.get(addressof(context.contents))
     if state is None:
         return ffi.wasmtime_externref_new(context, data, finalizer, out)
-    return state.new_externref(addressof(context.contents), data, addressof(out._obj), current.get())
+    return state.new_externref(addressof(context.contents), data, addressof(out._obj), of_this_thread())
 
 
 _ffi.wasmtime_externref_new = _new_externref  # which the package calls by that name for every reference it makes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -12,7 +12,7 @@ from wasmtime import Store, WasmtimeError
 from greenctx.aio import await_, current_run
 from greenctx.current import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
-from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse
+from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse, StoreInUse
 from greenctx.wasix.abi import START
 from greenctx.wasix.code import (
     check_imports,
@@ -197,9 +197,13 @@ class Program:
         store = Store(self._engine)
         try:
             with ticks, limit:
-                return self._run_in(store, limit, short_bursts)
-        finally:
-            close(store)
+                status = self._run_in(store, limit, short_bursts)
+        except BaseException:
+            with suppress(StoreInUse):  # by another thread; it is freed when that has done with it
+                close(store)
+            raise
+        close(store)
+        return status
 
     def _run_in(self, store: Store, limit: TimeLimit, short_bursts: bool) -> int:
         store.set_wasi(self.settings.wasi_config(self._stdio))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, finalize, ref
 
 import wasmtime
 from wasmtime import Global, GlobalType, Instance, SharedMemory, Store, Val, ValType
@@ -83,9 +83,12 @@ def _guard(store: Store, state: StoreState) -> None:
 
     def delete(pointer: Any) -> None:
         nonlocal deleted
+        alive = reference()
+        if state.calls and alive is None:  # they are being collected, too: with the last of them goes the state
+            finalize(state, dll.wasmtime_store_delete, pointer)
+            return
         if state.calls:
             raise StoreInUse(state.calls)
-        alive = reference()
         if alive is not None:  # it is not being collected
             alive._Store__context = None  # type: ignore[attr-defined]
         # Before, not after: an interruption of wasmtime's close() lets it delete the store once more later.

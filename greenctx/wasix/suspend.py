@@ -10,19 +10,20 @@ pyproject.toml, both ends of which run tests/wasix/test_interleaving.py.
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from ctypes import POINTER, addressof, byref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
 from greenlet import GreenletExit, getcurrent
-from wasmtime import Func, Instance, Store, Val, WasmtimeError
+from wasmtime import Func, Instance, Store, Trap, Val, WasmtimeError
 from wasmtime import _bindings as ffi
 from wasmtime import _func as wasmtime_func
 from wasmtime._ffi import dll
 
-from greenctx.current import current
-from greenctx.errors import GuestExit, WrongStore
+from greenctx.current import current, of_this_thread
+from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
 from greenctx.state import GUEST
 from greenctx.wasix import collector, exceptions, floor
 from greenctx.wasix._fiber import FUNCTIONS, LAYOUT, YIELDED, Fiber, configure
@@ -62,17 +63,14 @@ class _Outcome:
     def __init__(self) -> None:
         self.trap = POINTER(ffi.wasm_trap_t)()
         self.error = POINTER(ffi.wasmtime_error_t)()
+        self.taken = False
 
-    def exception(self) -> Exception | None:
-        """What the ended call has to raise."""
-        # A plain wasmtime.Func that raised has left its exception in a global. It has just trapped, so it is ours.
-        raised, wasmtime_func.LAST_EXCEPTION = wasmtime_func.LAST_EXCEPTION, None
-        ended: Exception | None = None
-        if self.trap:
-            ended = floor.trap_from(self.trap)
-        elif self.error:
-            ended = floor.error_from(self.error)
-        return ended if ended is None or raised is None else raised
+    def take(self) -> Trap | WasmtimeError | None:
+        """What the call has ended with, if with any of these. It is given away, so the next time there is none."""
+        if self.taken:
+            return None
+        self.taken = True
+        return floor.trap_from(self.trap) if self.trap else floor.error_from(self.error) if self.error else None
 
 
 def call(store: Storelike, func: Func, *args: Any) -> Any:
@@ -180,12 +178,13 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may
     # No reference to the greenlet is kept here: it would keep itself alive, suspended for ever when others forget it.
     if environment is not None and getcurrent() is not environment._caller:
         environment._admit(getcurrent())
+        environment = of_this_thread()
     check_stacks(state)
     outcome = _Outcome()
-    future = start(byref(outcome.trap), byref(outcome.error))
     context = addressof(store._context().contents)
     short_bursts = state.short_bursts and not may_wait
     needed = (outcome, keep_alive, store)
+    future = start(byref(outcome.trap), byref(outcome.error))
     fiber = Fiber(addressof(future.contents), context, state, needed, environment, getcurrent(), short_bursts)
     poll, on_stack = fiber.poll, None
 
@@ -195,11 +194,18 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may
             poll = partial(on_stack.poll, fiber)
         _poll_to_the_end(poll, fiber, store, state, outcome)
     finally:
+        # A plain wasmtime.Func that raised has left its exception in a global. It has just trapped, so it is ours. (Not
+        # to be left there, even by an interruption: the next call that traps would raise it.)
+        raised, wasmtime_func.LAST_EXCEPTION = wasmtime_func.LAST_EXCEPTION, None
+        if fiber.thrown is None:
+            fiber.given = None  # for its traceback refers to this frame
         fiber.close()  # a guest that is still suspended unwinds
         if on_stack is not None:
             on_stack.end()
-    exception = outcome.exception()
-    if exception is not None:
+        ended = outcome.take()
+        state.forget_lost()
+    if ended is not None:
+        exception = ended if raised is None else raised
         raise exceptions.caught(store, fiber, exception) or explain(exception, state)
 
 
@@ -224,7 +230,8 @@ def _poll_to_the_end(poll: Callable[[], Any], fiber: Fiber, store: Store, state:
                 raise
             if not exceptions.give(error, fiber, store):
                 fiber.fail(b"host function raised an exception")
-                while fiber.poll() is YIELDED:
-                    pass
-                exceptions.note_backtrace(error, outcome.exception())
+                with suppress(CalledWithinGuest):  # another thread is in the store: then there is no backtrace
+                    while fiber.poll() is YIELDED:
+                        pass
+                    exceptions.note_backtrace(error, outcome.take())
                 raise
