@@ -85,7 +85,8 @@ def _guard(store: Store, state: StoreState) -> None:
         nonlocal deleted
         alive = reference()
         if state.calls and alive is None:  # they are being collected, too: with the last of them goes the state
-            finalize(state, dll.wasmtime_store_delete, pointer)
+            state.remove_floor()
+            finalize(state, dll.wasmtime_store_delete, pointer).atexit = False
             return
         if state.calls:
             raise StoreInUse(state.calls)

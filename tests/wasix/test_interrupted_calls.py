@@ -100,7 +100,8 @@ class Forgotten:
         pass
 
 
-def test_a_store_is_collected_with_a_call_that_was_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("floor", [False, True], ids=["without a floor", "with a floor"])
+def test_a_store_is_collected_with_a_call_that_was_forgotten(floor: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is freed, with all that is in it, after the guest has unwound."""
 
     def stop() -> None:
@@ -110,22 +111,28 @@ def test_a_store_is_collected_with_a_call_that_was_forgotten(monkeypatch: pytest
         store: Any = Store()
         linker = OurLinker(store.engine)
         linker.define_func("host", "stop", FuncType([], []), stop)
-        exports: Any = linker.instantiate(store, Module(store.engine, GUEST)).exports(store)
+        text = GUEST.replace("MORE", HOLDS_REFERENCES if floor else "")
+        exports: Any = linker.instantiate(store, Module(store.engine, text)).exports(store)
         something = Something()
         exports["kept"].set_value(store, something)
         with pytest.raises(GreenletExit):
             call(store, exports["run"])
         assert state_of(store).calls == 1
+        assert (state_of(store).floor is not None) == floor
         store.itself, store.call = store, Forgotten.last.pop()
         return ref(something)
 
     monkeypatch.setattr(suspend, "Fiber", Forgotten)
     left = forget_a_call()
     assert left() is not None
+    gc.collect()  # the store, whose state is a cycle with its floor
     gc.collect()
     assert left() is None
 
 
 GUEST = """(module (import "host" "stop" (func $stop))
   (global (export "kept") (mut externref) (ref.null extern))
-  (func (export "run") (call $stop)))"""
+  (func (export "run") (call $stop))
+  MORE)"""
+
+HOLDS_REFERENCES = "(func (param externref) (result externref) (call $stop) (local.get 0))"

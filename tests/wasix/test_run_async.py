@@ -79,6 +79,9 @@ def asking(answer: Callable[[int], int], code: bytes = ASKS, **settings: Any) ->
     return program
 
 
+ENDLESS = b'(module (func (export "_start") (loop (br 0))))'
+
+
 def good() -> Program:
     return asking(lambda question: await_(later(question)))
 
@@ -589,11 +592,11 @@ def test_one_thread_ends_all_epochs() -> None:
     def threads() -> int:
         return len(os.listdir("/proc/self/task"))
 
-    while shared_ticker._thread_runs:
+    while shared_ticker._thread_runs.locked():
         pass
     before = threads()
     assert asyncio.run(everything()) == 1
-    while shared_ticker._thread_runs:
+    while shared_ticker._thread_runs.locked():
         pass
     assert not shared_ticker._active
 
@@ -605,19 +608,79 @@ def test_the_most_demanding_run_sets_the_pace() -> None:
         with ticker.every(0.1), ticker.every(0.2):
             assert ticker.seconds == 0.1
         with ticker.every(0.7):
-            assert ticker.seconds == 0.1
+            assert ticker.seconds == 0.5
     with ticker.every(0.5):
         assert ticker.seconds == 0.5
-    assert ticker not in shared_ticker._active
+    assert ticker.seconds is None
+    assert not ticker.tick()
 
 
 def test_a_run_whose_end_was_interrupted() -> None:
     """Closing the program ends its epochs for good, before its engine is gone."""
     program = good()
     ticker = program._shared_ticker
-    ticker.begin(0.001)
+    ticker.begin(ticker.every(0.001))
+    assert ticker.tick()
     program.close()
-    assert ticker not in shared_ticker._active
+    assert not ticker.tick()
+
+
+@pytest.mark.parametrize("yield_every", [30, 1e11, float("inf")])
+def test_a_run_that_hardly_ever_yields(yield_every: float) -> None:
+    """Neither its own time limit nor another run has to wait for that."""
+
+    async def everything() -> None:
+        quiet = asyncio.ensure_future(asking(lambda _: await_(never())).run_async(yield_every=yield_every))
+        await asyncio.sleep(0)
+        for seconds in (yield_every, 0.01):
+            with pytest.raises(TimeLimitExceeded):
+                await Program(ENDLESS, limits=Limits(seconds=0.05)).run_async(yield_every=seconds)
+        quiet.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await quiet
+
+    asyncio.run(everything())
+
+
+def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends with that error; a later one starts the thread."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    while shared_ticker._thread_runs.locked():
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(shared_ticker, "start_new_thread", fail)
+        with pytest.raises(RuntimeError, match="can't start"):
+            asyncio.run(good().run_async())
+    with pytest.raises(TimeLimitExceeded):
+        asyncio.run(Program(ENDLESS, limits=Limits(seconds=0.05)).run_async())
+
+
+def test_programs_are_closed_anywhere() -> None:
+    """By a ``__del__`` that the collector calls, say, or a signal's handler, while a run begins or ends."""
+    check_script(
+        """
+        import asyncio, sys
+        from greenctx.wasix import Program, shared_ticker
+
+        def close(frame, event, arg):
+            if frame.f_code.co_filename == shared_ticker.__file__:
+                other = Program(b'(module (func (export "_start")))')
+                other._shared_ticker.begin(other._shared_ticker.every(1))
+                other.close()
+                closed.append(frame.f_lineno)
+                return close
+
+        closed = []
+        program = Program(b'(module (func (export "_start")))')
+        sys.settrace(close)
+        assert asyncio.run(program.run_async()) == 0
+        sys.settrace(None)
+        assert len(closed) > 10
+        """
+    )
 
 
 def test_after_a_fork() -> None:
