@@ -64,7 +64,14 @@ def current_run() -> Run | None:
     me: greenlet | None = getcurrent()
     while me is not None and not isinstance(me, Run):
         me = me.parent
-    return me
+    return None if me is None or me.is_within_another_task() else me
+
+
+def _current_task() -> object:
+    """The task of asyncio's that is being stepped, if any."""
+    asyncio: Any = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()
+    return None if loop is None else asyncio.current_task(loop)
 
 
 async def run_in_task(function: Callable[[], T]) -> T:
@@ -91,6 +98,7 @@ class Run(greenlet):
         self.gr_context = driver.gr_context  # not a copy: this is the task
         self.resumed_at = 0.0
         """When the event loop last ran, by `time.monotonic`."""
+        self._task: object = None
         self._function = function
         self._result: object = None
         self._waiting: greenlet | None = self  # in `suspend`, or unstarted
@@ -147,13 +155,15 @@ class Run(greenlet):
         if waiting is None:
             error, waiting = ResumedWhileAwaiting(), self
         self.resumed_at = time.monotonic()
+        self._task = _current_task()
+        # From here to the switch nothing is called: an interruption would leave a run that waits nowhere.
         self._trap = self._waiting = None
         self._driver = driver
         try:
             if error is None:
                 waiting.switch(answer)
             else:
-                waiting.throw(type(error), error, error.__traceback__)
+                waiting.throw(error.__class__, error, error.__traceback__)
         finally:
             self._driver = None
             del error
@@ -164,6 +174,10 @@ class Run(greenlet):
         except ValueError as error:
             self._unreachable = True
             raise ResumedWhileAwaiting(f"could not go on where it was stepped: {error}") from error
+
+    def is_within_another_task(self) -> bool:
+        """Whether it is not the code of this run's task that runs in it, but the first step of an eager one."""
+        return self._driver is not None and self._task is not _current_task()
 
     def check(self) -> None:
         """Raise AlreadyAwaiting unless the event loop is stepping this run."""

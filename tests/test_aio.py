@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -296,6 +297,36 @@ def test_a_task_that_a_context_starts_is_not_in_the_run() -> None:
         return await_(asyncio.get_running_loop().create_task(beside()))
 
     assert in_task(main) == "an environment of its own"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="this Python has no eager tasks")
+def test_an_eager_task_that_a_context_starts_is_not_in_the_run() -> None:
+    """Its first step is made on the greenlet of the context, in the middle of which nothing may await for the run."""
+    log: list[object] = []
+
+    def main(env: Environment) -> str:
+        async def beside(context: int | None) -> None:
+            with pytest.raises(NotInAsyncRun):
+                await_(later(1))
+            if context is not None:
+                env.switch_context(context)
+            log.append(await later("went on beside"))
+
+        def refused() -> None:
+            with pytest.raises(NotInAsyncRun):
+                await_(later(1))
+            env.switch_context(MAIN)
+
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
+        try:
+            await_(asyncio.get_running_loop().create_task(beside(None)))
+            await_(asyncio.get_running_loop().create_task(beside(env.create_context(refused))))
+        finally:
+            asyncio.get_running_loop().set_task_factory(None)
+        return await_(later("went on"))
+
+    assert in_task(main) == "went on"
+    assert log == ["went on beside"] * 2
 
 
 def test_a_plain_greenlet_of_a_context() -> None:

@@ -92,6 +92,14 @@ async def run_within(limit: TimeLimit, function: Callable[[], T]) -> T:
             if isinstance(error, TimeLimitExceeded) or not scope.expired():
                 raise
             raise limit.exceeded() from error
-    with anyio.move_on_after(seconds):
-        return await run_in_task(function)
-    raise limit.exceeded()
+    ended: BaseException | None = None
+    try:
+        with anyio.move_on_after(seconds):
+            try:
+                return await run_in_task(function)
+            except BaseException as error:
+                ended = error  # with those that came while the contexts were unwound
+                raise
+        raise limit.exceeded() from ended
+    finally:
+        del ended  # whose traceback refers to this frame

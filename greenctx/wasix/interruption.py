@@ -44,12 +44,15 @@ class TimeLimit:
         """On an event loop: for how many seconds a guest may compute before others have to have their turn."""
         self._seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
+        self._holds = False
 
     @classmethod
     def within_the_current(cls, seconds: float | None, yield_every: float = YIELD_SECONDS) -> TimeLimit:
         """A limit of so many seconds from now or, if that ends earlier, the one that is entered now."""
         limit, outer = cls(seconds, yield_every), _innermost.get()
-        if outer is not None and outer._end is not None and (limit._end is None or outer._end < limit._end):
+        if outer is None or not outer._holds:  # a task that its program has started inherits it, and may live longer
+            return limit
+        if outer._end is not None and (limit._end is None or outer._end < limit._end):
             limit._seconds, limit._end = outer._seconds, outer._end
         return limit
 
@@ -57,9 +60,11 @@ class TimeLimit:
         return self._end is not None
 
     def __enter__(self) -> None:
+        self._holds = True
         self._token: Token[TimeLimit | None] = _innermost.set(self)
 
     def __exit__(self, *_: object) -> None:
+        self._holds = False
         _innermost.reset(self._token)
         del self._token  # refers to the context, in which this object is
 

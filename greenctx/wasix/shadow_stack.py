@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from wasmtime import Instance, Module, Store
 
     from greenctx.environment import ContextSwitchingEnvironment
-    from greenctx.wasix._fiber import Fiber
+    from greenctx.wasix._fiber import Fiber, StoreState
     from greenctx.wasix.regions import Watch
 
 
@@ -172,10 +172,11 @@ class CallOnStack:
         self._start = stacks.pointer.get() if stacks.in_use is stack else stack.pointer
         self._at_end = at_end
 
-    def poll(self, fiber: Fiber) -> Any:
+    def poll(self, fiber: Fiber, state: StoreState) -> Any:
         """`Fiber.poll` on the stack. When that has overflowed, what it returns will raise so when it is served."""
         stack = self._stack
         if self._stacks.in_use is not stack:
+            state.check()  # or it would be another thread's pointer that is changed
             self._stacks.use(stack)
         asked = fiber.poll()
         watch = stack.watch

@@ -191,7 +191,7 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may
     try:
         if state.shadow_stacks is not None:
             on_stack = state.shadow_stacks.begin(store)
-            poll = partial(on_stack.poll, fiber)
+            poll = partial(on_stack.poll, fiber, state)
         _poll_to_the_end(poll, fiber, store, state, outcome)
     finally:
         # A plain wasmtime.Func that raised has left its exception in a global. It has just trapped, so it is ours. (Not

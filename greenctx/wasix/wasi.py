@@ -24,6 +24,7 @@ from greenctx.wasix.value_types import func_type
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from greenctx.wasix.interruption import Wait
     from greenctx.wasix.native_wasi import NativeWasi
     from greenctx.wasix.stores import Caller
 
@@ -90,21 +91,15 @@ class WasiCalls:
             return abi.FAULT
         wanted = sum(length for _, length in buffers)
         data: bytes | None = b""
-        try:
-            while wanted:
-                if source.descriptor is not None:
-                    state_of(caller.store).time_limit.wait(None, [(source.descriptor, False)])
-                try:
-                    data = source.read(wanted)
-                except BlockingIOError:  # somebody else was quicker
-                    if source.descriptor is not None:
-                        continue
-                    raise
+        while wanted:
+            if source.descriptor is not None and (failed := _wait(caller, (source.descriptor, False))):
+                return failed
+            try:
+                data = source.read(wanted)
                 break
-        except TimeLimitExceeded:  # which is an OSError, as every TimeoutError
-            raise
-        except OSError as error:
-            return _errno(error)
+            except OSError as error:
+                if source.descriptor is None or not isinstance(error, BlockingIOError):  # somebody else was quicker
+                    return _errno(error)
         if data is None:
             return abi.AGAIN
         memory.write_u32(stored, len(data))
@@ -126,25 +121,19 @@ class WasiCalls:
             memory.check(stored, 4)
         except MemoryFault:
             return abi.FAULT
-        written = 0
-        try:
-            while written < len(data):
-                if sink.descriptor is not None:
-                    state_of(caller.store).time_limit.wait(None, [(sink.descriptor, True)])
-                try:
-                    now = sink.write(data[written:])
-                except BlockingIOError:
-                    if sink.descriptor is not None:
-                        continue
-                    raise
-                written += now or 0
-                if sink.descriptor is None:  # nothing to wait for: the guest may try the rest
-                    break
-        except TimeLimitExceeded:
-            raise
-        except OSError as error:
-            if not written:
-                return _errno(error)
+        written = failed = 0
+        while written < len(data) and not failed:
+            if sink.descriptor is not None and (failed := _wait(caller, (sink.descriptor, True))):
+                break
+            try:
+                written += sink.write(data[written:]) or 0
+            except OSError as error:
+                if sink.descriptor is None or not isinstance(error, BlockingIOError):
+                    failed = _errno(error)
+            if sink.descriptor is None:  # nothing to wait for: the guest may try the rest
+                break
+        if failed and not written:
+            return failed
         if data and not written:
             return abi.AGAIN
         memory.write_u32(stored, written)
@@ -157,10 +146,25 @@ class WasiCalls:
             return poll_oneoff(native, descriptors, caller, subscriptions, events, count, stored)
         except MemoryFault:
             return abi.FAULT
-        except TimeLimitExceeded:
-            raise
         except OSError as error:
+            if error.errno is None:
+                raise
             return _errno(error)
+
+
+def _wait(caller: Caller, wanted: Wait) -> int:
+    """Wait until that can be read from, or written to; return an errno.
+
+    An OSError without one is none of the system's: it is `TimeLimitExceeded`, or a TimeoutError that a signal's handler
+    has raised, and goes on.
+    """
+    try:
+        state_of(caller.store).time_limit.wait(None, [wanted])
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _errno(error)
+    return abi.SUCCESS
 
 
 def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, int]]:
@@ -176,4 +180,6 @@ def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, in
 
 
 def _errno(error: OSError) -> int:
+    if isinstance(error, TimeLimitExceeded):  # as every TimeoutError is
+        raise error
     return _ERRNOS.get(error.errno or 0, abi.IO)

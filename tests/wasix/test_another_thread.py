@@ -384,3 +384,34 @@ def test_collections_in_a_thread_that_has_inherited_the_environment() -> None:
         assert found == [(env, None)], found
         """
     check(INHERITED + textwrap.dedent(script))
+
+
+def test_the_shadow_stack_of_another_thread() -> None:
+    """A guest that cannot go on, since another thread is in the store, leaves that one's stack pointer alone."""
+    check(
+        """
+        import struct
+        program = Program(b'''(module (import "host" "host" (func $host)) (memory (export "memory") 2)
+          (global $pointer (export "__stack_pointer") (mut i32) (i32.const 65536))
+          (func (export "spin")
+            (i32.store (i32.const 8) (global.get $pointer))
+            (i32.store8 (i32.const 0) (i32.const 1))
+            (loop (br_if 0 (i32.eqz (i32.load8_u (i32.const 1)))))
+            (i32.store (i32.const 12) (global.get $pointer)))
+          (func (export "_start") (call $host)))''', shadow_stack=4096)
+        def host(caller):
+            global memory, kept
+            memory, kept = caller["memory"].data_ptr(caller), caller.store
+            threads.append(threading.Thread(target=call, args=(caller.store, caller["spin"])))
+            threads[0].start()
+            while not memory[0]:
+                pass
+        threads = []
+        program.linker.define_func("host", "host", NOTHING, host, access_caller=True)
+        assert "another thread" in refused(CalledWithinGuest, program.run)
+        memory[1] = 1
+        threads[0].join()
+        before, after = struct.unpack("<II", bytes(memory[8:16]))
+        assert before == after != 65536
+        """
+    )

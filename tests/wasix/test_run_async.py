@@ -25,6 +25,7 @@ from greenctx import (
     current_environment,
 )
 from greenctx.wasix import Limits, Program, ProgramClosed, ProgramInUse, TimeLimitExceeded, event_loop, shared_ticker
+from greenctx.wasix.interruption import TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -547,6 +548,14 @@ def test_ctrl_c() -> None:
 
 
 # The program, and what ends its epochs.
+
+
+def test_the_limit_of_a_program_that_has_ended() -> None:
+    """It is none of a task's that a host function of the program has started, and that goes on: a pool's, say."""
+    with TimeLimit(1000):
+        inherited = contextvars.copy_context()
+        assert inherited.run(TimeLimit.within_the_current, None)
+    assert not inherited.run(TimeLimit.within_the_current, None)
 
 
 def test_closing() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from c_guests import compile_guest
-from processes import run_greenctx, run_python
+from processes import check_script, run_greenctx, run_python
 from wasi_guest import BUFFERS, END, IOVECS, RESULT, WasiGuest
 
 from greenctx.wasix import Program, Stdio
@@ -313,6 +313,43 @@ def moves(guest: WasiGuest) -> list[object]:
         guest.call("fd_close", 1),
     ]
     return said
+
+
+@pytest.mark.parametrize("call", ["fd_read", "fd_write", "poll_oneoff"])
+def test_a_handler_that_raises_while_the_guest_waits(call: str) -> None:
+    """Also if it is an OSError, as a TimeoutError is: it is the host's, and no errno for the guest."""
+    text = """(module (import "wasi_snapshot_preview1" "CALL" (func $call (param i32 i32 i32 i32) (result i32)))
+      (memory (export "memory") 17) (data (i32.const 0) "\\40\\00\\00\\00\\00\\00\\10\\00")
+      (func (export "_start")  ;; 1 MB for the streams; 1,000 s for the clock
+        (i32.store (i32.const 48) (i32.const 1)) (i64.store (i32.const 56) (i64.const 1000_000_000_000))
+        (loop (drop (call $call ARGUMENTS)) (br 0))))"""
+    arguments = {
+        "fd_read": "(i32.const 0) (i32.const 0) (i32.const 1) (i32.const 16)",
+        "fd_write": "(i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)",
+        "poll_oneoff": "(i32.const 32) (i32.const 128) (i32.const 1) (i32.const 16)",
+    }
+    check_script(
+        f"""
+        import os, signal
+        from greenctx.wasix import Program
+
+        def stop(*_):
+            raise TimeoutError("the host's")
+
+        (reads, kept), (kept_too, writes) = os.pipe(), os.pipe()
+        with os.fdopen(reads, "rb", 0) as stdin, os.fdopen(writes, "wb", 0) as stdout:
+            program = Program({text.replace("CALL", call).replace("ARGUMENTS", arguments[call]).encode()!r},
+                              stdin=stdin, stdout=stdout)
+            signal.signal(signal.SIGALRM, stop)
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            try:
+                program.run()
+            except TimeoutError as error:
+                assert str(error) == "the host's", error
+            else:
+                raise AssertionError
+        """
+    )
 
 
 def test_closing_and_renumbering(tmp_path: Path) -> None:
