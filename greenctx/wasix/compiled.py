@@ -81,13 +81,14 @@ class CompiledModules:
 
     def _remove_oldest(self) -> None:
         with os.scandir(self.directory) as entries:
-            files = [(entry.stat(follow_symlinks=False), entry.path) for entry in entries]
-        total = sum(found.st_size for found, _ in files)
-        for found, path in sorted(files, key=lambda file: file[0].st_mtime):
+            found = [(entry.stat(follow_symlinks=False), entry.path) for entry in entries]
+        files = [(status, path) for status, path in found if not stat.S_ISDIR(status.st_mode)]
+        total = sum(status.st_size for status, _ in files)
+        for status, path in sorted(files, key=lambda file: file[0].st_mtime):
             if total <= MOST_BYTES:
                 break
             os.unlink(path)
-            total -= found.st_size
+            total -= status.st_size
 
 
 def _origin(code: bytes, collector: bool) -> bytes:

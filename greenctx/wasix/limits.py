@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
 from greenctx.errors import InvalidProgram
@@ -47,6 +48,8 @@ class Limits:
                 raise TypeError(f"{name} must be None or a number, not {value!r}")
             if not value >= 0:
                 raise ValueError(f"{name} must be None or at least 0, not {value!r}")
+        if isinstance(seconds, int) and seconds > sys.float_info.max:
+            raise ValueError(f"seconds must be None or at most {sys.float_info.max}, which that number is not")
 
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, name):

@@ -262,6 +262,8 @@ def test_interrupted(kept: CompiledModules, directory: Path, monkeypatch: pytest
 def test_not_too_much(kept: CompiledModules, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those go that were not used for the longest time; what would take too much of the room is not kept."""
     monkeypatch.setattr(compiled, "MOST_BYTES", 40_000)
+    (directory / "a directory").mkdir(parents=True)  # is somebody else's, and no file
+    os.utime(directory / "a directory", (0, 0))
     for number in range(4):
         kept.keep(b"%d" % number, False, bytes(9_000))
         os.utime(kept._path(compiled._origin(b"%d" % number, False)), (number, number))
@@ -270,7 +272,7 @@ def test_not_too_much(kept: CompiledModules, directory: Path, monkeypatch: pytes
     assert [number for number in range(5) if kept.find(b"%d" % number, False)] == [0, 2, 3, 4]
     kept.keep(b"5", False, bytes(10_001))
     assert kept.find(b"5", False) is None
-    assert len([*directory.iterdir()]) == 4
+    assert len([*directory.iterdir()]) == 5
 
 
 def test_settings_that_differ(kept: CompiledModules) -> None:

@@ -224,6 +224,12 @@ def test_counts_and_times() -> None:
     assert (count("0"), count("30000"), seconds("0.5"), seconds("1e3")) == (0, 30000, 0.5, 1000.0)
 
 
+def test_more_seconds_than_a_float_can_have() -> None:
+    with pytest.raises(ValueError, match=r"^seconds must be None or at most 1\.79"):
+        Limits(seconds=10**400)
+    assert Program(b'(module (func (export "_start")))', limits=Limits(seconds=10**308)).run() == 0
+
+
 @pytest.mark.parametrize("name", ["contexts", "memory", "seconds"])
 def test_limits_that_are_none(name: str) -> None:
     """Negative ones, and what is no number."""
