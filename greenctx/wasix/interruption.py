@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from greenctx.aio import await_, current_run
 from greenctx.errors import TimeLimitExceeded
 from greenctx.wasix._fiber import Ticker
+from greenctx.wasix.engines import another_handle
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -151,7 +152,8 @@ def ticker(engine: Engine) -> Ticker:
     Whoever polls a guest then gets control back once an epoch: to notice a signal, which only the main thread can, or
     the end of a time limit, or to let other threads run.
     """
-    return Ticker(engine, addressof(engine.ptr().contents), TICK_MICROSECONDS)
+    handle = another_handle(engine)
+    return Ticker(handle, addressof(handle.ptr().contents), TICK_MICROSECONDS)
 
 
 def can_be_signalled() -> bool:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import os
 import sys
-from ctypes import PYFUNCTYPE, c_void_p, cast
+from ctypes import PYFUNCTYPE, addressof, c_void_p, cast
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from wasmtime._ffi import dll
+
+from greenctx.wasix.engines import another_handle
 
 if TYPE_CHECKING:
     from wasmtime import Engine
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 LONGEST = 0.01
 """Between two ends of epochs, in seconds: so soon a new run has its pace, and a time limit is noticed."""
 
-# With the GIL held, so that nobody can free the engine meanwhile. It is one addition.
+# With the GIL held, so that nobody can close it meanwhile. It is one addition.
 _increment_epoch = PYFUNCTYPE(None, c_void_p)(cast(dll.wasmtime_engine_increment_epoch, c_void_p).value or 0)
 
 
@@ -45,7 +47,8 @@ class SharedTicker:
     """Ends the epochs of one engine while any run of it is in progress; as often as the most demanding one asks for."""
 
     def __init__(self, engine: Engine) -> None:
-        self._address: int | None = cast(engine.ptr(), c_void_p).value
+        self._engine = another_handle(engine)
+        self._address: int | None = addressof(self._engine.ptr().contents)
         self._runs: set[Ticks] = set()
         self._reference = ref(self)
 
@@ -73,12 +76,13 @@ class SharedTicker:
         self._runs.discard(run)  # the thread does the rest
 
     def close(self) -> None:
-        """Leave the engine alone from now on, whatever an interruption has left behind."""
+        """Let go of the engine, whatever an interruption has left behind."""
         self._address = None
+        self._engine.close()
 
     def tick(self) -> bool:
         """End an epoch; return whether there is still a run that wants that."""
-        # Nothing is called between the first line and the last, so that nobody can close it in between.
+        # Nothing is called between the first line and the call, so that nobody can close it in between.
         address = self._address
         if address is None or not self._runs:
             return False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from embedding import IMPORTS, signature
 from leakcheck import assert_no_leak
+from processes import check_script
 from wasmtime import Trap
 
 from greenctx import current_environment
@@ -61,6 +62,32 @@ def test_closing_while_it_runs() -> None:
         "the program cannot be closed while it runs; wait for the end of run()"
     ] * 4
     program.close()
+
+
+@pytest.mark.parametrize("run", ["program.run()", "asyncio.run(program.run_async())"])
+def test_closing_the_engine_while_it_runs(run: str) -> None:
+    """It lives on, with its epochs, until the program ends; nor do those of others end."""
+    check_script(
+        f"""
+        import asyncio
+        from wasmtime import FuncType
+        from greenctx.wasix import Limits, Program, TimeLimitExceeded
+
+        limit = Limits(seconds=0.1)
+        program = Program(b'''(module (import "host" "close" (func $close))
+          (func (export "_start") (call $close) (loop (br 0))))''', limits=limit)
+        program.linker.define_func("host", "close", FuncType([], []), program.linker.engine.close)
+        other = Program(b'(module (func (export "_start") (loop (br 0))))', limits=limit)
+        for program in (program, other):
+            try:
+                {run}
+            except TimeLimitExceeded:
+                pass
+            else:
+                raise AssertionError
+            program.close()
+        """
+    )
 
 
 def test_closing_after_a_failure() -> None:
