@@ -69,9 +69,10 @@ def current_run() -> Run | None:
 
 def _current_task() -> object:
     """The task of asyncio's that is being stepped, if any."""
-    asyncio: Any = sys.modules.get("asyncio")
-    loop = None if asyncio is None else asyncio._get_running_loop()
-    return None if loop is None else asyncio.current_task(loop)
+    asyncio = cast("Any", sys.modules.get("asyncio"))
+    get_running_loop = getattr(asyncio, "_get_running_loop", None)  # None, too, where another thread is importing it
+    loop = get_running_loop and get_running_loop()
+    return loop and asyncio.current_task(loop)
 
 
 async def run_in_task(function: Callable[[], T]) -> T:
