@@ -84,12 +84,13 @@ def _guard(store: Store, state: StoreState) -> None:
     def delete(pointer: Any) -> None:
         nonlocal deleted
         alive = reference()
-        if state.calls and alive is None:  # they are being collected, too: with the last of them goes the state
+        if state.calls:
+            if alive is not None:
+                raise StoreInUse(state.calls)
+            # They are being collected, too: with the last of them goes the state, and with that the store.
             state.remove_floor()
             finalize(state, dll.wasmtime_store_delete, pointer).atexit = False
             return
-        if state.calls:
-            raise StoreInUse(state.calls)
         if alive is not None:  # it is not being collected
             alive._Store__context = None  # type: ignore[attr-defined]
         # Before, not after: an interruption of wasmtime's close() lets it delete the store once more later.

@@ -180,6 +180,6 @@ def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, in
 
 
 def _errno(error: OSError) -> int:
-    if isinstance(error, TimeLimitExceeded):  # as every TimeoutError is
+    if isinstance(error, TimeLimitExceeded):  # which is an OSError, as every TimeoutError
         raise error
     return _ERRNOS.get(error.errno or 0, abi.IO)

@@ -93,8 +93,10 @@ fiber, suspend.Fiber = suspend.Fiber, Forgotten
 """
 """Calls are forgotten, as an interruption in the wrong place would have it, not closed."""
 
+CLOSE_TWICE = FORGET.replace("del self.fiber", "self.fiber.close(), self.fiber.close()")
 
-@pytest.mark.parametrize("way", ["", FORGET], ids=["closed", "forgotten"])
+
+@pytest.mark.parametrize("way", ["", FORGET, CLOSE_TWICE], ids=["closed", "forgotten", "closed twice"])
 def test_destroying_contexts_while_another_thread_runs_a_guest(way: str) -> None:
     """The guests of those contexts unwind when that thread is out of the store: until then they keep it open."""
     script = """

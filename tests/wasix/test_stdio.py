@@ -16,7 +16,7 @@ from c_guests import compile_guest
 from processes import check_script, run_greenctx, run_python
 from wasi_guest import BUFFERS, END, IOVECS, RESULT, WasiGuest
 
-from greenctx.wasix import Program, Stdio
+from greenctx.wasix import Program, Stdio, TimeLimitExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,6 +214,16 @@ def test_errors(error: OSError, errno: int) -> None:
     assert guest.write(1, b"x") == guest.write(2, b"x") == -errno
     assert guest.read(0, 0) == b""
     assert guest.write(1, b"") == 0
+
+
+def test_a_file_runs_into_the_limit_of_time() -> None:
+    """Of a program that it runs, say: that ends the guest, too, and is no errno for it."""
+    file = cast("BinaryIO", Failing(TimeLimitExceeded(1)))
+    guest = WasiGuest(Stdio(file, file))
+    with pytest.raises(TimeLimitExceeded):
+        guest.read(0, 10)
+    with pytest.raises(TimeLimitExceeded):
+        guest.write(1, b"x")
 
 
 def test_partial() -> None:
