@@ -16,8 +16,8 @@ import pytest
 from wasmtime import Config, Engine, Func, FuncType, Module, Store
 
 from greenctx.wasix import Linker, Program, call
-from greenctx.wasix.interruption import ticker
-from greenctx.wasix.stores import yield_every_epoch
+from greenctx.wasix._clock.deadline import ticker
+from greenctx.wasix._fibers.stores import yield_every_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from greenctx.aio import await_
-from greenctx.current import current_environment
+from greenctx._core.aio import await_
+from greenctx._core.scope import current_environment
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import (
     AlreadyAwaiting,
@@ -24,10 +24,10 @@ from greenctx.errors import (
 )
 
 if TYPE_CHECKING:
-    from greenctx.instruments import Instrument
-    from greenctx.stacks import ContextInfo
-    from greenctx.statistics import Statistics
-    from greenctx.trace import Trace
+    from greenctx._instruments.statistics import Statistics
+    from greenctx._instruments.trace import Trace
+    from greenctx._reports.reports import Instrument
+    from greenctx._reports.snapshot import ContextInfo
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,12 @@ __all__ = [
     "current_environment",
 ]
 
-_LATER = {"ContextInfo": "stacks", "Instrument": "instruments", "Statistics": "statistics", "Trace": "trace"}
+_LATER = {
+    "ContextInfo": "_reports.snapshot",
+    "Instrument": "_reports.reports",
+    "Statistics": "_instruments.statistics",
+    "Trace": "_instruments.trace",
+}
 """What is imported when it is used, and its module: with logging, json and dataclasses, longer than all the rest."""
 
 

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent
 
-from greenctx.aio import check_is_plain, run_in_task
-from greenctx.context import Context, main_context, new_context
-from greenctx.current import current
+from greenctx._core.aio import check_is_plain, run_in_task
+from greenctx._core.context import Context, main_context, new_context
+from greenctx._core.error_chains import append_context, chain_errors, raise_errors
+from greenctx._core.exited import ContextExited
+from greenctx._core.registry import MAIN
+from greenctx._core.scope import current
+from greenctx._core.state import EnvironmentState
+from greenctx._core.switching import COMPILED, Switching
 from greenctx.errors import (
     Cancellation,
     ContextCanceled,
@@ -20,18 +25,13 @@ from greenctx.errors import (
     SwitchTargetMissing,
     TooManyContexts,
 )
-from greenctx.exited import ContextExited
-from greenctx.registry import MAIN
-from greenctx.state import EnvironmentState
-from greenctx.switching import COMPILED, Switching
-from greenctx.teardown import append_context, chain_errors, raise_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from greenlet import greenlet
 
-    from greenctx.stacks import ContextInfo
+    from greenctx._reports.snapshot import ContextInfo
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -64,11 +64,11 @@ class ContextSwitchingEnvironment(EnvironmentState):
             import logging
 
             if logging.getLogger("greenctx").isEnabledFor(logging.DEBUG):
-                from greenctx.log import Log
+                from greenctx._reports.log import Log
 
                 instruments.append(Log())
         if instruments:
-            from greenctx.instrumented import instrument
+            from greenctx._reports.reporting_environment import instrument
 
             instrument(self, instruments)
 
@@ -241,7 +241,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
         This may be called from anywhere: another thread, a signal handler, an instrument. From another thread it is of
         one moment only if no context is being switched to, created or destroyed in that.
         """
-        from greenctx.stacks import describe_contexts
+        from greenctx._reports.snapshot import describe_contexts
 
         return describe_contexts(self)
 
@@ -251,7 +251,7 @@ class ContextSwitchingEnvironment(EnvironmentState):
         This may be called from anywhere, as `contexts`. Where a guest is suspended in a call of a host function, the
         name of that function stands for the guest's frames: wasmtime tells those of a trap only.
         """
-        from greenctx.stacks import format_stacks
+        from greenctx._reports.snapshot import format_stacks
 
         return format_stacks(self, sys._getframe(1))
 

@@ -28,7 +28,7 @@ arcs: defaultdict[str, set[tuple[int, int]]] = defaultdict(set)
 
 @cache
 def is_core(file: str) -> bool:
-    return Path(file).parent.name == "greenctx"
+    return Path(file).parent.name in ("greenctx", "_core", "_instruments", "_reports")
 
 
 def trace(frame: FrameType, _event: str, _arg: object) -> Callable[..., Any] | None:

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from greenctx import ContextSwitchingEnvironment
-from greenctx.state import GUEST
+from greenctx._core.state import GUEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from greenctx.current import WithoutContexts
+    from greenctx._core.scope import WithoutContexts
 
 MAIN = ContextSwitchingEnvironment.main_context_id
 

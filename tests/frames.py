@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-COMPILED = "greenctx._switching."
+COMPILED = "greenctx._core._switching."
 IN_PYTHON = {f"{COMPILED}{name}": name.partition(".")[2] for name in ("Switching.switch_context", "Coroutine.run")}
 IN_PYTHON[f"{COMPILED}Coroutine.end"] = "run"
 

@@ -24,8 +24,8 @@ from greenlet import GreenletExit
 
 import greenctx
 from greenctx import ContextSwitchingEnvironment, SwitchTargetMissing
-from greenctx.context import Context
-from greenctx.instrumented import _Observed
+from greenctx._core.context import Context
+from greenctx._reports.reporting_environment import _Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from greenctx import ContextCanceled, ContextSwitchingEnvironment
-from greenctx.exited import ContextExited
+from greenctx._core.exited import ContextExited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

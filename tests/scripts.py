@@ -21,7 +21,7 @@ from greenctx import (
     TooManyContexts,
 )
 from greenctx.wasix import Limits, Program
-from greenctx.wasix.abi import AGAIN, FAULT, INVAL, SUCCESS, U64_MASK
+from greenctx.wasix._modules.abi import AGAIN, FAULT, INVAL, SUCCESS, U64_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,7 +21,7 @@ from greenctx import (
     await_,
     current_environment,
 )
-from greenctx.current import WithoutContexts
+from greenctx._core.scope import WithoutContexts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

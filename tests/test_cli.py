@@ -14,9 +14,9 @@ import pytest
 from c_guests import compile_guest
 from processes import TIMEOUT, run_greenctx
 
-from greenctx.arguments import Arguments, parse
 from greenctx.cli import main
-from greenctx.parser import make_parser
+from greenctx.cli.arguments import Arguments, parse
+from greenctx.cli.parser import make_parser
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from greenctx import ContextSwitchingEnvironment
-from greenctx.switching import COMPILED
+from greenctx._core.switching import COMPILED
 
 
 def test_the_one_that_was_asked_for() -> None:

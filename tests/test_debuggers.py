@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from contexts import MAIN, go_to_main, start
 
-from greenctx.switching import COMPILED
+from greenctx._core.switching import COMPILED
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -24,7 +24,7 @@ from greenctx import (
     WrongThread,
     current_environment,
 )
-from greenctx.current import WithoutContexts, current, current_context_id, of_this_thread
+from greenctx._core.scope import WithoutContexts, current, current_context_id, of_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,8 +28,8 @@ def test_star() -> None:
 
 
 def test_each() -> None:
-    from greenctx.stacks import ContextInfo
-    from greenctx.statistics import Statistics
+    from greenctx._instruments.statistics import Statistics
+    from greenctx._reports.snapshot import ContextInfo
 
     assert greenctx.ContextInfo is ContextInfo
     assert greenctx.Statistics is Statistics

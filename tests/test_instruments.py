@@ -22,9 +22,9 @@ from greenctx import (
     WrongThread,
     current_environment,
 )
-from greenctx.context import Context
-from greenctx.instruments import name_of
-from greenctx.state import EnvironmentState
+from greenctx._core.context import Context
+from greenctx._core.state import EnvironmentState
+from greenctx._reports.reports import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ import pytest
 from contexts import MAIN, start, state
 
 from greenctx import environment
-from greenctx.context import Context
-from greenctx.registry import Registry
+from greenctx._core.context import Context
+from greenctx._core.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DEMO = Path(str(files("greenctx.wasix") / "demo.wat"))
+DEMO = Path(str(files("greenctx.wasix") / "demo" / "demo.wat"))
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [
     (code, BLOCKS[index + 1][1])  # each example is followed by what it prints
@@ -52,7 +52,7 @@ def test_the_commands_that_made_the_picture(tmp_path: Path) -> None:
     """They make a page and a picture like the one that is shown."""
     [shell] = [code for language, code in BLOCKS if language == "sh" and "--trace" in code]
     for command in shell.splitlines():
-        arguments = command.replace("greenctx/wasix/demo.wat", str(DEMO)).split()
+        arguments = command.replace("greenctx/wasix/demo/demo.wat", str(DEMO)).split()
         subprocess.run([sys.executable, "-m", *arguments], cwd=tmp_path, timeout=60, check=True, capture_output=True)
     [shown] = re.findall(r"^!\[.*\]\((.*)\)$", README, re.MULTILINE)
     assert (tmp_path / "primes.html").stat().st_size > 10_000

@@ -119,7 +119,7 @@ def test_a_context_that_is_created_while_another_is_has_an_id_of_its_own(
         return 0.0
 
     def main() -> None:
-        monkeypatch.setattr("greenctx.context.monotonic", time_and_handler)
+        monkeypatch.setattr("greenctx._core.context.monotonic", time_and_handler)
         created.append(env.create_context(list))
         assert sorted(env._registry.unstarted) == [1, 2]
 

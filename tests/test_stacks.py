@@ -16,8 +16,8 @@ from greenlet import getcurrent
 from processes import run_python
 
 from greenctx import ContextInfo, ContextSwitchingEnvironment, Instrument
-from greenctx.frame_notes import notes
-from greenctx.switching import COMPILED
+from greenctx._core.switching import COMPILED
+from greenctx._reports.frame_notes import notes
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -6,7 +6,7 @@ import pytest
 from contexts import MAIN, go_to_main, raises, start, then_main
 
 from greenctx import ContextSwitchingEnvironment, Statistics
-from greenctx.wasix.host_calls import reporting
+from greenctx.wasix._linking.call_reports import reporting
 
 
 def test_what_is_counted() -> None:

@@ -11,7 +11,7 @@ from frames import frames
 from greenlet import GreenletExit
 
 from greenctx import CancellationSwallowed, ContextCanceled
-from greenctx.teardown import append_context, chain_errors, raise_errors
+from greenctx._core.error_chains import append_context, chain_errors, raise_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ import pytest
 from contexts import MAIN, go_to_main, start
 
 from greenctx import ContextSwitchingEnvironment, Trace
+from greenctx._instruments.timeline import Timeline
+from greenctx._instruments.timeline_svg import MANY, as_svg, in_words, nice_step
 from greenctx.errors import InvalidTrace
-from greenctx.timeline import Timeline
-from greenctx.timeline_svg import MANY, as_svg, in_words, nice_step
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from embedding import IMPORTS
 from processes import run_greenctx
 from test_timeline import trace_of
 
-from greenctx.timeline import Timeline
+from greenctx._instruments.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from trace_events import check_trace
 
 from greenctx import ContextSwitchingEnvironment, GreenctxError, Trace
 from greenctx.errors import GuestExit
-from greenctx.wasix.host_calls import reporting
+from greenctx.wasix._linking.call_reports import reporting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -297,7 +297,7 @@ def test_what_is_told_twice_is_written_once(tmp_path: Path, monkeypatch: pytest.
 
 def test_times_are_never_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the clock stands still, the order is still that in which things happened."""
-    monkeypatch.setattr("greenctx.trace.perf_counter_ns", lambda: 1_000_000)
+    monkeypatch.setattr("greenctx._instruments.trace.perf_counter_ns", lambda: 1_000_000)
     run_traced(tmp_path / "out.json", switching(100))
     check_trace(tmp_path / "out.json")
 

@@ -9,14 +9,14 @@ import wasmtime
 from wasmtime import Engine, Module, Store, WasiConfig
 
 from greenctx.wasix import Linker, Stdio, call
-from greenctx.wasix.stores import state_of
+from greenctx.wasix._fibers.stores import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wasmtime import Func, Memory
 
-    from greenctx.wasix.interruption import TimeLimit
+    from greenctx.wasix._clock.deadline import TimeLimit
 
 _SIGNATURES = {
     "clock_time_get": "i32 i64 i32",

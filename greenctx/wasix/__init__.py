@@ -8,7 +8,7 @@ try:
 except ImportError as error:
     raise ImportError("greenctx.wasix needs wasmtime: install greenctx[wasix]") from error
 try:
-    import greenctx.wasix._fiber  # noqa: F401
+    import greenctx.wasix._native._fiber  # noqa: F401
 except ImportError as error:
     raise ImportError(
         f"greenctx.wasix lacks its native part ({error}): install greenctx where a C compiler and Python's headers are"
@@ -31,14 +31,14 @@ from greenctx.errors import (
     WasiNotSet,
     WrongStore,
 )
-from greenctx.wasix import guest_frames as _guest_frames  # noqa: F401
-from greenctx.wasix.limits import Limits
-from greenctx.wasix.linked import InstancePre
-from greenctx.wasix.linker import Linker
-from greenctx.wasix.program import Program
-from greenctx.wasix.stdio import Stdio
-from greenctx.wasix.stores import Caller
-from greenctx.wasix.suspend import call
+from greenctx.wasix._fibers import guest_frames as _guest_frames  # noqa: F401
+from greenctx.wasix._fibers.calls import call
+from greenctx.wasix._fibers.stores import Caller
+from greenctx.wasix._files.stdio import Stdio
+from greenctx.wasix._linking.linker import Linker
+from greenctx.wasix._linking.requirements import InstancePre
+from greenctx.wasix._program.limits import Limits
+from greenctx.wasix._program.program import Program
 
 __all__ = [
     "CalledWithinGuest",

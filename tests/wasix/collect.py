@@ -4,7 +4,8 @@ Guests keep exceptions, structs, arrays and references to Python objects in thei
 switches, creates, destroys, calls guests again, raises, throws, or lets guests trap; and all the while guests and host
 make garbage and collect it. Every object carries the cookie of the call that made it; a wrong one anywhere ends the run
 with an AssertionError. FAULTs come on top: ``interrupt`` (a signal's KeyboardInterrupt at any moment), ``epochs`` (the
-guests yield all the time), and ``unprotected``, which shows what collections do without `greenctx.wasix.collector`.
+guests yield all the time), and ``unprotected``, which shows what collections do without
+`greenctx.wasix._fibers.collector`.
 Prints what happened as JSON.
 """
 
@@ -18,7 +19,7 @@ from random_run import COOKIE, RandomRun
 from wasmtime import Config, Engine, FuncType, Module, Trap, ValType, _bindings, _ffi
 
 from greenctx.wasix import GuestException, call
-from greenctx.wasix.stores import state_of, yield_every_epoch
+from greenctx.wasix._fibers.stores import state_of, yield_every_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -79,7 +79,7 @@ def test_return_from_a_host_function_while_another_thread_runs_a_guest() -> None
 
 
 FORGET = """
-from greenctx.wasix import suspend
+from greenctx.wasix._fibers import calls
 
 class Forgotten:
     def __init__(self, *args):
@@ -89,7 +89,7 @@ class Forgotten:
     def close(self):
         del self.fiber
 
-fiber, suspend.Fiber = suspend.Fiber, Forgotten
+fiber, calls.Fiber = calls.Fiber, Forgotten
 """
 """Calls are forgotten, as an interruption in the wrong place would have it, not closed."""
 
@@ -235,7 +235,7 @@ def test_a_call_is_abandoned_without_memory() -> None:
             contexts = [env.create_context(lambda: call(store, waiting)) for _ in range(20)]
             for context in contexts:
                 env.switch_context(context)
-            suspend.Fiber = fiber
+            calls.Fiber = fiber
             thread = threading.Thread(target=call, args=(store, other["spin"]), daemon=True)
             begin(thread)
             for context in contexts:
@@ -366,7 +366,7 @@ def test_guests_of_a_thread_that_has_inherited_the_environment() -> None:
 def test_collections_in_a_thread_that_has_inherited_the_environment() -> None:
     """Or whatever it collects."""
     script = """
-        from greenctx.current import current, of_this_thread
+        from greenctx._core.scope import current, of_this_thread
         found = []
         def collect():
             found.append((current.get(), of_this_thread()))

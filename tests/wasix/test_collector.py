@@ -19,7 +19,7 @@ from wasmtime import Config, Engine, Func, Global, Trap
 
 from greenctx import ContextSwitchingEnvironment
 from greenctx.wasix import CalledWithinGuest, GuestException, Linker, Program, ReferencesTooLate, call
-from greenctx.wasix.stores import state_of, yield_every_epoch
+from greenctx.wasix._fibers.stores import state_of, yield_every_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,10 @@ from processes import TIMEOUT, run_greenctx
 from wasmtime import wat2wasm
 
 from greenctx.cli import main
-from greenctx.wasix import Program, code, compiled
-from greenctx.wasix.compiled import CompiledModules
+from greenctx.wasix import Program
+from greenctx.wasix._modules import cache
+from greenctx.wasix._modules.cache import CompiledModules
+from greenctx.wasix._modules.compile import _compile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +62,7 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile_it(*_: object, **__: object) -> None:
         raise AssertionError("it is compiled once more")
 
-    monkeypatch.setattr(code, "_compile", compile_it)
+    monkeypatch.setattr("greenctx.wasix._modules.compile._compile", compile_it)
 
 
 @pytest.mark.parametrize(("text", "status"), [(SEVEN, 7), (CATCHES, 9)], ids=["plain", "with the collector"])
@@ -121,7 +123,7 @@ def test_mistaken_identity(kept: CompiledModules, directory: Path, monkeypatch: 
     assert kept.find(b"code", True) is None
     library = directory.parent / "libwasmtime"
     library.write_bytes(b"50.0.1")
-    monkeypatch.setattr(compiled, "_library", library)
+    monkeypatch.setattr(cache, "_library", library)
     assert kept.find(b"code", False) is None
     kept.keep(b"code", False, b"compiled")
     assert kept.find(b"code", False) == b"compiled"
@@ -261,12 +263,12 @@ def test_interrupted(kept: CompiledModules, directory: Path, monkeypatch: pytest
 
 def test_not_too_much(kept: CompiledModules, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those go that were not used for the longest time; what would take too much of the room is not kept."""
-    monkeypatch.setattr(compiled, "MOST_BYTES", 40_000)
+    monkeypatch.setattr(cache, "MOST_BYTES", 40_000)
     (directory / "a directory").mkdir(parents=True)  # is somebody else's, and no file
     os.utime(directory / "a directory", (0, 0))
     for number in range(4):
         kept.keep(b"%d" % number, False, bytes(9_000))
-        os.utime(kept._path(compiled._origin(b"%d" % number, False)), (number, number))
+        os.utime(kept._path(cache._origin(b"%d" % number, False)), (number, number))
     assert kept.find(b"0", False)  # used right now
     kept.keep(b"4", False, bytes(9_000))
     assert [number for number in range(5) if kept.find(b"%d" % number, False)] == [0, 2, 3, 4]
@@ -278,7 +280,7 @@ def test_not_too_much(kept: CompiledModules, directory: Path, monkeypatch: pytes
 def test_settings_that_differ(kept: CompiledModules) -> None:
     """What an engine of another kind has compiled, wasmtime does not load."""
     binary = bytes(wat2wasm(SEVEN))
-    _, module = code._compile(binary, collector=True)
+    _, module = _compile(binary, collector=True)
     kept.keep(binary, False, bytes(module.serialize()))
     unloadable = kept.find(binary, False)
     assert unloadable

@@ -10,7 +10,7 @@ from embedding import IMPORTS, Embedding
 from processes import run_python
 
 from greenctx import ContextSwitchingEnvironment
-from greenctx.switching import COMPILED
+from greenctx._core.switching import COMPILED
 from greenctx.wasix import call
 
 PING_PONG = f"""(module {IMPORTS}

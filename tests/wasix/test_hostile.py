@@ -53,7 +53,7 @@ def test_mutants(tmp_path: Path) -> None:
     flags = ("-Os", "-Wl,--export=__stack_pointer", "-Wl,--export=malloc")
     in_c = [compile_guest(name, *flags) for name in ("endings", "errnos")]
     in_c += [compile_guest("toolchain", "-Os", *TOOLCHAIN)] * 2
-    in_text = [GOOD_GUEST.read_text(), (files("greenctx.wasix") / "demo.wat").read_text()]
+    in_text = [GOOD_GUEST.read_text(), (files("greenctx.wasix") / "demo" / "demo.wat").read_text()]
     in_text += [attack.text for attack in ATTACKS if attack.status != REFUSED]
     small = [wasm for text in in_text if (wasm := to_wasm(text))]
     large = [path.read_bytes() for path in in_c]

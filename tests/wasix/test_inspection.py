@@ -11,7 +11,7 @@ from embedding import IMPORTS
 from wasmtime import wat2wasm
 
 from greenctx.wasix import InvalidProgram, Program
-from greenctx.wasix.inspection import Export, Import, Inspection, inspect_file
+from greenctx.wasix._program.inspection import Export, Import, Inspection, inspect_file
 
 if TYPE_CHECKING:
     from pathlib import Path

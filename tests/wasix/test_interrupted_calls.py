@@ -13,9 +13,10 @@ from wasmtime import Func, FuncType, Linker, Module, Store, Trap
 from wasmtime import _bindings as ffi
 
 from greenctx.wasix import Linker as OurLinker
-from greenctx.wasix import call, suspend
-from greenctx.wasix._fiber import Fiber
-from greenctx.wasix.stores import state_of
+from greenctx.wasix import call
+from greenctx.wasix._fibers import calls
+from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._native._fiber import Fiber
 
 
 class Something:
@@ -37,14 +38,14 @@ def test_error_of_an_interrupted_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interruption at the end of a call takes the place of its error, which the next call does not raise."""
     store, guest = load("""(module (import "host" "fail" (func $fail))
       (func (export "run") (call $fail)) (func (export "trap") unreachable))""")
-    to_the_end = suspend._poll_to_the_end
+    to_the_end = calls._poll_to_the_end
 
     def interrupted(*args: Any) -> None:
         to_the_end(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(suspend, "_poll_to_the_end", interrupted)
+        patch.setattr(calls, "_poll_to_the_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             call(store, guest["run"])
     with pytest.raises(Trap, match="unreachable"):
@@ -122,7 +123,7 @@ def test_a_store_is_collected_with_a_call_that_was_forgotten(floor: bool, monkey
         store.itself, store.call = store, Forgotten.last.pop()
         return ref(something)
 
-    monkeypatch.setattr(suspend, "Fiber", Forgotten)
+    monkeypatch.setattr(calls, "Fiber", Forgotten)
     left = forget_a_call()
     assert left() is not None
     gc.collect()  # the store, whose state is a cycle with its floor

@@ -24,7 +24,7 @@ from processes import TIMEOUT, check_embedder, run_python
 
 from greenctx import NoEnvironment, current_environment
 from greenctx.wasix import Limits, Program, TimeLimitExceeded, call
-from greenctx.wasix.interruption import ticker
+from greenctx.wasix._clock.deadline import ticker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from wasmtime import Engine
 
     from greenctx.wasix import Caller
-    from greenctx.wasix._fiber import Ticker
+    from greenctx.wasix._native._fiber import Ticker
 
 MODES = ["spin", "spin-without-calls", "switch", "read", "sleep", "usleep", "nanosleep", "poll", "write"]
 
@@ -480,7 +480,7 @@ def test_epochs_tick_only_where_they_are_needed(monkeypatch: pytest.MonkeyPatch)
         thread.start()
         thread.join()
 
-    monkeypatch.setattr("greenctx.wasix.program.ticker", start)
+    monkeypatch.setattr("greenctx.wasix._program.program.ticker", start)
     switch = '(import "wasix_32v1" "context_switch" (func (param i64) (result i32)))'
     check_good_guest()
     run("unlimited", None)

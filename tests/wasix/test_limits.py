@@ -14,10 +14,11 @@ from embedding import IMPORTS, Embedding, signature
 from processes import TIMEOUT, run_greenctx
 from wasmtime import wat2wasm
 
+from greenctx.cli.options import count, seconds, size
 from greenctx.errors import FiberStacksExhausted, InvalidProgram
-from greenctx.options import count, seconds, size
-from greenctx.wasix import Limits, Program, stacks
-from greenctx.wasix.binary import NotUnderstood, Size, Sizes, sizes
+from greenctx.wasix import Limits, Program
+from greenctx.wasix._fibers import stack_limit
+from greenctx.wasix._modules.binary import NotUnderstood, Size, Sizes, sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -312,8 +313,8 @@ def test_maxima() -> None:
 def test_fiber_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the system has no room for another stack, that is an error that says so and why; all is unwound, and with
     fewer contexts the same program runs."""
-    monkeypatch.setattr(stacks, "MOST_STACKS", 10)
-    monkeypatch.setattr(stacks, "MAX_MAP_COUNT", 65530)
+    monkeypatch.setattr(stack_limit, "MOST_STACKS", 10)
+    monkeypatch.setattr(stack_limit, "MAX_MAP_COUNT", 65530)
     embedding, unwound = Embedding(), []
 
     def wait() -> None:

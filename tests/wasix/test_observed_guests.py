@@ -11,10 +11,10 @@ from leakcheck import assert_no_leak
 from wasmtime import Engine, FuncType, Module, Store
 
 from greenctx import ContextSwitchingEnvironment, Instrument, Trace, current_environment
-from greenctx.switching import COMPILED
+from greenctx._core.switching import COMPILED
 from greenctx.wasix import GuestExit, Linker, Program, call
-from greenctx.wasix.code import to_binary
-from greenctx.wasix.entrypoints import EntrypointNames
+from greenctx.wasix._modules.compile import to_binary
+from greenctx.wasix._syscalls.entrypoints import EntrypointNames
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,7 +123,7 @@ def test_a_program_without_instruments_defines_the_functions_themselves() -> Non
 
     program = Spying(GUEST.encode())
     assert program.linker._report_host_calls is False
-    from greenctx.wasix import host_functions
+    from greenctx.wasix._fibers import host_functions
 
     original = host_functions.define_func
     try:

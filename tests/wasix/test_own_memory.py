@@ -8,9 +8,9 @@ import pytest
 from wasmtime import Config, Engine, Module, Trap, TrapCode, WasmtimeError, wat2wasm
 
 from greenctx.wasix import InvalidProgram, Limits, Program
-from greenctx.wasix.binary import PAGE, Size, sizes
-from greenctx.wasix.inspection import inspect_file
-from greenctx.wasix.own_memory import with_own_memory
+from greenctx.wasix._modules.binary import PAGE, Size, sizes
+from greenctx.wasix._modules.shared_memory import with_own_memory
+from greenctx.wasix._program.inspection import inspect_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from wasi_guest import END, EVENTS, MONOTONIC, RESULT, SUBSCRIPTIONS, WasiGuest
 
 from greenctx.errors import TimeLimitExceeded
 from greenctx.wasix import Limits, Program, Stdio
-from greenctx.wasix.interruption import TimeLimit
+from greenctx.wasix._clock.deadline import TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

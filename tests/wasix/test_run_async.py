@@ -24,8 +24,9 @@ from greenctx import (
     await_,
     current_environment,
 )
-from greenctx.wasix import Limits, Program, ProgramClosed, ProgramInUse, TimeLimitExceeded, event_loop, shared_ticker
-from greenctx.wasix.interruption import TimeLimit
+from greenctx.wasix import Limits, Program, ProgramClosed, ProgramInUse, TimeLimitExceeded
+from greenctx.wasix._clock import epochs, event_loop
+from greenctx.wasix._clock.deadline import TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -236,7 +237,7 @@ def test_not_on_a_fiber() -> None:
     check_embedder(
         """
         import asyncio
-        from greenctx.current import WithoutContexts
+        from greenctx._core.scope import WithoutContexts
 
         def on_a_fiber():
             seen.append(refused(NotTheActiveContext, lambda: await_(asyncio.sleep(0))))
@@ -601,13 +602,13 @@ def test_one_thread_ends_all_epochs() -> None:
     def threads() -> int:
         return len(os.listdir("/proc/self/task"))
 
-    while shared_ticker._thread_runs.locked():
+    while epochs._thread_runs.locked():
         pass
     before = threads()
     assert asyncio.run(everything()) == 1
-    while shared_ticker._thread_runs.locked():
+    while epochs._thread_runs.locked():
         pass
-    assert not shared_ticker._active
+    assert not epochs._active
 
 
 def test_the_most_demanding_run_sets_the_pace() -> None:
@@ -657,10 +658,10 @@ def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    while shared_ticker._thread_runs.locked():
+    while epochs._thread_runs.locked():
         pass
     with monkeypatch.context() as patch:
-        patch.setattr(shared_ticker, "start_new_thread", fail)
+        patch.setattr(epochs, "start_new_thread", fail)
         with pytest.raises(RuntimeError, match="can't start"):
             asyncio.run(good().run_async())
     with pytest.raises(TimeLimitExceeded):
@@ -672,10 +673,11 @@ def test_programs_are_closed_anywhere() -> None:
     check_script(
         """
         import asyncio, sys
-        from greenctx.wasix import Program, shared_ticker
+        from greenctx.wasix._clock import epochs
+        from greenctx.wasix import Program
 
         def close(frame, event, arg):
-            if frame.f_code.co_filename == shared_ticker.__file__:
+            if frame.f_code.co_filename == epochs.__file__:
                 other = Program(b'(module (func (export "_start")))')
                 other._shared_ticker.begin(other._shared_ticker.every(1))
                 other.close()

@@ -21,8 +21,8 @@ from leakcheck import own_memory
 from processes import TIMEOUT
 
 from greenctx import ContextSwitchingEnvironment
-from greenctx.aio import Run
-from greenctx.context import Context
+from greenctx._core.aio import Run
+from greenctx._core.context import Context
 from greenctx.wasix import Program
 
 web = pytest.importorskip("aiohttp.web")

@@ -17,8 +17,8 @@ from wasmtime import Trap
 
 from greenctx import ContextCanceled, ContextSwitchingEnvironment, current_environment
 from greenctx.wasix import Limits, Program, ShadowStackOverflow, ShadowStackUnavailable, call
-from greenctx.wasix.regions import CANARY, Watch
-from greenctx.wasix.stores import state_of
+from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._shadow_stacks.regions import CANARY, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from wasmtime import Store
 
     from greenctx.wasix import Caller
-    from greenctx.wasix.stack_pointer import StackPointer
+    from greenctx.wasix._shadow_stacks.stack_pointer import StackPointer
 
 SIZE = 4096
 TOP = 131072

@@ -13,7 +13,7 @@ from wasmtime import Config, Engine, Module, Store, Trap
 
 from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment
 from greenctx.wasix import Linker, call
-from greenctx.wasix.syscalls import context_switch
+from greenctx.wasix._syscalls.contexts import context_switch
 
 if TYPE_CHECKING:
     from wasmtime import Func, Global, SharedMemory

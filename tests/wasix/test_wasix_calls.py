@@ -15,8 +15,8 @@ from wasmtime import Module, Store, WasiConfig, WasmtimeError
 from greenctx import ContextSwitchingEnvironment
 from greenctx.errors import Deadlock, TimeLimitExceeded, WasiNotSet
 from greenctx.wasix import Limits, Linker, Program, Stdio, call
-from greenctx.wasix.interruption import TimeLimit
-from greenctx.wasix.pipes import ATOMIC, CAPACITY
+from greenctx.wasix._clock.deadline import TimeLimit
+from greenctx.wasix._files.pipes import ATOMIC, CAPACITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

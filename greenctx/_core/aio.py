@@ -1,0 +1,240 @@
+"""The bridge to an event loop: plain functions run inside of a task, and await what they like, wherever they are.
+
+A `Run` is a greenlet in which a plain function runs for a task; the main context of an environment, say. What one of
+its contexts awaits is stepped on that context's own greenlet, so it sees the context's variables and costs no switch as
+long as it need not wait. Only what it yields to the event loop goes to the greenlet that steps the task (the loop's),
+and the loop's answer comes straight back. So the task is the one that waits, for one thing at a time, and everything of
+the run with it: the environment's own state does not change, nor that of environments nested in it.
+
+This knows no event loop. What is awaited must be made for the one that steps the task.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from greenctx._core.error_chains import append_context
+from greenctx._core.exited import ContextExited
+from greenctx._core.registry import MAIN
+from greenctx._core.scope import current
+from greenctx._core.state import GUEST
+from greenctx.errors import AlreadyAwaiting, NotInAsyncRun, NotTheActiveContext, ResumedWhileAwaiting
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+T = TypeVar("T")
+
+_GUARDS = 3
+
+
+def await_(awaitable: Awaitable[T]) -> T:
+    """Await it in plain code: what ``await`` is in a coroutine. The event loop and its other tasks run meanwhile.
+
+    To be called in any context of an environment that runs by ``run_main_context_async``, or in any host function of a
+    program that runs by ``Program.run_async``. The environment is suspended as a whole, with those that are nested in
+    it, until the result is there or the exception, which is raised here: `asyncio.CancelledError` among them, when
+    the task is cancelled.
+
+    Raises `NotInAsyncRun` anywhere else, `NotTheActiveContext` on a guest's fiber, `AlreadyAwaiting` while another
+    greenlet of the run awaits; then nothing is awaited. Raises `ResumedWhileAwaiting` if other code than the event loop
+    resumes the calling greenlet.
+    """
+    try:
+        run = _check(current_run())
+        coroutine = _wait_for(awaitable)
+    except BaseException:
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()  # or Python would warn that nobody awaits it
+        raise
+    try:
+        return _step_to_the_end(coroutine, run)
+    finally:
+        coroutine.close()  # it has ended, unless a signal interrupted this function itself
+
+
+def current_run() -> Run | None:
+    """The innermost run that the calling greenlet is in, if any."""
+    # By the greenlet, not by a context variable: tasks that are created in a run inherit its variables.
+    me: greenlet | None = getcurrent()
+    while me is not None and not isinstance(me, Run):
+        me = me.parent
+    return None if me is None or me.is_within_another_task() else me
+
+
+def _current_task() -> object:
+    """The task of asyncio's that is being stepped, if any."""
+    asyncio = cast("Any", sys.modules.get("asyncio"))
+    get_running_loop = getattr(asyncio, "_get_running_loop", None)  # None, too, where another thread is importing it
+    loop = get_running_loop and get_running_loop()
+    return loop and asyncio.current_task(loop)
+
+
+async def run_in_task(function: Callable[[], T]) -> T:
+    """Run a plain function on a greenlet of its own inside of the calling task, whose variables it shares."""
+    return cast("T", await Run(function))
+
+
+def check_is_plain(result: object) -> None:
+    """Raise TypeError for what a coroutine function returns, which has not even begun to run."""
+    if isinstance(result, Coroutine):
+        result.close()
+        raise TypeError("main must be a plain function, not a coroutine function; to await it calls greenctx.await_")
+
+
+class Run(greenlet):
+    """A greenlet that runs a function, to be awaited once.
+
+    Its parent is the greenlet that steps the task. As that may change, it is set at each step.
+    """
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        driver = getcurrent()
+        super().__init__(parent=driver)
+        self.gr_context = driver.gr_context  # not a copy: this is the task
+        self.resumed_at = 0.0
+        """When the event loop last ran, by `time.monotonic`."""
+        self._task: object = None
+        self._function = function
+        self._result: object = None
+        self._waiting: greenlet | None = self  # in `suspend`, or unstarted
+        self._trap: object = None  # what it yields to the event loop
+        self._driver: greenlet | None = None  # the parent while it steps this
+        self._closing = self._unreachable = False
+
+    def run(self, _: object = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Run the function."""
+        try:
+            self._result = self._function()
+        except GreenletExit as exit:  # of which greenlet would make a result
+            raise ContextExited(MAIN, exit) from exit
+
+    def __await__(self) -> Generator[Any, Any, object]:
+        """Step the run to its end. Whatever is raised in between is raised where the run waits."""
+        try:
+            return (yield from self._guarded(_GUARDS))
+        except ContextExited as exited:
+            exited.unwrap()
+
+    def _guarded(self, guards: int) -> Generator[Any, Any, object]:
+        """The same, though so many signals interrupt this object's own code."""
+        try:
+            return (yield from (self._guarded(guards - 1) if guards > 1 else self._steps(None)))
+        except BaseException as error:
+            if self.dead or self._unreachable:
+                raise
+            return (yield from self._steps(error))
+
+    def _steps(self, error: BaseException | None) -> Generator[Any, Any, object]:
+        # What is raised goes on while it is handled, for whatever interrupts that to have it in its context.
+        try:
+            self._resume(None, error)
+        finally:
+            del error  # its traceback refers to this frame
+        while not self.dead:
+            try:
+                answer = yield self._trap
+            except BaseException as raised:
+                # Whoever closes a coroutine wants it to end and not to wait again.
+                self._closing = isinstance(raised, GeneratorExit)
+                self._resume(None, raised)
+            else:
+                self._resume(answer, None)
+        return self._result
+
+    def _resume(self, answer: object, error: BaseException | None) -> None:
+        """Let the run go on, until it awaits something or has ended."""
+        driver = getcurrent()
+        if self.parent is not driver:
+            self._move_to(driver)
+        waiting = self._waiting
+        if waiting is None:
+            error, waiting = ResumedWhileAwaiting(), self
+        self.resumed_at = time.monotonic()
+        self._task = _current_task()
+        # From here to the switch nothing is called: an interruption would leave a run that waits nowhere.
+        self._trap = self._waiting = None
+        self._driver = driver
+        try:
+            if error is None:
+                waiting.switch(answer)
+            else:
+                waiting.throw(error.__class__, error, error.__traceback__)
+        finally:
+            self._driver = None
+            del error
+
+    def _move_to(self, driver: greenlet) -> None:
+        try:
+            self.parent = driver
+        except ValueError as error:
+            self._unreachable = True
+            raise ResumedWhileAwaiting(f"could not go on where it was stepped: {error}") from error
+
+    def is_within_another_task(self) -> bool:
+        """Whether it is not the code of this run's task that runs in it, but the first step of an eager one."""
+        return self._driver is not None and self._task is not _current_task()
+
+    def check(self) -> None:
+        """Raise AlreadyAwaiting unless the event loop is stepping this run."""
+        if self._driver is None:
+            raise AlreadyAwaiting
+
+    def suspend(self, trap: object) -> object:
+        """Yield that to the event loop; return or raise what it answers."""
+        self.check()
+        if self._closing:
+            raise GeneratorExit
+        assert self._driver is not None
+        me, handled = getcurrent(), sys.exception()
+        try:
+            self._trap, self._waiting = trap, me
+            answer = self._driver.switch()
+        except BaseException as error:
+            if self._waiting is me:  # it does not come from the event loop
+                self._waiting = None
+            append_context(error, handled)
+            raise
+        finally:
+            del handled  # into whose chain the error may come, whose traceback refers to this frame
+        if self._waiting is me:
+            self._waiting = None
+            raise ResumedWhileAwaiting
+        return answer
+
+
+def _check(run: Run | None) -> Run:
+    if run is None:
+        raise NotInAsyncRun
+    # On a fiber: a greenlet switch from there would end the process.
+    environment: Any = current.get()
+    while environment is not None:
+        if environment._caller is GUEST:
+            raise NotTheActiveContext(environment._active_id(), "guest code on its fiber")
+        environment = environment._outer
+    run.check()
+    return run
+
+
+async def _wait_for(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def _step_to_the_end(coroutine: Coroutine[Any, Any, T], run: Run) -> T:
+    # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13).
+    try:
+        trap = coroutine.send(None)
+        while True:
+            try:
+                answer = run.suspend(trap)
+            except BaseException as error:
+                trap = coroutine.throw(error)
+            else:
+                trap = coroutine.send(answer)
+    except StopIteration as stop:
+        return cast("T", stop.value)

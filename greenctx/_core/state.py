@@ -1,0 +1,150 @@
+"""The state of an environment: which greenlet is which context, which one is active, and who may call.
+
+A switch changes one fact, which context is active, and the registry stays as it is. (Taking the target out of it and
+putting the caller in cost 0.2 bare switches, and was one more state that an interruption could leave half done.)
+Two habits keep the state right whatever happens:
+
+- Between the first change of state and the greenlet switch that it announces nothing is called, so that no signal's
+  KeyboardInterrupt can come between them.
+- Whoever is resumed sees to it that it is the active context (`_adopt`), whether it was resumed by an environment, by
+  other code that switches greenlets (gevent), or by an exception. Should that be interrupted as well, its next call
+  does it (`_admit`).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent, greenlet
+
+from greenctx._core.registry import MAIN, Registry
+from greenctx._core.scope import root_of
+from greenctx._core.switching import Switching
+from greenctx.errors import ContextCanceled, EnvironmentNotRunning, NotTheActiveContext, WrongThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from greenctx._core.context import Context
+    from greenctx._core.scope import WithoutContexts
+
+GUEST: Any = object()
+"""Stands for the caller while guest code runs on its fiber: no greenlet is it, so every call is refused."""
+
+
+class EnvironmentState(Switching):
+    """What `ContextSwitchingEnvironment` is made on: everything but the operations."""
+
+    # As long as its dict is empty its methods are found faster.
+    __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_registry", "_state", "_thread_id")
+
+    def __init__(self) -> None:
+        self._state = "has not run yet"
+        self._main: Context | None = None
+        self._thread_id = 0
+        self._outer: EnvironmentState | WithoutContexts | None = None
+        self._active: Context | None = None
+        # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
+        # and GUEST while its guest code runs (greenctx.wasix sets it).
+        self._caller: greenlet | None = None
+        self._registry = Registry()
+        self._started = self._registry.started
+        self._unstarted = self._registry.unstarted
+        self._unwinding = self._registry.unwinding
+        self._by_greenlet = self._registry.by_greenlet
+        self._is_plain = False  # whether its class has the compiled switch as it is
+        # False while main waits elsewhere than in its switch_context: in destroy_context, or in gevent's hub, say.
+        self._main_can_start_others = True
+
+    def __repr__(self) -> str:
+        if self._active is None:
+            return f"<{type(self).__name__} that {self._state}>"
+        active = self._active.context_id
+        return f"<{type(self).__name__} active={active} suspended={self._registry.suspended_ids(active)}>"
+
+    @property
+    def active_context_id(self) -> int:
+        """The id of the context that runs: the caller's."""
+        me = getcurrent()
+        if me is not self._caller:
+            self._admit(me)
+        return self._active_id()
+
+    def _encloses(self, me: greenlet) -> bool:
+        """Whether an environment that starts on that greenlet is nested in this one.
+
+        (Else it has only inherited the context variable: in a task, or a thread, that was started from a context.)
+        """
+        return self._context_of(me) is not None
+
+    def _entrypoint_of(self, context: Context) -> Callable[[], Any] | None:
+        """The entrypoint as it was given; None of main."""
+        return context.entrypoint
+
+    def _can_switch_to(self, context_id: int) -> bool:
+        """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
+        return context_id in self._started or context_id in self._registry.unstarted or self._caller is None
+
+    def _admit(self, me: greenlet) -> None:
+        """The check of every call, where the calling greenlet is not known as the active one: adopt or refuse it."""
+        active = self._active
+        if self._main is None or active is None:
+            raise EnvironmentNotRunning(self._state)
+        if not self._is_of(root_of(me)):
+            raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
+        if self._caller is GUEST:
+            raise NotTheActiveContext(active.context_id, "guest code on its fiber")
+        context = self._context_of(me)
+        if context is None:
+            raise NotTheActiveContext(active.context_id)
+        self._adopt(context)
+
+    def _is_of(self, root: greenlet) -> bool:
+        """Whether it runs in the thread that began with that greenlet."""
+        return self._main is not None and root_of(self._main.greenlet) is root
+
+    def _context_of(self, me: greenlet) -> Context | None:
+        """The context whose greenlet that is."""
+        if self._main is not None and me is self._main.greenlet:
+            return self._main
+        if type(me) is not greenlet:  # others may have a hash of their own, or none
+            return None
+        return self._by_greenlet.get(me)
+
+    def _adopt(self, me: Context) -> None:
+        """Make ``me``, which is running, the active context. The one that was becomes suspended unless it has ended."""
+        registry = self._registry
+        former = self._active
+        if former is not me and former is not None:
+            if former is self._main:
+                self._main_can_start_others = False
+            else:
+                if former.has_ended:  # its end took it out of the registry, unless that was interrupted
+                    self._started.pop(former.context_id, None)
+                    self._by_greenlet.pop(former.greenlet, None)
+                    self._unwinding.pop(former.context_id, None)  # put there by who began to destroy it, too late
+                elif not former.has_started:  # main was to start it, and was interrupted
+                    registry.unstarted[former.context_id] = former
+                    del self._started[former.context_id]
+            if me is self._main:
+                self._main_can_start_others = True
+            self._active = me
+        if me.cancellation is not None:
+            self._caller = None
+        else:
+            self._started[me.context_id] = me  # not there if it waited in destroy_context
+            self._caller = me.greenlet
+
+    def _check_is_not_canceled(self) -> None:
+        """Raise `ContextCanceled` if the active context is being destroyed."""
+        me = self._active
+        if me is not None and me.cancellation is not None:
+            raise ContextCanceled(me.context_id, me.cancellation)
+
+    def _active_id(self) -> int:
+        return MAIN if self._active is None else self._active.context_id
+
+
+def _thread_name(ident: int) -> str:
+    return next((thread.name for thread in threading.enumerate() if thread.ident == ident), f"#{ident}")

@@ -1,0 +1,1 @@
+"""`Instrument`, and those that come with greenctx: traces, statistics, timelines."""

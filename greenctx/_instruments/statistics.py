@@ -1,0 +1,119 @@
+"""Statistics: an instrument that counts and adds up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from greenctx._core.registry import MAIN
+from greenctx._reports.reports import Instrument, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from greenctx.environment import ContextSwitchingEnvironment
+
+MOST_ROWS = 20
+"""Contexts that the table shows."""
+
+
+@dataclass(slots=True)
+class ContextStatistics:
+    """What was counted for one context."""
+
+    id: int
+    name: str
+    switches: int = 0
+    """How often it became the active one."""
+    host_calls: int = 0
+    seconds: float = 0.0
+    """How long it was the active one."""
+
+
+class Statistics(Instrument):
+    """Counts what one environment does, while it runs and afterwards; ``str()`` of it is a table.
+
+    For each context that there ever was it keeps some 200 bytes.
+    """
+
+    def __init__(self) -> None:
+        self.created = 0
+        """Contexts that were created; main is none of these."""
+        self.destroyed = 0
+        self.live = 0
+        """Contexts that are there now."""
+        self.peak = 0
+        """The most that there were at any one time."""
+        self.switches = 0
+        self.host_calls = 0
+        """Calls of host functions by guests, where these are reported."""
+        self.contexts = {MAIN: ContextStatistics(MAIN, "main")}
+        """By id, main and those that have ended included."""
+        self._live: set[int] = set()
+        self._began = perf_counter_ns()
+
+    @property
+    def seconds(self) -> float:
+        """How long all the contexts were active."""
+        return sum(one.seconds for one in self.contexts.values())
+
+    def context_created(
+        self, _environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], object]
+    ) -> None:
+        self.contexts[context_id] = ContextStatistics(context_id, name_of(entrypoint))
+        self._live.add(context_id)
+        self.created += 1
+        self.live = len(self._live)
+        self.peak = max(self.peak, self.live)
+
+    def context_started(self, _environment: ContextSwitchingEnvironment, context_id: int) -> None:
+        if context_id == MAIN:
+            self._began = perf_counter_ns()
+
+    def context_switched(self, _environment: ContextSwitchingEnvironment, from_id: int, to_id: int) -> None:
+        self._stop(from_id)
+        self.switches += 1
+        self.contexts[to_id].switches += 1
+
+    def context_ended(
+        self, _environment: ContextSwitchingEnvironment, context_id: int, _: BaseException | None
+    ) -> None:
+        self._gone(context_id)
+
+    def context_destroyed(self, _environment: ContextSwitchingEnvironment, context_id: int) -> None:
+        self.destroyed += 1
+        self._gone(context_id)
+
+    def host_call_started(self, _environment: ContextSwitchingEnvironment, context_id: int, _: str) -> None:
+        self.host_calls += 1
+        self.contexts[context_id].host_calls += 1
+
+    def environment_ended(self, _environment: ContextSwitchingEnvironment) -> None:
+        self._stop(MAIN)
+
+    def __str__(self) -> str:
+        lines = [
+            f"contexts: {self.created} created, {self.peak} at most at a time, {self.destroyed} destroyed",
+            f"switches: {self.switches}",
+            f"host calls: {self.host_calls}",
+            f"{'context':>9}  {'switches':>9}  {'host calls':>10}  {'active ms':>10}  entrypoint",
+        ]
+        rows = sorted(self.contexts.values(), key=lambda one: -one.seconds)
+        for one in sorted(rows[:MOST_ROWS], key=lambda one: one.id):
+            figures = f"{one.id:>9}  {one.switches:>9}  {one.host_calls:>10}  {one.seconds * 1e3:>10.3f}"
+            lines.append(f"{figures}  {one.name}")
+        if rest := rows[MOST_ROWS:]:
+            switches, calls = sum(one.switches for one in rest), sum(one.host_calls for one in rest)
+            seconds = sum(one.seconds for one in rest)
+            lines.append(f"{'':>9}  {switches:>9}  {calls:>10}  {seconds * 1e3:>10.3f}  ({len(rest)} others)")
+        return "\n".join(lines)
+
+    def _stop(self, context_id: int) -> None:
+        now = perf_counter_ns()
+        self.contexts[context_id].seconds += (now - self._began) / 1e9
+        self._began = now
+
+    def _gone(self, context_id: int) -> None:
+        self._live.discard(context_id)
+        self.live = len(self._live)

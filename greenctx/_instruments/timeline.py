@@ -1,0 +1,181 @@
+"""Timelines: a trace file read, and drawn as a page to look at without a viewer.
+
+The page is one file that asks nothing of the network. It is a canvas and 200 lines of script (timeline.html), not a
+plotting library's: those that draw thousands of bars and arrows take megabytes, and none draws arrows between rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from greenctx._core.registry import MAIN
+from greenctx.errors import InvalidTrace
+
+if TYPE_CHECKING:
+    import os
+
+Track = tuple[int, int]
+"""A process and a thread, in the terms of traces."""
+
+
+@dataclass
+class Row:
+    """One context. Times are in microseconds since the beginning."""
+
+    name: str
+    active: list[tuple[float, float]] = field(default_factory=list)
+    """When it became the active one, and until when it was; ascending."""
+    calls: list[tuple[float, float, str, int]] = field(default_factory=list)
+    """Beginnings, ends and names of host calls, or their parts, ascending; and how many others are around each."""
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    """What happened to it, and when."""
+
+
+@dataclass
+class Timeline:
+    """What there is to be drawn."""
+
+    title: str
+    rows: list[Row]
+    switches: list[tuple[float, int, int]]
+    """When, from which row, to which one; ascending."""
+    duration: float
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Timeline:
+        """Read a trace file, also one whose end is missing. Raises `InvalidTrace`."""
+        events = _read_events(Path(path))
+        try:
+            return cls._of(events)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            reason = f"it is not a trace of contexts ({type(error).__name__}: {error})"
+            raise InvalidTrace(str(path), reason) from error
+
+    @classmethod
+    def _of(cls, events: list[dict[str, Any]]) -> Timeline:
+        rows: defaultdict[Track, Row] = defaultdict(lambda: Row("?"))
+        order: dict[Track, int] = {}
+        processes: dict[int, str] = {}
+        switches: dict[Any, list[tuple[float, Track]]] = defaultdict(list)
+        for event in events:
+            track, phase, name = (int(event["pid"]), int(event["tid"])), event["ph"], str(event["name"])
+            if phase == "M":
+                if name == "process_name":
+                    processes[track[0]] = str(event["args"]["name"])
+                elif name == "thread_name":
+                    rows[track].name = str(event["args"]["name"])
+                elif name == "thread_sort_index":
+                    order[track] = int(event["args"]["sort_index"])
+                continue
+            time = float(event["ts"])
+            if phase == "X":
+                end = time + float(event["dur"])
+                if event["cat"] == "context":
+                    rows[track].active.append((time, end))
+                else:
+                    rows[track].calls.append((time, end, name, 0))
+            elif phase == "i":
+                # That is the way in which main ends, and none for others.
+                name = "ended" if name == "returned" and track[1] == MAIN + 1 else name
+                rows[track].marks.append((time, _mark(name, event.get("args", {}))))
+            elif phase in ("s", "f"):
+                switches[event["id"]].append((time, track))
+        if not any(row.active for row in rows.values()):
+            raise ValueError("nothing in it is active")
+        begin = min(start for row in rows.values() for start, _ in row.active)
+        tracks = sorted(rows, key=lambda track: (track[0], order.get(track, track[1])))
+        index = {track: number for number, track in enumerate(tracks)}
+        arrows = [(out[0] - begin, index[out[1]], index[into[1]]) for out, into in _pairs(switches)]
+        for (process, _), row in rows.items():
+            _arrange(row, begin, f"{processes.get(process, process)}: " if len(processes) > 1 else "")
+        duration = max(end for row in rows.values() for _, end in row.active)
+        title = ", ".join(processes[process] for process in sorted(processes)) or "contexts"
+        return cls(title, [rows[track] for track in tracks], sorted(arrows), duration)
+
+    def as_html(self) -> str:
+        """A page that shows it."""
+        names: dict[str, int] = {}
+        rows = [
+            {
+                "name": row.name,
+                "active": [_rounded(start, end) for start, end in row.active],
+                "calls": [
+                    [*_rounded(start, end), names.setdefault(name, len(names)), depth]
+                    for start, end, name, depth in row.calls
+                ],
+                "marks": [[*_rounded(time), text] for time, text in row.marks],
+            }
+            for row in self.rows
+        ]
+        data = {
+            "title": self.title,
+            "duration": self.duration,
+            "rows": rows,
+            "switches": [[*_rounded(time), out, into] for time, out, into in self.switches],
+            "names": [*names],
+        }
+        page = (files("greenctx") / "_instruments" / "timeline.html").read_text(encoding="utf-8")
+        # Within a script element, that character alone can end it.
+        return page.replace("/*DATA*/", json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _read_events(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidTrace(str(path), getattr(error, "strerror", None) or "it is not text") from error
+    try:
+        events = json.loads(text)
+    except ValueError:
+        events = _whole_lines(text)
+    if isinstance(events, dict):
+        events = events.get("traceEvents")
+    if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+        raise InvalidTrace(str(path), "it is not in the Trace Event format")
+    return events
+
+
+def _whole_lines(text: str) -> list[Any] | None:
+    """The events of a file of ours that was not closed, for its process was killed."""
+    first, *lines = text.split("\n")
+    events = []
+    for number, line in enumerate(lines):
+        try:
+            events.append(json.loads(line.removesuffix(",")))
+        except ValueError:
+            if number < len(lines) - 1:
+                return None
+    return events if first == "[" else None
+
+
+def _mark(name: str, args: dict[str, Any]) -> str:
+    return " ".join([name, *(f"{key} {value}" for key, value in args.items() if key != "name")])
+
+
+def _pairs(switches: dict[Any, list[tuple[float, Track]]]) -> list[tuple[tuple[float, Track], tuple[float, Track]]]:
+    return [(min(ends), max(ends)) for ends in switches.values() if len(ends) == 2]
+
+
+def _arrange(row: Row, begin: float, prefix: str) -> None:
+    """Sort what is in a row, and find out which calls are within which."""
+    row.name = prefix + row.name
+    row.active = sorted((start - begin, end - begin) for start, end in row.active)
+    row.marks = sorted((max(0.0, time - begin), text) for time, text in row.marks)
+    calls = sorted((start - begin, begin - end, name) for start, end, name, _ in row.calls)
+    row.calls = []
+    around: list[float] = []
+    for start, minus_end, name in calls:
+        end = -minus_end  # so that what begins together is sorted from the outside inwards
+        while around and around[-1] <= start:
+            around.pop()
+        row.calls.append((start, end, name, len(around)))
+        around.append(end)
+
+
+def _rounded(*times: float) -> list[float]:
+    return [round(time, 3) for time in times]

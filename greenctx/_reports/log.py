@@ -1,0 +1,48 @@
+"""The logger ``greenctx`` as an instrument: what becomes of contexts, at DEBUG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from greenctx._core.registry import MAIN
+from greenctx._reports.reports import Instrument, logger, name_of
+from greenctx.errors import ContextCanceled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from greenctx.environment import ContextSwitchingEnvironment
+
+
+class Log(Instrument):
+    """One line for each creation, destruction and error.
+
+    An error is logged by the first context that ends with it, and not again by those that it goes on to; nor is it if
+    it ends main, for then ``run_main_context`` raises it.
+    """
+
+    def __init__(self) -> None:
+        self._logged: BaseException | None = None
+
+    def context_created(
+        self, _environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], object]
+    ) -> None:
+        logger.debug("context %d (%s) created", context_id, name_of(entrypoint))
+
+    def context_ended(
+        self, _environment: ContextSwitchingEnvironment, context_id: int, error: BaseException | None
+    ) -> None:
+        unwound = isinstance(error, ContextCanceled) and error.context_id == context_id
+        if context_id == MAIN or unwound or error is self._logged is not None:
+            return
+        if error is None:
+            logger.debug("the entrypoint of context %d returned", context_id)
+        else:
+            logger.debug("context %d ended with %r", context_id, error)
+        self._logged = error
+
+    def context_destroyed(self, _environment: ContextSwitchingEnvironment, context_id: int) -> None:
+        logger.debug("context %d destroyed", context_id)
+
+    def environment_ended(self, _environment: ContextSwitchingEnvironment) -> None:
+        self._logged = None

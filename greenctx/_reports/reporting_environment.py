@@ -1,0 +1,239 @@
+"""Environments with instruments: the operations again, with reports around them.
+
+An environment without instruments knows nothing of this module: its class is another one, so its operations cost what
+they did. Here nothing is reported by the one who switches, for it may not come to that. Whoever runs, at its first call
+and as soon as it is resumed, compares the state of the environment with what was reported last (`_catch_up`), and so
+nothing escapes that greenlets can do: errors that end up in main, cancellation, starts by way of main, contexts that
+gevent resumes, or interruptions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
+
+from greenlet import getcurrent
+
+from greenctx._core.registry import MAIN
+from greenctx._reports.reports import Reports
+from greenctx.environment import ContextSwitchingEnvironment
+from greenctx.errors import NotTheActiveContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from greenlet import greenlet
+
+    from greenctx._core.context import Context
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def instrument(environment: ContextSwitchingEnvironment, instruments: Iterable[object]) -> None:
+    """Give an environment that has not run its instruments: its class is from now on one that reports to them."""
+    reports = Reports(instruments)
+    cls = type(environment)
+    reporting = cls if issubclass(cls, InstrumentedEnvironment) else cls.__dict__.get("_reporting_class")
+    if reporting is None:
+        own = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        reporting = type(cls.__name__, (InstrumentedEnvironment, cls), own)
+        cls._reporting_class = reporting  # type: ignore[attr-defined]
+    environment.__class__ = reporting
+    cast("InstrumentedEnvironment", environment)._begin_reports(reports)
+
+
+class InstrumentedEnvironment(ContextSwitchingEnvironment):
+    """Comes before an environment's own class in the class of one that has instruments."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not hasattr(self, "_reports"):  # it was made by type() of one that has instruments
+            self._begin_reports(Reports([]))
+
+    def _begin_reports(self, reports: Reports) -> None:
+        self._reports = reports
+        # What was reported: how many contexts were created, which is the active one, which live, and which of those
+        # are being destroyed; and where the latest switch was to go.
+        self._next_id = self._registry.next_id
+        self._seen = MAIN
+        self._seen_greenlet: greenlet | None = None
+        self._alive: dict[int, Context] = {}
+        self._canceled: dict[int, Context] = {}
+        self._target: object = None
+        self._switches: dict[int, int] = {MAIN: 0}
+
+    def run_main_context(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
+        if self._state != "has not run yet":
+            return super().run_main_context(main, *args)
+        try:
+            return super().run_main_context(self._run_main, main, args)
+        finally:
+            self._end_reports()
+
+    def _entrypoint_of(self, context: Context) -> Callable[[], Any] | None:
+        entrypoint = context.entrypoint
+        return entrypoint.__wrapped__ if isinstance(entrypoint, _Observed) else entrypoint
+
+    def create_context(self, entrypoint: Callable[[], object]) -> int:
+        self._catch_up()
+        context_id = super().create_context(_Observed(self, entrypoint) if callable(entrypoint) else entrypoint)
+        self._catch_up()
+        return context_id
+
+    def switch_context(self, context_id: int) -> None:
+        me = getcurrent()
+        # Mostly there is nothing to report, and that is seen without a call.
+        settled = me is self._seen_greenlet and me is self._caller and self._next_id == self._registry.next_id
+        if not settled or self._reports.news:
+            self._catch_up()
+        self._target = context_id
+        try:
+            super().switch_context(context_id)
+        except BaseException as error:
+            self._catch_up(error)
+            raise
+        self._catch_up()
+
+    def destroy_context(self, context_id: int) -> bool:
+        active_id = self._catch_up()
+        registry = self._registry
+        victim = self._alive.get(context_id)
+        if victim is not None and context_id not in (MAIN, active_id):
+            if context_id in registry.unstarted:
+                self._canceled[context_id] = victim
+            elif context_id in registry.started and context_id not in self._canceled:
+                self._reports.news += [("context_canceled", context_id)]
+                self._canceled[context_id] = victim
+                self._reports.deliver(self)
+        try:
+            destroyed = super().destroy_context(context_id)
+        except BaseException as error:
+            self._catch_up(error)
+            self._report_destroyed(context_id)
+            raise
+        self._catch_up()
+        self._report_destroyed(context_id)
+        return destroyed
+
+    @property
+    def active_context_id(self) -> int:
+        return self._catch_up()
+
+    def _catch_up(self, error: BaseException | None = None) -> int:
+        """Report what has happened; return the id of the active context, the caller's.
+
+        ``error`` is what has come out of the call in which it happened. Raises what every operation does that may not
+        be called here.
+        """
+        reports, me = self._reports, getcurrent()
+        if reports.deliverer is not None and reports.deliverer is me:
+            raise NotTheActiveContext(self._seen, "an instrument")
+        if me is not self._caller:
+            self._admit(me)
+        active = self._active_id()
+        if self._next_id != self._registry.next_id:
+            self._report_created()
+        if error is not None:
+            self._report_end_of(self._target, error)
+        if me is not self._seen_greenlet:
+            seen = self._seen
+            if active != seen:
+                if seen in self._alive:
+                    self._report_end_of(seen, error)
+                count = self._switches.get(active, 0) + 1
+                reports.news += [("context_switched", seen, active)]
+                self._seen = active
+                self._switches[active] = count
+            self._seen_greenlet = me
+        if reports.news:
+            reports.deliver(self)
+        return active
+
+    def _report_created(self) -> None:
+        while self._next_id < self._registry.next_id:
+            context_id = self._next_id
+            context = self._registry.unstarted.get(context_id)
+            entrypoint = None if context is None else self._entrypoint_of(context)
+            self._next_id = context_id + 1  # from here on without a call
+            if context is not None:
+                self._reports.news += [("context_created", context_id, entrypoint)]
+                self._alive[context_id] = context
+
+    def _report_end_of(self, context_id: object, error: BaseException | None) -> None:
+        """Report the end of a context if it was interrupted so early, or so late, that its own report is missing."""
+        if isinstance(context_id, int) and context_id in self._alive and self._alive[context_id].has_ended:
+            self._report_ended(context_id, error)
+
+    def _report_ended(self, context_id: int, error: BaseException | None) -> None:
+        switches = self._switches
+        if context_id in self._alive:
+            self._reports.news += [("context_ended", context_id, error)]
+            del self._alive[context_id]
+            if context_id in switches and context_id != MAIN:
+                del switches[context_id]
+
+    def _report_destroyed(self, context_id: int) -> None:
+        """Report that a context is gone, if it is and its destruction was noticed, once."""
+        victim = self._canceled.get(context_id)
+        unstarted = context_id in self._registry.unstarted
+        if victim is not None and not unstarted and (victim.has_ended or not victim.has_started):
+            self._reports.news += [("context_destroyed", context_id)]
+            del self._canceled[context_id]
+            if context_id in self._alive:
+                del self._alive[context_id]
+            self._reports.deliver(self)
+
+    def _run_main(self, main: Callable[[*Ts], T], args: tuple[*Ts]) -> T:
+        assert self._main is not None
+        self._alive[MAIN] = self._main
+        self._reports.news += [("context_started", MAIN)]
+        try:
+            self._catch_up()
+            result = main(*args)
+            self._report_end(MAIN, None)
+        except BaseException as error:
+            self._report_end(MAIN, error)
+            raise
+        return result
+
+    def _report_host_call(self, event: str, *facts: object) -> None:
+        """A host function was called, or has ended, in the calling context."""
+        context_id = self._catch_up()
+        self._reports.news += [(event, context_id, *facts)]
+        self._reports.deliver(self)
+
+    def _report_end(self, context_id: int, error: BaseException | None) -> None:
+        """The end of the context that calls this, once: an interruption of this may make it end otherwise."""
+        self._catch_up(error)
+        self._report_ended(context_id, error)
+        self._reports.deliver(self)
+
+    def _end_reports(self) -> None:
+        for context_id in sorted(self._alive):
+            self._report_ended(context_id, None)
+        self._canceled = {}
+        self._seen_greenlet = None
+        self._reports.news += [("environment_ended",)]
+        self._reports.deliver(self)
+
+
+class _Observed:
+    """An entrypoint that reports its beginning and its end."""
+
+    __slots__ = ("__wrapped__", "_environment")
+
+    def __init__(self, environment: InstrumentedEnvironment, entrypoint: Callable[[], Any]) -> None:
+        self.__wrapped__ = entrypoint
+        self._environment = environment
+
+    def __call__(self) -> None:
+        environment = self._environment
+        try:
+            context_id = environment._catch_up()
+            environment._reports.news += [("context_started", context_id)]
+            environment._reports.deliver(environment)
+            self.__wrapped__()
+            environment._report_end(context_id, None)
+        except BaseException as error:
+            environment._report_end(environment._registry.by_greenlet[getcurrent()].context_id, error)
+            raise

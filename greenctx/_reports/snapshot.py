@@ -1,0 +1,127 @@
+"""What the contexts of an environment are, and where each of them waits: for whoever looks, from wherever they look.
+
+Nothing here changes the environment, or takes a lock, or waits for it. Its tables are copied in one go each, and each
+step from a frame to its caller is one that the interpreter's lock keeps whole.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+from greenlet import getcurrent
+
+from greenctx._core.registry import MAIN
+from greenctx._reports.frame_notes import notes
+from greenctx._reports.reports import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from greenctx._core.context import Context
+    from greenctx._core.state import EnvironmentState
+
+State = Literal["active", "suspended", "not started", "being destroyed", "destroying another"]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextInfo:
+    """One context, as it was when somebody asked."""
+
+    id: int
+    name: str
+    """That of its entrypoint, which a guest has in its name section; "main" for main."""
+    state: State
+    """"active" is also the one that unwinds. "destroying another" waits in ``destroy_context``."""
+    entrypoint: Callable[[], object] | None
+    """None for main."""
+    age: float
+    """Seconds since it was created; of main, since it began."""
+    switches: int | None
+    """How often it became the active one. Counted only in an environment that has instruments."""
+
+    def __str__(self) -> str:
+        switches = "" if self.switches is None else f", {self.switches} switches"
+        return f"context {self.id} ({self.name}), {self.state}, {self.age:.3f} s old{switches}"
+
+
+def describe_contexts(environment: EnvironmentState) -> list[ContextInfo]:
+    """Every context that has not ended, ascending by id."""
+    return [info for info, _ in _look(environment)]
+
+
+def format_stacks(environment: EnvironmentState, caller: FrameType) -> str:
+    """Every context and its Python stack; ``caller`` is the frame that asks."""
+    me = getcurrent()
+    found: list[tuple[ContextInfo, list[FrameType]]] = []
+    active, running = environment._active, sys._current_frames().get(environment._thread_id)
+    try:
+        # All frames first: source files are read after that.
+        for info, context in _look(environment):
+            greenlet = context.greenlet
+            frame = None if greenlet is None else caller if greenlet is me else greenlet.gr_frame
+            if frame is None and context is active:
+                frame = running  # in another thread
+            found.append((info, [*_stack(frame)][::-1]))
+        text = "".join(line for info, stack in found for line in _lines(info, stack))
+    finally:
+        del caller, running, found, active, me  # whose frames refer to this one
+    return text or f"the environment {environment._state}; it has no contexts\n"
+
+
+def _look(environment: EnvironmentState) -> Iterator[tuple[ContextInfo, Context]]:
+    main, active, now = environment._main, environment._active, monotonic()
+    if main is None:
+        return
+    registry = environment._registry
+    unstarted, unwinding = registry.unstarted.copy(), registry.unwinding.copy()
+    destroyers = [victim.destroyer for victim in unwinding.values()]
+    others: list[Any] = [
+        *registry.started.copy().values(),
+        *unstarted.values(),
+        *unwinding.values(),
+        *destroyers,
+        active,
+    ]
+    there = [other for other in others if other is not None and not other.has_ended]
+    known: dict[int, Context] = {other.context_id: other for other in there}
+    known[MAIN] = main
+    switches: dict[int, int] | None = getattr(environment, "_switches", None)
+    for context_id in sorted(known):
+        context = known[context_id]
+        entrypoint = environment._entrypoint_of(context)
+        name = "main" if context is main else name_of(entrypoint)
+        state: State = "suspended"
+        if context is active:
+            state = "active"
+        elif context_id in unstarted:
+            state = "not started"
+        elif context_id in unwinding:
+            state = "being destroyed"
+        elif context in destroyers:
+            state = "destroying another"
+        count = None if switches is None else switches.get(context_id, 0)
+        yield ContextInfo(context_id, name, state, entrypoint, max(0.0, now - context.created_at), count), context
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    """That frame and its callers."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _lines(info: ContextInfo, stack: list[FrameType]) -> Iterator[str]:
+    yield f"{info}:\n"
+    summary = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in stack)
+    begin = 0
+    for index, frame in enumerate(stack):
+        if frame.f_code in notes:
+            yield from traceback.StackSummary.from_list(summary[begin:index]).format()
+            yield f"  {notes[frame.f_code](frame)}\n"
+            begin = index
+    yield from traceback.StackSummary.from_list(summary[begin:]).format()

@@ -1,0 +1,3 @@
+"""The command line."""
+
+from greenctx.cli.main import main as main

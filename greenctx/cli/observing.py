@@ -1,0 +1,101 @@
+"""What ``greenctx run`` shows of a program's contexts, and ``greenctx timeline``."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from greenctx._core.scope import current
+from greenctx.environment import ContextSwitchingEnvironment
+from greenctx.errors import InvalidProgram, InvalidTrace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from greenctx._instruments.trace import Trace
+    from greenctx._reports.reports import Instrument
+    from greenctx.cli.arguments import Arguments
+
+
+@contextmanager
+def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
+    """The instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
+    with ExitStack() as stack:
+        instruments: list[Instrument] = []
+        if given.dump_on_signal:
+            stack.callback(_dump_on_signal())
+        if given.stats:
+            from greenctx._instruments.statistics import Statistics
+
+            statistics = Statistics()
+            instruments.append(statistics)
+            stack.callback(lambda: _say(f"{statistics}\n"))
+        if given.trace is not None:
+            from greenctx._instruments.trace import Trace
+
+            try:
+                trace = Trace(given.trace, Path(name).name)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                raise InvalidProgram("--trace", f"{given.trace!r} cannot be written: {reason}") from error
+            instruments.append(trace)
+            stack.callback(_close, trace)
+        yield instruments
+
+
+def draw_timeline(file: str, output: str) -> None:
+    """Draw a trace file as a page or a picture. Raises `InvalidTrace`."""
+    from greenctx._instruments.timeline import Timeline
+    from greenctx._instruments.timeline_svg import as_svg
+
+    kind = Path(output).suffix.lower()
+    if kind not in (".html", ".svg"):
+        raise InvalidTrace(output, "a timeline is drawn as .html or .svg")
+    timeline = Timeline.read(file)
+    try:
+        Path(output).write_text(timeline.as_html() if kind == ".html" else as_svg(timeline), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidTrace(output, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _close(trace: Trace) -> None:
+    try:
+        try:
+            trace.close()
+        except KeyboardInterrupt:  # the one that has ended the program need not be the last
+            trace.close()
+            raise
+    except OSError as error:
+        _say(f"greenctx: the trace is not complete: {error.strerror}\n")
+
+
+def _dump_on_signal() -> Callable[[], object]:
+    """Returns what ends it."""
+    import signal
+
+    import greenctx._reports.snapshot  # noqa: F401  (not in the handler, which may interrupt the import of what this needs)
+
+    if not hasattr(signal, "SIGUSR1"):
+        raise InvalidProgram("--dump-on-signal", "this system has no SIGUSR1")
+    before = signal.signal(signal.SIGUSR1, lambda *_: _dump_stacks())
+    return lambda: signal.signal(signal.SIGUSR1, before)
+
+
+def _dump_stacks() -> None:
+    environment = current.get()
+    text = ""
+    while environment is not None:
+        if isinstance(environment, ContextSwitchingEnvironment):
+            text += environment.format_stacks()
+        environment = environment._outer  # type: ignore[assignment]
+    _say(text or "no contexts run here\n")
+
+
+def _say(text: str) -> None:
+    # Not by sys.stderr, which a signal handler may have interrupted in the middle of a line.
+    with suppress(OSError):
+        left = text.encode(errors="backslashreplace")
+        while left:
+            left = left[os.write(2, left) :]

@@ -1,0 +1,1 @@
+"""Epochs, deadlines and waiting."""

@@ -1,0 +1,105 @@
+"""What programs need of the event loop that they run on: asyncio by itself, any other (trio) by means of anyio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from greenctx._core.aio import run_in_task
+from greenctx.errors import TimeLimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from greenctx.wasix._clock.deadline import TimeLimit, Wait
+
+T = TypeVar("T")
+
+
+def _other() -> Any:
+    """The module anyio, where it is not a task of asyncio's that runs; else None."""
+    try:
+        if asyncio.current_task() is not None:
+            return None
+    except RuntimeError:  # no event loop of asyncio's runs
+        pass
+    try:
+        import anyio
+        import anyio.lowlevel
+    except ImportError as error:
+        raise ImportError("programs on event loops other than asyncio's need anyio: install anyio") from error
+    return anyio
+
+
+async def give_way() -> None:
+    """Let others run."""
+    anyio = _other()
+    await (asyncio.sleep(0) if anyio is None else anyio.lowlevel.checkpoint())
+
+
+async def wait(wanted: Collection[Wait], seconds: float) -> None:
+    """Wait until one of those is ready, or for so long."""
+    anyio = _other()
+    if anyio is not None:
+        await _wait_by(anyio, wanted, seconds)
+        return
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def end() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    with ExitStack() as cleanup:
+        cleanup.callback(loop.call_later(seconds, end).cancel)
+        for descriptor, to_write in wanted:
+            # A loop has one reader for each descriptor, and somebody else may wait for the same one: hence the copy.
+            copy = os.dup(descriptor)
+            cleanup.callback(os.close, copy)
+            (loop.add_writer if to_write else loop.add_reader)(copy, end)
+            cleanup.callback(loop.remove_writer if to_write else loop.remove_reader, copy)
+        await ended
+
+
+async def _wait_by(anyio: Any, wanted: Collection[Wait], seconds: float) -> None:
+    async def wait_for(descriptor: int, to_write: bool) -> None:
+        with ExitStack() as cleanup:
+            copy = os.dup(descriptor)
+            cleanup.callback(os.close, copy)
+            await (anyio.wait_writable if to_write else anyio.wait_readable)(copy)
+        scope.cancel()
+
+    with anyio.move_on_after(seconds) as scope:
+        async with anyio.create_task_group() as group:
+            for one in wanted:
+                group.start_soon(wait_for, *one)
+            await anyio.sleep_forever()
+
+
+async def run_within(limit: TimeLimit, function: Callable[[], T]) -> T:
+    """Run the function in the calling task; cancel that when the limit is over, and raise `TimeLimitExceeded`."""
+    seconds = limit.left()
+    if seconds is None:
+        return await run_in_task(function)
+    anyio = _other()
+    if anyio is None:
+        try:
+            async with asyncio.timeout(seconds) as scope:
+                return await run_in_task(function)
+        except TimeoutError as error:
+            if isinstance(error, TimeLimitExceeded) or not scope.expired():
+                raise
+            raise limit.exceeded() from error
+    ended: BaseException | None = None
+    try:
+        with anyio.move_on_after(seconds):
+            try:
+                return await run_in_task(function)
+            except BaseException as error:
+                ended = error  # with those that came while the contexts were unwound
+                raise
+        raise limit.exceeded() from ended
+    finally:
+        del ended  # whose traceback refers to this frame

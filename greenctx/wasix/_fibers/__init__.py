@@ -1,0 +1,1 @@
+"""Calls into guests, each on a fiber of its own, whose host functions may switch contexts."""

@@ -1,0 +1,100 @@
+"""The floor: a guest call that never ends, on which all others of a store stand, where guests hold references.
+
+When the calls that are suspended in a store are resumed one upon the other (see `collector`), wasmtime walks from each
+to the one below by what it noted when that one left its last WebAssembly frame. A call that has none, since it is of a
+host function itself, has taken over the notes of what was below it when it began, and these go stale. So all of them
+begin, and are resumed, right on top of one that stays where it is. It also shows where in a backtrace the frames of a
+call end, and those of others begin.
+"""
+
+from __future__ import annotations
+
+from ctypes import POINTER, addressof, byref
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import wasmtime
+from wasmtime import Engine, Func, FuncType, Module, Trap, WasmtimeError
+from wasmtime import _bindings as ffi
+
+from greenctx.errors import ReferencesTooLate
+from greenctx.wasix._fibers import calls, host_functions
+from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._modules.stack_maps import holds_references
+from greenctx.wasix._native._fiber import YIELDED, Fiber
+
+if TYPE_CHECKING:
+    from wasmtime import Frame, Store
+
+    from greenctx.wasix._native._fiber import StoreState
+
+_TEXT = '(module $greenctx (import "host" "wait" (func $wait)) (func $floor (export "floor") (call $wait)))'
+_FRAME = "greenctx!floor"
+_modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
+
+
+def admit(module: Module, store: Store) -> None:
+    """Take note of a module that is to be instantiated in the store. Raises `ReferencesTooLate`."""
+    state = state_of(store)
+    if state.floor is None and holds_references(module):
+        _lay(store, state)
+
+
+def _lay(store: Store, state: StoreState) -> None:
+    """Begin the call that never ends."""
+    if state.calls > 1:
+        raise ReferencesTooLate(state.calls)
+    module = _modules.get(store.engine)
+    if module is None:
+        module = _modules[store.engine] = Module(store.engine, _TEXT)
+    linker = wasmtime.Linker(store.engine)
+    host_functions.define_func(linker, "host", "wait", FuncType([], []), _wait, access_caller=False)
+    floor = calls.instantiate(linker, store, module).exports(store)["floor"]
+    assert isinstance(floor, Func)
+    trap, error = POINTER(ffi.wasm_trap_t)(), POINTER(ffi.wasmtime_error_t)()
+    context = store._context()
+    future = ffi.wasmtime_func_call_async(context, byref(floor._func), None, 0, None, 0, byref(trap), byref(error))
+    fiber = Fiber(addressof(future.contents), addressof(context.contents), state, (floor, trap, error))
+    while fiber.poll() is YIELDED:
+        pass
+    state.lay_floor(fiber)
+
+
+def _wait() -> None:
+    raise AssertionError("nobody serves this call")
+
+
+def error_from(pointer: Any) -> WasmtimeError:
+    """The error, with no frames but those of the call that has ended with it."""
+    error = WasmtimeError._from_ptr(pointer)
+    message = str(error)
+    return WasmtimeError(_without_others(message)) if _FRAME in message else error
+
+
+def trap_from(pointer: Any) -> Trap:
+    """The same of a trap."""
+    trap = Trap._from_ptr(pointer)
+    return TrapOnFloor._from_ptr(trap._consume()) if _FRAME in trap.message else trap
+
+
+class TrapOnFloor(Trap):
+    """A trap, without the frames of other calls."""
+
+    @property
+    def message(self) -> str:
+        return _without_others(super().message)
+
+    @property
+    def frames(self) -> list[Frame]:
+        frames = super().frames
+        names = [f"{frame.module_name}!{frame.func_name}" for frame in frames]
+        return frames[: names.index(_FRAME)] if _FRAME in names else frames
+
+
+def _without_others(message: str) -> str:
+    """An error's message, with no frames but those of the call that has ended with it."""
+    floor = message.find(f" - {_FRAME}")
+    if floor < 0:
+        return message
+    cause = message.find("\n\nCaused by:", floor)
+    return message[: message.rfind("\n", 0, floor)] + (message[cause:] if cause >= 0 else "")

@@ -1,0 +1,94 @@
+"""Host functions: Python functions that guests call, and that run on the calling context's greenlet."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+from wasmtime import FuncType, Linker, Val, WasmtimeError
+from wasmtime import _bindings as ffi
+
+from greenctx.wasix._fibers.stores import Caller
+from greenctx.wasix._fibers.value_types import kind_of
+from greenctx.wasix._fibers.values import loading, saving
+from greenctx.wasix._native._fiber import callback_addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasmtime import Store
+
+    from greenctx.wasix._fibers.values import Load, Save
+    from greenctx.wasix._native._fiber import Fiber
+
+
+class HostFunction:
+    """A Python function for guests to call, as `Fiber.poll` returns it."""
+
+    __slots__ = ("access_caller", "function", "load", "name", "save")
+
+    def __init__(self, name: str, load: Load, save: Save, function: Callable[..., Any], access_caller: bool) -> None:
+        """``load`` and ``save`` are how its arguments and its results are converted."""
+        self.name = name
+        self.load = load
+        self.save = save
+        self.function = function
+        self.access_caller = access_caller
+
+    def serve(self, fiber: Fiber, store: Store) -> None:
+        """Run the function on the current greenlet and hand its result to the guest."""
+        arguments = self.load(fiber.arguments, store)
+        if self.access_caller:
+            caller = Caller(fiber.caller, store)
+            try:
+                result = self.function(caller, *arguments)
+            finally:
+                caller._invalidate()
+        else:
+            result = self.function(*arguments)
+        if isinstance(result, Val):
+            result = result.value
+        try:
+            results = self.save(result, store)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
+        fiber.answer(results)
+
+
+def define_func(
+    linker: Linker,
+    module: str,
+    name: str,
+    ty: FuncType,
+    function: Callable[..., Any],
+    access_caller: bool,
+    is_switch: bool = False,
+) -> None:
+    """Define a host function that runs on the greenlet of the context that calls it.
+
+    ``is_switch``: it does what WASIX's context_switch does, so this need not always be called for it.
+    """
+    parameters, results = ty.params, ty.results
+    parameter_kinds, result_kinds = ([kind_of(one) for one in types] for types in (parameters, results))
+    if None in result_kinds:
+        raise TypeError(f"no value of Python's can be the result of host function {f'{module}.{name}'!r}")
+    load, save = loading(parameter_kinds), saving(results, result_kinds)
+    host_function = HostFunction(f"{module}.{name}", load, save, function, access_caller)
+    callback, data, finalizer = callback_addresses(host_function, is_switch)
+    # A type belongs to the engine where it was first used, and wasmtime aborts the process when another one meets it.
+    if None not in parameter_kinds:
+        ty = FuncType(parameters, results)
+    module_bytes, name_bytes = module.encode(), name.encode()
+    error = ffi.wasmtime_linker_define_async_func(
+        linker.ptr(),
+        ctypes.create_string_buffer(module_bytes),
+        len(module_bytes),
+        ctypes.create_string_buffer(name_bytes),
+        len(name_bytes),
+        ty.ptr(),
+        ffi.wasmtime_func_async_callback_t(callback),
+        data,
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(finalizer),
+    )
+    if error:
+        raise WasmtimeError._from_ptr(error)

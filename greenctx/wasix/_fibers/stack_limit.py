@@ -1,0 +1,71 @@
+"""Fiber stacks: how many the kernel allows, and a clear error instead of what it says when there are no more.
+
+Each call into a guest that has not ended has a stack of wasmtime's, which takes two of the mappings that Linux allows
+to a process. Without any left Python's own memory runs out, in the middle of unwinding the contexts: so some are kept.
+"""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wasmtime import WasmtimeError
+
+from greenctx.errors import FiberStacksExhausted
+
+if TYPE_CHECKING:
+    from greenctx.wasix._native._fiber import StoreState
+
+MAPPINGS_EACH = 2
+MAPPINGS_LEFT = 2048
+SPARE_BYTES = 16 * 2**20
+ENOMEM = "(os error 12)"
+
+
+def _max_map_count() -> int | None:
+    try:
+        return int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):  # not Linux
+        return None
+
+
+MAX_MAP_COUNT = _max_map_count()
+MOST_STACKS = None if MAX_MAP_COUNT is None else max(1, (MAX_MAP_COUNT - MAPPINGS_LEFT) // MAPPINGS_EACH)
+
+
+class _Spare:
+    """Addresses that nobody uses, to be given back when there are no others: the contexts are unwound with those."""
+
+    def __init__(self) -> None:
+        self._addresses: mmap.mmap | None = None
+
+    def keep(self) -> None:
+        if self._addresses is None:
+            self._addresses = mmap.mmap(-1, SPARE_BYTES)
+
+    def give_back(self) -> None:
+        if self._addresses is not None:
+            self._addresses.close()
+            self._addresses = None
+
+
+_spare = _Spare()
+
+
+def check_stacks(state: StoreState) -> None:
+    """Raise `FiberStacksExhausted` when another call into the store would be one too many."""
+    _spare.keep()
+    if MOST_STACKS is not None and state.calls >= MOST_STACKS:
+        raise FiberStacksExhausted(state.calls, MAX_MAP_COUNT)
+
+
+def explain(error: Exception, state: StoreState) -> Exception:
+    """What to raise instead of that, with which a call has ended."""
+    # Other stores, or the host itself, may have many mappings, too; or there is a limit on address space.
+    if isinstance(error, WasmtimeError) and ENOMEM in str(error).split("\n", 1)[0]:
+        _spare.give_back()
+        exhausted = FiberStacksExhausted(state.calls, MAX_MAP_COUNT)
+        exhausted.__cause__ = error
+        return exhausted
+    return error

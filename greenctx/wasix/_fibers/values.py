@@ -1,0 +1,127 @@
+"""Values on their way between guests and host functions: wasmtime_val_t of wasmtime/val.h, many to a piece of memory.
+
+How a function's are converted is chosen once, when it is defined.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from ctypes import byref
+from functools import partial
+from operator import index
+from struct import Struct
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from wasmtime import Func, Val, ValType
+from wasmtime import _bindings as ffi
+
+from greenctx.errors import WrongStore
+from greenctx.wasix._fibers.stores import state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasmtime import Store
+
+    Load: TypeAlias = Callable[[bytes, Store], tuple[Any, ...]]
+    Save: TypeAlias = Callable[[Any, Store], bytes]
+
+_raw = ffi.wasmtime_val_t
+_SIZE, _OFFSET = ctypes.sizeof(_raw), _raw.of.offset
+# Codes of struct, in the order of wasmtime_valkind_t. The wasmtime package converts what is not here.
+_CODES: dict[str | None, str] = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
+
+
+def loading(kinds: list[str | None]) -> Load:
+    """How arguments of those types become Python's values. The wasmtime package converts those that are not numbers."""
+    unpack = Struct("=" + "".join(f"{_OFFSET}x{_padded(_CODES.get(kind, ''))}" for kind in kinds)).unpack
+    references = [place for place, kind in enumerate(kinds) if kind not in _CODES]
+
+    def only_numbers(memory: bytes, _: Store) -> tuple[Any, ...]:
+        return unpack(memory)
+
+    def all_kinds(memory: bytes, store: Store) -> tuple[Any, ...]:
+        values = [*unpack(memory)]
+        for place in references:
+            raw = _raw.from_buffer_copy(memory, place * _SIZE)
+            values.insert(place, Val._from_raw(store, raw, owned=False).value)
+        return tuple(values)
+
+    return all_kinds if references else only_numbers
+
+
+def saving(types: list[ValType], kinds: list[str | None]) -> Save:
+    """How what a function returns becomes results of those types: None none, the value one, else a sequence of them.
+
+    That raises TypeError, ValueError or OverflowError when a value is not what it must be, and what its own conversion
+    to a number raises.
+    """
+    each = [
+        _integer(kind) if kind in ("i32", "i64") else _float(kind) if kind in ("f32", "f64") else _reference(ty)
+        for ty, kind in zip(types, kinds, strict=True)
+    ]
+
+    def nothing(value: Any, _: Store) -> bytes:
+        if value is not None:
+            raise TypeError(f"it has no result but returned {value!r}")
+        return b""
+
+    def several(value: Any, store: Store) -> bytes:
+        values = tuple(value)
+        if len(values) != len(each):
+            raise ValueError(f"it has {len(each)} results but returned {len(values)}")
+        saved: list[bytes] = []
+        try:
+            for save, one in zip(each, values, strict=True):
+                saved += [save(one, store)]
+        except BaseException:
+            for one in saved:  # references are owned, by the guest otherwise
+                ffi.wasmtime_val_unroot(byref(_raw.from_buffer_copy(one)))
+            raise
+        return b"".join(saved)
+
+    return each[0] if len(each) == 1 else several if each else nothing
+
+
+def _integer(kind: str) -> Save:
+    """Signed or unsigned. What is no integer (a float, which C would truncate) is a TypeError."""
+    pack, pack_unsigned = _packing(kind, _CODES[kind]), _packing(kind, _CODES[kind].upper())
+
+    def integer(value: Any, _: Store) -> bytes:
+        value = index(value)
+        try:
+            return pack(value) if value < 0 else pack_unsigned(value)
+        except struct.error:
+            raise OverflowError(f"an integer that does not fit into an {kind}") from None
+
+    return integer
+
+
+def _float(kind: str) -> Save:
+    """Rounded, as C does."""
+    pack = _packing(kind, _CODES[kind])
+    convert = ctypes.c_float if kind == "f32" else ctypes.c_double  # struct loses what `__float__` raises
+
+    def floating(value: Any, _: Store) -> bytes:
+        return pack(convert(value).value)
+
+    return floating
+
+
+def _reference(ty: ValType) -> Save:
+    def reference(value: Any, store: Store) -> bytes:
+        if isinstance(value, Func) and value._func.store_id != state_of(store).store_id:
+            raise WrongStore("function")
+        return bytes(Val._convert_to_raw(store, ty, value))
+
+    return reference
+
+
+def _packing(kind: str, code: str) -> Callable[[Any], bytes]:
+    return partial(Struct(f"=B{_OFFSET - 1}x{_padded(code)}").pack, [*_CODES].index(kind))
+
+
+def _padded(code: str) -> str:
+    """A number of that code in place of a value's union."""
+    return f"{code}{_SIZE - _OFFSET - Struct('=' + code).size}x"

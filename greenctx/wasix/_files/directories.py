@@ -1,0 +1,91 @@
+"""A program's working directory, and its preopened ones: where a path of the guest's leads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from greenctx.wasix._files import paths
+from greenctx.wasix._modules import abi
+
+if TYPE_CHECKING:
+    from greenctx.wasix._fibers.stores import Caller
+    from greenctx.wasix._files.paths import Preopen
+    from greenctx.wasix._files.process import Scratch
+
+FIRST_PREOPEN = 3
+AT_FDCWD = 2**32 - 2
+"""Stands for the working directory in the place of a descriptor, in WASI's libcs."""
+
+# Addresses in the scratch memory, and what WASI preview 1 (wasi/api.h) has there.
+_PATH, _RESULT = 0, 2 * paths.LONGEST
+_FOLLOW = 1  # lookupflags
+_FILE_TYPE, _DIRECTORY = 16, 3  # where it is in a filestat, and one of them
+
+
+class Directories:
+    """Those of one program. Each call gets wasmtime's functions."""
+
+    def __init__(self) -> None:
+        self.current = b"/"
+        """The working directory: an absolute path."""
+        self._preopens: list[Preopen] | None = None
+
+    def change(self, native: Scratch, caller: Caller, path: bytes) -> int:
+        """Make it the working directory; return an errno. The root always is one, as every program begins there."""
+        wanted = paths.normalized(path, self.current)
+        if wanted != b"/":
+            error = self._check_directory(native, caller, wanted)
+            if error:
+                return error
+        self.current = wanted
+        return abi.SUCCESS
+
+    def find(self, native: Scratch, caller: Caller, path: bytes) -> tuple[int, int] | None:
+        """Where an absolute path leads: a descriptor, and how much of the path that stands for. None: nowhere."""
+        if self._preopens is None:
+            self._preopens = [*_preopens(native, caller)]
+        return paths.find(path, self._preopens)
+
+    def open(self, native: Scratch, caller: Caller, fd: int, flags: int, path: bytes, *options: int) -> tuple[int, int]:
+        """``path_open`` for a path that may be absolute, or from the working directory: an errno and a descriptor."""
+        if fd == AT_FDCWD and not paths.is_absolute(path):
+            path = self.current + b"/" + path
+        if paths.is_absolute(path):
+            found = self.find(native, caller, path)
+            if found is None:
+                return abi.NOENT, 0
+            fd, path = found[0], path[found[1] :] or b"."
+        if len(path) > paths.LONGEST:
+            return abi.NAMETOOLONG, 0
+        native.put(caller, _PATH, path)
+        error = native.call(caller, "path_open", fd, flags, _PATH, len(path), *options, _RESULT)
+        return error, _number(native, caller, _RESULT)
+
+    def _check_directory(self, native: Scratch, caller: Caller, path: bytes) -> int:
+        found = self.find(native, caller, path)
+        if found is None:
+            return abi.NOENT
+        rest = path[found[1] :] or b"."
+        if len(rest) > paths.LONGEST:
+            return abi.NAMETOOLONG
+        native.put(caller, _PATH, rest)
+        error = native.call(caller, "path_filestat_get", found[0], _FOLLOW, _PATH, len(rest), _RESULT)
+        if error:
+            return error
+        is_directory = native.get(caller, _RESULT + _FILE_TYPE, 1)[0] == _DIRECTORY
+        return abi.SUCCESS if is_directory else abi.NOTDIR
+
+
+def _preopens(native: Scratch, caller: Caller) -> list[Preopen]:
+    found = []
+    fd = FIRST_PREOPEN
+    while native.call(caller, "fd_prestat_get", fd, _RESULT) == abi.SUCCESS:
+        length = _number(native, caller, _RESULT + 4)
+        if native.call(caller, "fd_prestat_dir_name", fd, _PATH, length) == abi.SUCCESS:
+            found.append((fd, native.get(caller, _PATH, length)))
+        fd += 1
+    return found
+
+
+def _number(native: Scratch, caller: Caller, address: int) -> int:
+    return int.from_bytes(native.get(caller, address, 4), "little")

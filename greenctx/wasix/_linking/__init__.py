@@ -1,0 +1,1 @@
+"""Linkers: which import a guest gets from where."""

@@ -1,0 +1,34 @@
+"""Reports of host calls to the instruments of the environment in which they are made."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from greenctx._core.scope import current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def reporting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A host function that does the same, and reports when it is called."""
+    from greenctx._reports.reporting_environment import (
+        InstrumentedEnvironment,  # which takes long to import, and is seldom needed
+    )
+
+    @wraps(function)
+    def report_and_call(*args: Any) -> Any:
+        environment = current.get()
+        if not isinstance(environment, InstrumentedEnvironment):
+            return function(*args)
+        environment._report_host_call("host_call_started", name)
+        try:
+            result = function(*args)
+        except BaseException as error:
+            environment._report_host_call("host_call_ended", name, error)
+            raise
+        environment._report_host_call("host_call_ended", name, None)
+        return result
+
+    return report_and_call

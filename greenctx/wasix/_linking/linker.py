@@ -1,0 +1,227 @@
+"""Linker: `wasmtime.Linker` for guests whose host functions may switch contexts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import wasmtime
+from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
+
+from greenctx.errors import WrongStore
+from greenctx.wasix._fibers import calls, host_functions
+from greenctx.wasix._fibers.stores import check_belongs, state_of, store_id_of
+from greenctx.wasix._files.process import NativeWasi
+from greenctx.wasix._linking import commands
+from greenctx.wasix._linking.call_reports import reporting
+from greenctx.wasix._linking.requirements import InstancePre, Needs
+from greenctx.wasix._modules.abi import START, WASI_MODULE
+from greenctx.wasix._syscalls.contexts import define_context_calls
+from greenctx.wasix._syscalls.wasi import WasiCalls
+from greenctx.wasix._syscalls.wasix import WasixCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from wasmtime import Instance
+    from wasmtime._exportable import AsExtern
+    from wasmtime._store import Storelike
+
+    from greenctx.wasix._files.stdio import Stdio
+
+Key = tuple[str, str]
+"""A definition's module and name."""
+
+
+class Linker(wasmtime.Linker):
+    """A `wasmtime.Linker` whose host functions run on the calling context's greenlet, where they may switch.
+
+    Call the functions of its instances by `greenctx.wasix.call`: once a store has such a host function, wasmtime
+    refuses every other way in. Where wasmtime would end the process, because store, engine and items do not belong
+    together, it is `WrongStore`.
+
+    **Unsafe**: `define` and `define_instance` take a plain `wasmtime.Func` as it is, and its Python then runs on the
+    guest's fiber. Calls to the environment from there are refused, but a bare greenlet (or gevent) switch aborts the
+    process. Use `define_func`.
+    """
+
+    def __init__(self, engine: Engine, *, report_host_calls: bool = False) -> None:
+        """With ``report_host_calls`` the instruments of environments are told of calls of what `define_func` defines.
+
+        That are WASI's and WASIX's functions as well, where they are done here and not by wasmtime.
+        """
+        if not isinstance(engine, Engine):
+            raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
+        super().__init__(engine)
+        self._report_host_calls = report_host_calls
+        self._allow_shadowing = False
+        self._has_wasi = self._has_wasix_files = False
+        self._native_wasi = NativeWasi(engine)
+        self._without_wasi: set[Key] = set()
+        """The host functions that are defined in place of WASI's, and do not use it."""
+        self._owners: dict[Key, int] = {}
+        """The ids of the stores that definitions belong to; host functions belong to none."""
+
+    @property
+    def allow_shadowing(self) -> bool:
+        """Whether a definition may replace an earlier one of the same name."""
+        return self._allow_shadowing
+
+    @allow_shadowing.setter
+    def allow_shadowing(self, allow: bool) -> None:
+        wasmtime.Linker.allow_shadowing.__set__(self, allow)
+        self._allow_shadowing = allow
+
+    def define(self, store: Storelike, module: str, name: str, item: AsExtern) -> None:
+        """Define something of the store's. For a Python function use `define_func`, which is safe."""
+        check_belongs(self._needs().check(store), item)
+        super().define(store, module, name, item)
+        self._note(module, name, store_id_of(item))
+
+    def define_func(
+        self, module: str, name: str, ty: FuncType, func: Callable[..., Any], access_caller: bool = False
+    ) -> None:
+        """Define a host function. It may switch contexts, call guests by `greenctx.wasix.call`, and raise.
+
+        With ``access_caller`` its first argument is a `Caller`: the guest's exports, good until it returns.
+        """
+        if not isinstance(ty, FuncType):
+            raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
+        if not callable(func):
+            raise TypeError(f"a host function must be callable, not {func!r}")
+        if self._report_host_calls:
+            func = reporting(f"{module}.{name}", func)
+        host_functions.define_func(self, module, name, ty, func, access_caller)
+        self._note(module, name, None)
+
+    def define_instance(self, store: Storelike, name: str, instance: Instance) -> None:
+        """Define all exports of an instance of the store's."""
+        if not isinstance(instance, wasmtime.Instance):
+            raise TypeError(f"expected a wasmtime.Instance, not {instance!r}")
+        check_belongs(self._needs().check(store), instance)
+        super().define_instance(store, name, instance)
+        for export in instance.exports(store):
+            self._note(name, export, store_id_of(instance))
+
+    def define_module(self, store: Storelike, name: str, module: Module) -> None:
+        """Define the exports of a module, as WASI's commands and reactors have it.
+
+        Each call of a function of a command (a module that exports ``_start``) is to a fresh instance. Anything else is
+        instantiated now, and its ``_initialize`` is called if it has one.
+        """
+        store = self._needs(_imports(module)).check(store)
+        if commands.is_command(module):
+            commands.define_command(self, name, module)
+        else:
+            instance = self.instantiate(store, module)
+            initialize = instance.exports(store).get(commands.INITIALIZE)
+            if isinstance(initialize, Func):
+                calls.call(store, initialize)
+            self.define_instance(store, name, instance)
+
+    def define_wasi(self, stdio: Stdio | None = None) -> None:
+        """Define WASI preview 1: wasmtime's own but for ``proc_exit``, which raises `GuestExit`, and calls that wait.
+
+        With ``stdio``, reading and writing the standard streams is done here too, and can be interrupted. As with
+        `wasmtime.Linker`, the store needs its ``set_wasi`` called before anything is instantiated that uses it; that is
+        `WasiNotSet` otherwise.
+        """
+        super().define_wasi()
+        self._has_wasi = True
+        self._native_wasi.stdio = stdio
+        self._define_wasi(WasiCalls(self._native_wasi).define)
+        self._without_wasi = {(WASI_MODULE, "proc_exit")}
+        if self._has_wasix_files:
+            self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
+
+    def define_wasix(self, *, files: bool = True) -> None:
+        """Define the WASIX context calls, for 32 and 64 bits, and what else of WASIX there is, for 32 bits.
+
+        Outside of an environment the context calls answer notsup. Those about files are for guests that have
+        `define_wasi`, too, some of whose functions then take longer; ``files=False`` leaves them out.
+        """
+        define_context_calls(self.define_func, self._define_switch)
+        WasixCalls(self._native_wasi).define(self.define_func, files=files)
+        self._has_wasix_files = files
+        if files and self._has_wasi:
+            self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
+
+    def _define_switch(self, module: str, name: str, ty: FuncType, func: Callable[..., Any]) -> None:
+        if self._report_host_calls:
+            func = reporting(f"{module}.{name}", func)
+        host_functions.define_func(self, module, name, ty, func, access_caller=False, is_switch=True)
+        self._note(module, name, None)
+
+    def _define_wasi(self, define: Callable[[Callable[..., None]], None]) -> None:
+        """Define some of WASI's functions in place of wasmtime's, on which they rely."""
+        without_wasi, allow_shadowing = {*self._without_wasi}, self._allow_shadowing
+        self.allow_shadowing = True
+        try:
+            define(self.define_func)
+        finally:
+            self.allow_shadowing = allow_shadowing
+            self._without_wasi = without_wasi
+
+    def define_unknown_imports_as_traps(self, module: Module) -> None:
+        """Define the imports of a module that nothing provides as functions that trap."""
+        self._check_engine(module)
+        super().define_unknown_imports_as_traps(module)
+
+    def define_unknown_imports_as_default_values(self, store: Storelike, module: Module) -> None:
+        """Define the imports of a module that nothing provides: functions that return zeros, empty memories, etc."""
+        state = state_of(self._needs().check(store))
+        self._check_engine(module)
+        unknown = [key for key in _imports(module) if not self._provides(store, key)]
+        super().define_unknown_imports_as_default_values(store, module)
+        self._owners |= dict.fromkeys(unknown, state.store_id)
+
+    def get(self, store: Storelike, module: str, name: str) -> AsExtern:
+        """What is defined by that name. Call it by `greenctx.wasix.call` if it is a function."""
+        return super().get(self._needs([(module, name)]).check(store), module, name)
+
+    def get_default(self, store: Storelike, name: str) -> Func:
+        """What a module is called for, as `define_module` defined it; to be called by `greenctx.wasix.call`."""
+        return super().get_default(self._needs([(name, ""), (name, START)]).check(store), name)
+
+    def instantiate(self, store: Storelike, module: Module) -> Instance:
+        """Instantiate a module; its start function may call host functions that switch."""
+        return calls.instantiate(self, self._needs(_imports(module)).check(store), module)
+
+    def instantiate_pre(self, module: Module) -> InstancePre:
+        """Look up the imports of a module once, to instantiate it often."""
+        needs = self._needs(_imports(module))
+        return InstancePre._of(super().instantiate_pre(module), needs, module)
+
+    def _note(self, module: str, name: str, owner: int | None) -> None:
+        """Remember to which store a new definition belongs."""
+        self._without_wasi.add((module, name))
+        self._owners.pop((module, name), None)
+        if owner is not None:
+            self._owners[module, name] = owner
+
+    def _needs(self, keys: Iterable[Key] = ()) -> Needs:
+        """What is needed of a store in which those definitions are used."""
+        keys = [*keys]
+        owners = {key: self._owners[key] for key in keys if key in self._owners}
+        wasi = any(key[0] == WASI_MODULE and key not in self._without_wasi for key in keys)
+        return Needs(self.engine, owners, wasi and self._has_wasi)
+
+    def _provides(self, store: Storelike, key: Key) -> bool:
+        try:
+            super().get(store, *key)
+        except WasmtimeError:
+            return False
+        return True
+
+    def _check_engine(self, module: Module) -> None:
+        # A module does not tell its engine. wasmtime 50 looks at that before the imports, 45 after them.
+        try:
+            super().instantiate_pre(module)
+        except WasmtimeError as error:
+            if "cross-`Engine`" in str(error):
+                raise WrongStore("module") from error
+
+
+def _imports(module: Module) -> list[Key]:
+    if not isinstance(module, Module):
+        raise TypeError(f"expected a wasmtime.Module, not {module!r}")
+    return [(wanted.module, wanted.name or "") for wanted in module.imports]

@@ -1,0 +1,1 @@
+"""WebAssembly modules as bytes: no store, no fiber."""

@@ -1,0 +1,171 @@
+"""A guest's code: read, told apart from what is none, and compiled."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wasmtime import Config, Engine, FuncType, Linker, MemoryType, Module, Store, WasmtimeError, wat2wasm
+
+from greenctx.errors import InvalidProgram
+from greenctx.wasix._fibers import calls
+from greenctx.wasix._modules import stack_maps
+from greenctx.wasix._modules.abi import CONTEXT_MODULES, START, WAITING_CALLS, WASI_MODULE
+
+if TYPE_CHECKING:
+    from wasmtime import ImportType
+
+    from greenctx.wasix._modules.cache import CompiledModules
+
+LONGEST_MESSAGE = 600
+_BINARY_MAGIC = b"\0asm"
+_COMPONENT_LAYER = b"\1\0"
+
+
+def read_code(name: str) -> bytes:
+    """The content of a file; `InvalidProgram` if it cannot be read."""
+    try:
+        return Path(name).read_bytes()
+    except (OSError, ValueError) as error:
+        raise InvalidProgram(name, getattr(error, "strerror", None) or str(error)) from error
+
+
+def to_binary(name: str, code: bytes) -> bytes:
+    """A core module's binary, from itself or from its text; `InvalidProgram` if it is neither."""
+    if not code.strip():
+        raise InvalidProgram(name, "it is empty")
+    if code.startswith(_BINARY_MAGIC):
+        if code[6:8] == _COMPONENT_LAYER:
+            raise InvalidProgram(name, "it is a component; only core modules can be run")
+        return code
+    try:
+        text = code.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise InvalidProgram(name, "it is neither a WebAssembly module nor WebAssembly text")
+    try:
+        binary = bytes(wat2wasm(text))
+    except WasmtimeError as error:
+        raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
+    if binary[6:8] == _COMPONENT_LAYER:
+        raise InvalidProgram(name, "it is a component; only core modules can be run")
+    return binary
+
+
+def compile_module(name: str, binary: bytes, kept: CompiledModules | None = None) -> tuple[Engine, Module]:
+    """Compile a module, without garbage collection if it can do without; `InvalidProgram` if it is not valid.
+
+    If it was kept it is loaded instead, else it is kept now.
+    """
+    found = None if kept is None else _load(binary, kept)
+    engine, module, collector = found or _compile_anew(name, binary, kept)
+    if not collector:
+        stack_maps.note_none(module)
+    return engine, module
+
+
+def _load(binary: bytes, kept: CompiledModules) -> tuple[Engine, Module, bool] | None:
+    for collector in (False, True):
+        compiled = kept.find(binary, collector)
+        if compiled is not None:
+            engine = _engine(collector)
+            with suppress(WasmtimeError):  # it is another processor's, for one
+                return engine, Module.deserialize(engine, compiled), collector
+    return None
+
+
+def _compile_anew(name: str, binary: bytes, kept: CompiledModules | None) -> tuple[Engine, Module, bool]:
+    # A collection does not see the stacks of suspended fibers (see README.md), so guests that need none get none.
+    collector = False
+    try:
+        engine, module = _compile(binary, collector=False)
+    except WasmtimeError:
+        collector = True
+        try:
+            engine, module = _compile(binary, collector=True)
+        except WasmtimeError as error:
+            raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
+    if kept is not None:
+        kept.keep(binary, collector, bytes(module.serialize()))
+    return engine, module, collector
+
+
+def needs_collector(binary: bytes) -> bool:
+    """Whether a module that compiles needs garbage collection for it."""
+    try:
+        _compile(binary, collector=False)
+    except WasmtimeError:
+        return True
+    return False
+
+
+def _compile(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:
+    engine = _engine(collector)
+    return engine, Module(engine, binary)
+
+
+def _engine(collector: bool) -> Engine:
+    config = Config()
+    config.epoch_interruption = True
+    config.gc_support = collector
+    config.wasm_exceptions = collector  # without the collector, wasmtime 50 panics on a try_table
+    return Engine(config)
+
+
+def check_start(name: str, module: Module) -> None:
+    """Raise `InvalidProgram` unless the module is a WASI command."""
+    start = next((export.type for export in module.exports if export.name == START), None)
+    if start is None:
+        raise InvalidProgram(name, f"it exports no {START!r}, so it is not a WASI command")
+    if not isinstance(start, FuncType):
+        raise InvalidProgram(name, f"its export {START!r} is not a function")
+    if start.params or start.results:
+        raise InvalidProgram(name, f"its export {START!r} takes arguments or returns results")
+
+
+def switches_contexts(module: Module) -> bool:
+    """Whether the module imports WASIX's context_switch."""
+    return any(wanted.module in CONTEXT_MODULES and wanted.name == "context_switch" for wanted in module.imports)
+
+
+def never_waits(module: Module) -> bool:
+    """Whether the module imports nothing that could let it wait, on its fiber, for anything but its computing."""
+    return not any(
+        isinstance(wanted.type, MemoryType)  # in a shared one it may wait for another thread
+        or (wanted.module == WASI_MODULE and WAITING_CALLS.match(wanted.name or ""))
+        for wanted in module.imports
+    )
+
+
+def check_imports(name: str, linker: Linker, store: Store, module: Module) -> None:
+    """Raise `InvalidProgram` unless everything that the module imports is defined, and of the type it wants."""
+    missing = missing_imports(linker, store, module)
+    if missing:
+        raise InvalidProgram(name, f"nothing provides what it imports: {', '.join(missing)}")
+    try:
+        calls.check_imports(linker, module)
+    except WasmtimeError as error:
+        raise InvalidProgram(name, f"it cannot be linked: {in_one_line(error)}") from error
+
+
+def missing_imports(linker: Linker, store: Store, module: Module) -> list[str]:
+    """The names of the imports that nothing provides."""
+    missing = []
+    for wanted in module.imports:
+        try:
+            linker.get(store, wanted.module, wanted.name or "")
+        except WasmtimeError:
+            missing.append(import_name(wanted))
+    return missing
+
+
+def import_name(wanted: ImportType) -> str:
+    return f"{wanted.module}.{wanted.name}"
+
+
+def in_one_line(error: WasmtimeError) -> str:
+    """What it says, without the lines of a text that it quotes where they are long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."

@@ -1,0 +1,1 @@
+"""What happens on a fiber, in Cython."""

@@ -1,0 +1,1 @@
+"""Programs: from a file to an exit status."""

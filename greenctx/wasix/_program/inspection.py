@@ -1,0 +1,190 @@
+"""Inspection: what a module asks of its host, what it offers, and what keeps it from being run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from wasmtime import FuncType, GlobalType, MemoryType, Module, Store, TableType, WasiConfig
+
+from greenctx.errors import InvalidProgram
+from greenctx.wasix._files.stdio import Stdio
+from greenctx.wasix._linking.linker import Linker
+from greenctx.wasix._modules import abi
+from greenctx.wasix._modules.binary import Size, sizes
+from greenctx.wasix._modules.compile import (
+    check_imports,
+    check_start,
+    compile_module,
+    import_name,
+    missing_imports,
+    needs_collector,
+    read_code,
+    to_binary,
+)
+from greenctx.wasix._modules.shared_memory import with_own_memory
+from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+LONGEST = 100
+"""Characters of a name that the text shows. Those of real programs are shorter."""
+
+_CONTEXT_CALLS = ("context_create", "context_switch", "context_destroy")
+
+
+@dataclass(frozen=True)
+class Import:
+    """Something that the module asks for. ``name`` is as in error messages."""
+
+    name: str
+    kind: str
+    provided: bool
+
+
+@dataclass(frozen=True)
+class Export:
+    """Something that the module offers."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found out about a module. Sizes of memories are in bytes, those of tables in elements."""
+
+    file: str
+    type: str
+    size: int
+    runnable: bool
+    reason: str | None
+    """Why it is not runnable."""
+    contexts: bool
+    """Whether it imports any of the WASIX context calls."""
+    needs_collector: bool
+    imports: tuple[Import, ...]
+    missing: tuple[str, ...]
+    """The names of the imports that nothing provides, as when the program is run."""
+    exports: tuple[Export, ...]
+    memories: tuple[Size, ...]
+    tables: tuple[Size, ...]
+    stack_pointer: bool
+    """Whether it exports ``__stack_pointer`` as shadow stacks need it."""
+    malloc: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as a dictionary that JSON can hold."""
+        sizes = {"memories": self.memories, "tables": self.tables}
+        return asdict(self) | {what: tuple(one._asdict() for one in found) for what, found in sizes.items()}
+
+    def as_text(self) -> str:
+        """The same to read, in lines that a terminal can show whatever the names in the module are."""
+        return "".join(f"{line}\n" for line in self._lines())
+
+    def _lines(self) -> Iterable[str]:
+        reason = f" ({len(self.missing)} of its imports are missing)" if self.missing else ""
+        if self.reason and not self.missing:
+            reason = f" ({_printable(self.reason, 4 * LONGEST)})"
+        yield f"{_printable(self.file, len(self.file))}: {self.type}, {self.size} bytes"
+        yield f"runnable: {_yes(self.runnable)}{reason}"
+        yield f"contexts: {_yes(self.contexts)}"
+        pointer = f"{abi.STACK_POINTER} {'' if self.stack_pointer else 'not '}exported"
+        yield f"shadow stacks: {_yes(self.stack_pointer)} ({pointer}, malloc {'' if self.malloc else 'not '}exported)"
+        yield f"needs the garbage collector: {_yes(self.needs_collector)}"
+        for title, things, show in (("memories", self.memories, _bytes), ("tables", self.tables, str)):
+            yield from _section(title, (_limits(thing, show) for thing in things))
+        yield from _section(
+            "imports",
+            (f"{'provided' if one.provided else 'MISSING '} {one.kind} {_printable(one.name)}" for one in self.imports),
+        )
+        yield from _section("exports", (f"{one.kind} {_printable(one.name)}" for one in self.exports))
+
+
+def inspect_file(path: str | os.PathLike[str]) -> Inspection:
+    """Inspect a .wasm or .wat file. `InvalidProgram` if it is not a module that this wasmtime can compile."""
+    name = os.fspath(path)
+    content = read_code(name)
+    binary = to_binary(name, content)
+    engine, module = compile_module(name, binary)
+    imports, exports = module.imports, tuple(Export(export.name, _kind(export.type)) for export in module.exports)
+    own = with_own_memory(binary)
+    if own is not binary:  # as Program runs it
+        module = Module(engine, own)
+    with Store(engine) as store, Linker(engine) as linker:
+        store.set_wasi(WasiConfig())
+        linker.define_wasi(Stdio())
+        linker.define_wasix()
+        missing = missing_imports(linker, store, module)
+        reason = _reason(lambda: check_start(name, module), lambda: check_imports(name, linker, store, module))
+    memories, tables = sizes(binary)
+    return Inspection(
+        file=name,
+        type=f"core module ({'binary' if content is binary else 'text'})",
+        size=len(content),
+        runnable=reason is None,
+        reason=reason,
+        contexts=any(
+            one.module in (abi.CONTEXT_MODULE, abi.CONTEXT_MODULE_64) and one.name in _CONTEXT_CALLS for one in imports
+        ),
+        needs_collector=needs_collector(binary),
+        imports=tuple(
+            Import(name := import_name(one), _kind(one.type), provided=name not in missing) for one in imports
+        ),
+        missing=tuple(missing),
+        exports=exports,
+        memories=tuple(memories),
+        tables=tuple(tables),
+        stack_pointer=_reason(lambda: check_exports(name, module)) is None,
+        malloc=Export(abi.MALLOC, "function") in exports,
+    )
+
+
+def _reason(*checks: Callable[[], None]) -> str | None:
+    try:
+        for check in checks:
+            check()
+    except InvalidProgram as error:
+        return error.reason
+    return None
+
+
+def _kind(ty: object) -> str:
+    kinds = {FuncType: "function", GlobalType: "global", MemoryType: "memory", TableType: "table"}
+    return kinds.get(type(ty), "tag")
+
+
+def _section(title: str, items: Iterable[str]) -> Iterable[str]:
+    found = [f"  {item}" for item in items]
+    yield f"{title}: {len(found) or 'none'}"
+    yield from found
+
+
+def _limits(thing: Size, show: Callable[[int], str]) -> str:
+    details = [
+        f"{show(thing.minimum)} to {'any size' if thing.maximum is None else show(thing.maximum)}",
+        *(["64-bit"] if thing.is_64 else []),
+        *(["shared"] if thing.shared else []),
+        *(["imported"] if thing.imported else []),
+        *(f"exported as {_printable(name)}" for name in thing.exported),
+    ]
+    return ", ".join(details)
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size and count % size == 0:
+            return f"{count // size} {unit}"
+    return f"{count} bytes"
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"
+
+
+def _printable(text: str, longest: int = LONGEST) -> str:
+    """The text without what would move a terminal's cursor or fill its screens."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:longest])
+    return shown if len(text) <= longest else f"{shown}... ({len(text)} characters)"

@@ -1,0 +1,121 @@
+"""Limits: how many contexts, how much memory and how many seconds a program may use."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from greenctx.errors import InvalidProgram
+from greenctx.wasix._modules.binary import PAGE, NotUnderstood, Sizes
+
+if TYPE_CHECKING:
+    from wasmtime import Store
+
+    from greenctx.wasix._modules.binary import Size
+
+ELEMENT = 8  # bytes that wasmtime takes for an element of a table
+TABLE_SHARE = 8  # where memories may grow, too, tables may by one part in so many of what is left
+LARGEST = 2**63 - 1  # that wasmtime can be told
+
+
+class Limits:
+    """What a program may use; None is no limit.
+
+    ``contexts``: contexts alive at any one time, besides main. At the limit ``context_create`` answers again.
+
+    ``memory``: bytes, of all memories and tables of the program together. Growth beyond it fails, and a program that
+    starts with more is refused. What may grow is divided beforehand: where there are several memories, all may grow to
+    the same size, and tables by an eighth of what is left if memories may grow as well. The objects of guests that use
+    wasm's garbage collector, exceptions among them, have a heap of their own, to which the same limit applies.
+
+    ``seconds``: from the start of `Program.run`, after which every context is unwound and `TimeLimitExceeded` raised.
+    Host functions are not interrupted in the middle, unless they await; programs that they run are.
+    """
+
+    # What a frozen dataclass has, written out: to import dataclasses takes a tenth of the time of a small guest's run.
+
+    __slots__ = ("contexts", "memory", "seconds")
+
+    def __init__(self, *, contexts: int | None = None, memory: int | None = None, seconds: float | None = None) -> None:
+        self.contexts: Final = contexts
+        self.memory: Final = memory
+        self.seconds: Final = seconds
+        for name, value in self._items():
+            kind = int | float if name == "seconds" else int
+            if value is None:
+                continue
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{name} must be None or a number, not {value!r}")
+            if not value >= 0:
+                raise ValueError(f"{name} must be None or at least 0, not {value!r}")
+        if isinstance(seconds, int) and seconds > sys.float_info.max:
+            raise ValueError(f"seconds must be None or at most {sys.float_info.max}, which that number is not")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if hasattr(self, name):
+            raise AttributeError(f"limits cannot be changed, nor can their {name}")
+        super().__setattr__(name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return self._items() == other._items() if isinstance(other, Limits) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items()))
+
+    def __repr__(self) -> str:
+        return f"Limits({', '.join(f'{name}={value!r}' for name, value in self._items())})"
+
+    def _items(self) -> list[tuple[str, float | None]]:
+        return [("contexts", self.contexts), ("memory", self.memory), ("seconds", self.seconds)]
+
+    def cap(self, name: str, code: bytes) -> bytes:
+        """The module with maxima for its memories and tables; raise `InvalidProgram` if it starts beyond the limit.
+
+        wasmtime's own limits would be one size for every memory and one for every table, and leave out shared memories.
+        """
+        if self.memory is None:
+            return code
+        try:
+            found = Sizes(code)
+        except NotUnderstood as error:
+            raise InvalidProgram(name, f"its memory cannot be limited: {error}") from error
+        starts = sum(one.minimum for one in found.memories) + ELEMENT * sum(one.minimum for one in found.tables)
+        left = self.memory - starts
+        if left < 0:
+            raise InvalidProgram(name, f"it starts with {starts} bytes of memory, more than the limit of {self.memory}")
+        memories = [one for one in found.memories if not one.imported]
+        tables = [one for one in found.tables if not one.imported]
+        for_tables = left
+        if any(map(_can_grow, memories)):
+            for_tables = left // TABLE_SHARE if any(map(_can_grow, tables)) else 0
+        bytes_each = _level(memories, left - for_tables, PAGE)
+        elements_each = _level(tables, for_tables // ELEMENT, 1)
+        return found.with_maxima(
+            [_end(one, bytes_each) for one in memories], [_end(one, elements_each) for one in tables]
+        )
+
+    def apply(self, store: Store) -> None:
+        """Limit what is none of the module's own memories and tables: the heap of the garbage collector."""
+        if self.memory is not None:
+            store.set_limits(memory_size=min(self.memory, LARGEST))
+
+
+def _can_grow(one: Size) -> bool:
+    return one.maximum is None or one.maximum > one.minimum
+
+
+def _end(one: Size, level: int) -> int:
+    """The size to which it may grow, where all that are smaller may grow to that level."""
+    return max(one.minimum, level if one.maximum is None else min(level, one.maximum))
+
+
+def _level(things: list[Size], left: int, step: int) -> int:
+    """The size to which all may grow, so that all together grow by at most ``left``."""
+    low, high = 0, (max((one.minimum for one in things), default=0) + left) // step
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(_end(one, middle * step) - one.minimum for one in things) <= left:
+            low = middle
+        else:
+            high = middle - 1
+    return low * step

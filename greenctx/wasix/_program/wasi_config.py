@@ -1,0 +1,58 @@
+"""What a guest is given: arguments, environment variables and directories."""
+
+from __future__ import annotations
+
+import os
+from ctypes import POINTER, Array, c_char, create_string_buffer
+from typing import TYPE_CHECKING, Any
+
+from wasmtime import WasiConfig, WasmtimeError
+from wasmtime import _bindings as ffi
+
+from greenctx.errors import InvalidProgram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from greenctx.wasix._files.stdio import Stdio
+
+
+class Settings:
+    """The settings of one program, named ``name``. Raises `InvalidProgram` for those that no guest can be given."""
+
+    def __init__(
+        self, name: str, argv: Sequence[str], env: Mapping[str, str], preopens: Mapping[str, str | os.PathLike[str]]
+    ) -> None:
+        self.name = name
+        self.argv = list(argv)
+        self.env = dict(env)
+        self.preopens = {guest: os.fspath(host) for guest, host in preopens.items()}
+        for text in (*self.argv, *self.env, *self.env.values(), *self.preopens, *self.preopens.values()):
+            if "\0" in text or _has_surrogates(text):
+                raise InvalidProgram(name, f"{text!r} cannot be given to a guest: it is not UTF-8 text")
+        for host in self.preopens.values():
+            if not os.path.isdir(host):
+                raise InvalidProgram(name, f"the directory {host!r} to preopen is not there")
+
+    def wasi_config(self, stdio: Stdio) -> WasiConfig:
+        """They, for wasmtime."""
+        # Not by the config's own argv and env, which leave reference cycles behind.
+        config = WasiConfig()
+        ffi.wasi_config_set_argv(config.ptr(), len(self.argv), _strings(self.argv))
+        ffi.wasi_config_set_env(config.ptr(), len(self.env), _strings(self.env), _strings(self.env.values()))
+        stdio.configure(config)
+        for guest, host in self.preopens.items():
+            try:
+                config.preopen_dir(host, guest)
+            except WasmtimeError as error:  # it was there when the program was loaded
+                raise InvalidProgram(self.name, f"the directory {host!r} cannot be opened") from error
+        return config
+
+
+def _strings(texts: Iterable[str]) -> Array[Any]:
+    buffers: list[Any] = [create_string_buffer(text.encode()) for text in texts]
+    return (POINTER(c_char) * len(buffers))(*buffers)
+
+
+def _has_surrogates(text: str) -> bool:
+    return any(0xD800 <= ord(character) <= 0xDFFF for character in text)

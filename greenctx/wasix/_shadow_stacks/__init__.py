@@ -1,0 +1,1 @@
+"""A stack in linear memory for each context."""

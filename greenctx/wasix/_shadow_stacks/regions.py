@@ -1,0 +1,124 @@
+"""Regions of guest memory for shadow stacks: taken from the guest, kept for the next context, and watched."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+from wasmtime import Func, Memory, WasmtimeError
+
+from greenctx.errors import ShadowStackUnavailable
+from greenctx.wasix._fibers import calls
+from greenctx.wasix._fibers.value_types import kind_of
+from greenctx.wasix._modules.abi import MALLOC, MEMORY
+
+if TYPE_CHECKING:
+    from wasmtime import Store
+    from wasmtime._instance import InstanceExports
+
+    from greenctx.wasix._shadow_stacks.stack_pointer import StackPointer
+
+ALIGNMENT = 16  # of LLVM's stack pointer
+CANARY = b"greenctx canary!" * 4  # at the low end of each region, where an overflow begins
+SMALLEST = 1024
+
+_CanaryBytes = ctypes.c_char * len(CANARY)
+
+
+class Regions:
+    """Regions of one size. One that is given back is used again, and none is returned to the guest."""
+
+    def __init__(self, store: Store, exports: InstanceExports, pointer: StackPointer, size: int) -> None:
+        """``size`` in bytes; it is rounded up."""
+        memory, malloc = exports[MEMORY], exports.get(MALLOC)
+        assert isinstance(memory, Memory)
+        self.size = max(SMALLEST, _aligned(size))
+        self._pointer = pointer
+        self._memory = memory
+        self._malloc = malloc if isinstance(malloc, Func) and _maps_an_address(malloc, store, pointer.bits) else None
+        self._in_malloc = False
+        self._in_malloc = False
+        self._free: list[int] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is one at hand."""
+        return bool(self._free)
+
+    def take(self, store: Store) -> int:
+        """Return the bottom of a region. May call the guest's malloc. Raises `ShadowStackUnavailable`."""
+        bottom = self._free.pop() if self._free else self._from_guest(store)
+        ctypes.memmove(self._pointer.memory_address() + bottom, CANARY, len(CANARY))
+        return bottom
+
+    def give_back(self, bottom: int) -> None:
+        self._free.append(bottom)
+
+    def watch(self, bottom: int) -> Watch:
+        """The means to notice that the stack in that region overflows."""
+        return Watch(self._pointer, bottom, self.size)
+
+    def _from_guest(self, store: Store) -> int:
+        wanted = self.size if self._malloc is None else self.size + ALIGNMENT - 1
+        if wanted >= 1 << self._pointer.bits:
+            raise ShadowStackUnavailable(self.size)
+        return self._from_memory(store) if self._malloc is None else self._from_malloc(store, self._malloc, wanted)
+
+    def _from_malloc(self, store: Store, malloc: Func, wanted: int) -> int:
+        sign = 1 << (self._pointer.bits - 1)
+        if self._in_malloc:  # and this a context that malloc creates: it would be called for ever
+            raise ShadowStackUnavailable(self.size)
+        self._in_malloc = True
+        try:
+            block = calls.call(store, malloc, (wanted ^ sign) - sign) & (2 * sign - 1)
+        finally:
+            self._in_malloc = False
+        bottom = _aligned(block)
+        if block == 0 or bottom + self.size > self._memory.data_len(store):  # the latter would be a broken malloc
+            raise ShadowStackUnavailable(self.size)
+        return bottom
+
+    def _from_memory(self, store: Store) -> int:
+        page = self._memory.page_size(store)
+        pages = -(-self.size // page)
+        try:
+            start = self._memory.grow(store, pages) * page
+        except WasmtimeError:
+            raise ShadowStackUnavailable(self.size) from None
+        # As many as there is room for: a page holds several small ones.
+        self._free += range(start + self.size, start + pages * page - self.size + 1, self.size)
+        return start
+
+
+class Watch:
+    """Notices that the stack in a region has been beyond its end.
+
+    Unless by a frame that has left the canary's bytes alone, for its locals there were never written, and returned.
+    """
+
+    __slots__ = ("_address", "_bottom", "_canary", "_pointer", "top")
+
+    def __init__(self, pointer: StackPointer, bottom: int, size: int) -> None:
+        self.top = bottom + size
+        """Where the stack begins; it grows down."""
+        self._pointer = pointer
+        self._bottom = bottom
+        self._address = 0  # of the memory when the canary was looked for
+        self._canary: ctypes.Array[ctypes.c_char]
+
+    def overflowed(self) -> bool:
+        """Whether it has; the stack must be the one that the pointer points into."""
+        address = self._pointer.memory_address()
+        if address != self._address:
+            self._address = address
+            self._canary = _CanaryBytes.from_address(address + self._bottom)
+        return self._canary.raw != CANARY or self._pointer.get() < self._bottom + len(CANARY)
+
+
+def _aligned(address: int) -> int:
+    return -(-address // ALIGNMENT) * ALIGNMENT
+
+
+def _maps_an_address(func: Func, store: Store, bits: int) -> bool:
+    """Whether it is a function from an integer of so many bits to another."""
+    ty, address = func.type(store), [f"i{bits}"]
+    return [*map(kind_of, ty.params)] == address == [*map(kind_of, ty.results)]

@@ -1,0 +1,204 @@
+"""Shadow stacks: a region of guest memory for each context's address-taken locals.
+
+LLVM keeps such locals on a stack in linear memory whose top is the global ``__stack_pointer``. WASIX leaves it shared
+by all contexts, and a plain C guest corrupts it when one context returns to a shallower frame while another waits
+below. Here each greenlet that calls the guest has a stack of its own: main the one that the linker laid out, a context
+a region from its creation to its end. (A context that Python created gets its region when it calls the guest, and
+gives it back when that call ends.)
+
+The pointer is put right where guest code is about to run, in `CallOnStack.poll`, and nowhere else: then it does not
+matter what has happened since the guest ran last: switches, nested calls, traps, exceptions, destroyed contexts. Whose
+pointer the global holds is known, so where nobody else has run it is left alone. (To put it back without regions would
+be wrong: contexts would write over each other.)
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+from weakref import WeakKeyDictionary
+
+from greenlet import getcurrent, greenlet
+from wasmtime import Global, GlobalType, Memory, MemoryType
+
+from greenctx._core.scope import current_context_id
+from greenctx.errors import InvalidProgram, ShadowStackOverflow, ShadowStackUnavailable
+from greenctx.wasix._fibers.value_types import kind_of
+from greenctx.wasix._modules.abi import MEMORY, STACK_POINTER
+from greenctx.wasix._native._fiber import YIELDED
+from greenctx.wasix._shadow_stacks.regions import Regions
+from greenctx.wasix._shadow_stacks.stack_pointer import StackPointer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasmtime import Instance, Module, Store
+
+    from greenctx.environment import ContextSwitchingEnvironment
+    from greenctx.wasix._native._fiber import Fiber, StoreState
+    from greenctx.wasix._shadow_stacks.regions import Watch
+
+
+def check_exports(name: str, module: Module) -> None:
+    """Raise `InvalidProgram` unless the module exports what shadow stacks take."""
+    types = {export.name: export.type for export in module.exports}
+    pointer, memory = types.get(STACK_POINTER), types.get(MEMORY)
+    if not isinstance(pointer, GlobalType) or not pointer.mutable or kind_of(pointer.content) not in ("i32", "i64"):
+        raise InvalidProgram(
+            name,
+            f"shadow stacks need its {STACK_POINTER!r}, which it does not export as a mutable global; "
+            f"link it with -Wl,--export={STACK_POINTER}",
+        )
+    if not isinstance(memory, MemoryType) or memory.is_shared:
+        raise InvalidProgram(name, f"shadow stacks need a memory that is not shared, exported as {MEMORY!r}")
+
+
+class Stack:
+    """Where the guest's locals of one greenlet go."""
+
+    __slots__ = ("pointer", "watch")
+
+    def __init__(self, pointer: int, watch: Watch | None = None) -> None:
+        self.pointer = pointer
+        """The guest's stack pointer, unless this is the stack in use: then the global has it."""
+        self.watch = watch
+        """None for the stack that the linker laid out, whose end is not known."""
+
+
+class ShadowStacks:
+    """The stacks of one running program. The greenlet that makes this has main's.
+
+    It does not refer to the store, which would then live for ever: what is known of a store refers to this.
+    """
+
+    def __init__(self, store: Store, instance: Instance, size: int) -> None:
+        """``size`` is that of each region, in bytes. The module must have passed `check_exports`."""
+        exports = instance.exports(store)
+        self.pointer = StackPointer(store, cast("Global", exports[STACK_POINTER]), cast("Memory", exports[MEMORY]))
+        self.regions = Regions(store, exports, self.pointer, size)
+        self._main = Stack(self.pointer.get())
+        self.in_use: Stack | None = self._main
+        self._stacks: WeakKeyDictionary[greenlet, Stack] = WeakKeyDictionary({getcurrent(): self._main})
+        # Regions of contexts that had not begun when they were last heard of.
+        self._reserved: dict[tuple[ContextSwitchingEnvironment, int], int] = {}
+        self._sweep_at = 16
+
+    def create_context(
+        self, store: Store, environment: ContextSwitchingEnvironment, entrypoint: Callable[[], object]
+    ) -> int:
+        """Create a context with a region. Raises `ShadowStackUnavailable`, or what the environment does."""
+
+        @wraps(entrypoint, ())
+        def on_region() -> None:
+            me = getcurrent()
+            self._reserved.pop((environment, context_id), None)
+            try:
+                self._place(me, bottom)
+                entrypoint()
+            finally:
+                self._end(me, bottom)
+
+        bottom = self._take(store)
+        try:
+            context_id = environment.create_context(on_region)
+        except BaseException:
+            self.regions.give_back(bottom)
+            raise
+        self._reserved[environment, context_id] = bottom
+        return context_id
+
+    def begin(self, store: Store) -> CallOnStack:
+        """Prepare a call into the guest by the current greenlet. Raises `ShadowStackUnavailable`."""
+        me = getcurrent()
+        stack = self._stacks.get(me)
+        if stack is not None:
+            return CallOnStack(self, stack)
+        self._stacks[me] = self._main  # for malloc's locals
+        try:
+            bottom = self._take(store)
+        finally:
+            self._stacks.pop(me, None)
+        return CallOnStack(self, self._place(me, bottom), lambda: self._end(me, bottom))
+
+    def use(self, stack: Stack) -> None:
+        """Let the guest's pointer point into that stack."""
+        # An interruption may come after any of the lines, and leaves nothing wrong.
+        former = self.in_use
+        if former is not None:
+            former.pointer = self.pointer.get()
+        self.in_use = None
+        self.pointer.set(stack.pointer)
+        self.in_use = stack
+
+    def _take(self, store: Store) -> int:
+        # Looked through seldom, so that it costs little for each: when there are twice as many as were left last time.
+        if not self.regions and len(self._reserved) >= self._sweep_at:
+            self._sweep()
+        try:
+            return self.regions.take(store)
+        except ShadowStackUnavailable:
+            self._sweep()
+            if not self.regions:
+                raise
+            return self.regions.take(store)
+
+    def _place(self, me: greenlet, bottom: int) -> Stack:
+        watch = self.regions.watch(bottom)
+        stack = self._stacks[me] = Stack(watch.top, watch)
+        return stack
+
+    def _end(self, me: greenlet, bottom: int) -> None:
+        self._stacks.pop(me, None)
+        self.regions.give_back(bottom)
+
+    def _sweep(self) -> None:
+        """Take back the regions of contexts that were destroyed before they began."""
+        for (environment, context_id), bottom in [*self._reserved.items()]:
+            registry = environment._registry
+            if context_id not in registry.unstarted and context_id not in registry.started:
+                del self._reserved[environment, context_id]
+                self.regions.give_back(bottom)
+        self._sweep_at = max(16, 2 * len(self._reserved))
+
+
+class CallOnStack:
+    """One call into the guest, whose locals go on one stack, below those of the calls that it is nested in."""
+
+    __slots__ = ("_at_end", "_stack", "_stacks", "_start")
+
+    def __init__(self, stacks: ShadowStacks, stack: Stack, at_end: Callable[[], None] | None = None) -> None:
+        self._stacks = stacks
+        self._stack = stack
+        self._start = stacks.pointer.get() if stacks.in_use is stack else stack.pointer
+        self._at_end = at_end
+
+    def poll(self, fiber: Fiber, state: StoreState) -> Any:
+        """`Fiber.poll` on the stack. When that has overflowed, what it returns will raise so when it is served."""
+        stack = self._stack
+        if self._stacks.in_use is not stack:
+            state.check()  # or it would be another thread's pointer that is changed
+            self._stacks.use(stack)
+        asked = fiber.poll()
+        watch = stack.watch
+        if watch is None or asked is None or asked is YIELDED or not watch.overflowed():
+            return asked
+        return _Overflow(self._stacks.regions.size)
+
+    def end(self) -> None:
+        """Free the stack of what the call has left on it: a call that has trapped or was destroyed leaves all."""
+        stacks, stack = self._stacks, self._stack
+        stack.pointer = self._start
+        if stacks.in_use is stack:
+            stacks.in_use = None
+        if self._at_end is not None:
+            self._at_end()
+
+
+class _Overflow:
+    """Takes the place of the host function that was called when the overflow was noticed."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def serve(self, *_: object) -> NoReturn:
+        raise ShadowStackOverflow(current_context_id(), self._size)

@@ -1,0 +1,1 @@
+"""The functions of WASI and WASIX that guests call."""

@@ -1,0 +1,66 @@
+"""Guest memory, as a guest's pointers see it: unsigned, and checked against its end."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+from wasmtime import Memory, SharedMemory
+
+from greenctx.wasix._modules.abi import MEMORY, U32_MASK
+
+if TYPE_CHECKING:
+    from greenctx.wasix._fibers.stores import Caller
+
+
+class MemoryFault(Exception):
+    """A guest's pointer does not point to that many bytes of its memory. Answered with errno fault."""
+
+
+class GuestMemory:
+    """The memory that the calling guest exports, be it shared or not.
+
+    wasmtime's package hands a guest's pointers over as signed integers, and its `Memory` counts a negative start from
+    the end. Here every address is taken as unsigned, as wide as ``mask``, and `MemoryFault` when it is out of range.
+    """
+
+    def __init__(self, caller: Caller, mask: int = U32_MASK) -> None:
+        memory = caller.get(MEMORY)
+        self._store: tuple[Caller, ...]  # which the methods of a shared memory do without
+        if isinstance(memory, Memory):
+            self._store = (caller,)
+        elif isinstance(memory, SharedMemory):
+            self._store = ()
+        else:
+            raise MemoryFault
+        self._memory = memory
+        self._mask = mask
+
+    def check(self, pointer: int, length: int) -> int:
+        """Return the unsigned address of ``length`` bytes, all of which are within the memory."""
+        start = pointer & self._mask
+        if start + length > self._memory.data_len(*self._store):
+            raise MemoryFault
+        return start
+
+    def read(self, pointer: int, length: int) -> bytes:
+        """Copy bytes out of the memory."""
+        return ctypes.string_at(self._host_address(pointer, length), length)
+
+    def write(self, pointer: int, data: bytes) -> None:
+        """Copy bytes into the memory: all of them or, if they do not fit, none."""
+        ctypes.memmove(self._host_address(pointer, len(data)), data, len(data))
+
+    def read_u32(self, pointer: int) -> int:
+        return int.from_bytes(self.read(pointer, 4), "little")
+
+    def write_u32(self, pointer: int, value: int) -> None:
+        self.write(pointer, value.to_bytes(4, "little"))
+
+    def write_u64(self, pointer: int, value: int) -> None:
+        self.write(pointer, value.to_bytes(8, "little"))
+
+    def _host_address(self, pointer: int, length: int) -> int:
+        # Looked up each time: growing may move the memory.
+        start = self.check(pointer, length)
+        return ctypes.addressof(self._memory.data_ptr(*self._store).contents) + start if length else 0

@@ -1,0 +1,91 @@
+"""WASI's calls with paths, of which wasmtime refuses those that begin at the root.
+
+WASI's libcs leave out a path's beginning if it is that of a preopened directory. WASIX's leaves it in if that is ``/``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from greenctx.wasix._fibers.value_types import func_type
+from greenctx.wasix._files.paths import LONGEST
+from greenctx.wasix._files.process import PARAMETERS
+from greenctx.wasix._modules import abi
+from greenctx.wasix._syscalls.guest_memory import GuestMemory, MemoryFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from greenctx.wasix._fibers.stores import Caller
+    from greenctx.wasix._files.process import NativeWasi
+
+_PATHS = {
+    "path_create_directory": [(0, 1)],
+    "path_filestat_get": [(0, 2)],
+    "path_filestat_set_times": [(0, 2)],
+    "path_link": [(0, 2), (4, 5)],
+    "path_open": [(0, 2)],
+    "path_readlink": [(0, 1)],
+    "path_remove_directory": [(0, 1)],
+    "path_rename": [(0, 1), (3, 4)],
+    "path_symlink": [(2, 3)],
+    "path_unlink_file": [(0, 1)],
+}
+"""Which arguments are a directory's descriptor, and the pointer to a path (followed by its length)."""
+
+
+class PathCalls:
+    """Host functions for one linker."""
+
+    def __init__(self, native: NativeWasi) -> None:
+        self._native = native
+
+    def define(self, define_func: Callable[..., None]) -> None:
+        """Define the functions with a linker's ``define_func``."""
+        for name in _PATHS:
+            ty = func_type(f"{PARAMETERS[name]} -> i32")
+            define_func(abi.WASI_MODULE, name, ty, partial(self._call, name), access_caller=True)
+
+    def _call(self, name: str, caller: Caller, *args: int) -> int:
+        arguments, borrowed = [*args], []
+        try:
+            memory = GuestMemory(caller)
+            for fd, pointer in _PATHS[name]:
+                path = self._path(memory, arguments[pointer], arguments[pointer + 1])
+                if path is None:
+                    continue
+                native = self._native.scratch(caller)
+                found = self._native.directories(caller).find(native, caller, path)
+                if found is None:
+                    return abi.NOENT
+                arguments[fd], end = found
+                if end == len(path):  # the directory itself, which has no name there: its last byte makes a dot
+                    end -= 1
+                    borrowed.append((arguments[pointer] + end, path[-1:]))
+                arguments[pointer], arguments[pointer + 1] = arguments[pointer] + end, len(path) - end
+        except MemoryFault:
+            return abi.FAULT
+        except _TooLong:
+            return abi.NAMETOOLONG
+        try:
+            for address, _ in borrowed:
+                memory.write(address, b".")
+            return self._native.of(caller).call(caller, name, *arguments)
+        finally:
+            for address, byte in borrowed:
+                memory.write(address, byte)
+
+    def _path(self, memory: GuestMemory, pointer: int, length: int) -> bytes | None:
+        """The path, if it is absolute."""
+        length &= abi.U32_MASK
+        memory.check(pointer, length)
+        if length == 0 or memory.read(pointer, 1) != b"/":
+            return None
+        if length > LONGEST:
+            raise _TooLong
+        return memory.read(pointer, length)
+
+
+class _TooLong(Exception):
+    pass

@@ -1,0 +1,117 @@
+"""WASI's ``poll_oneoff``: sleeping, and waiting for the standard streams, in a way that can be interrupted."""
+
+from __future__ import annotations
+
+import time
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from greenctx._core.scope import current_context_id
+from greenctx.errors import Deadlock
+from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._files.pipes import ReadEnd, WriteEnd
+from greenctx.wasix._files.stdio import Sink, Source
+from greenctx.wasix._modules import abi
+from greenctx.wasix._syscalls.guest_memory import GuestMemory
+
+if TYPE_CHECKING:
+    from greenctx.wasix._clock.deadline import Wait
+    from greenctx.wasix._fibers.stores import Caller
+    from greenctx.wasix._files.descriptors import Descriptors
+    from greenctx.wasix._files.process import NativeCalls
+
+MOST_SUBSCRIPTIONS = 65536  # as any system's poll refuses more than a process can have open
+
+# subscription and event of WASI preview 1 (wasi/api.h)
+_SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")  # userdata, tag, clock id or fd, timeout, precision, flags
+_EVENT = Struct("<Q H B5x Q H6x")  # userdata, error, type, nbytes, flags
+_CLOCK, _FD_READ, _FD_WRITE = 0, 1, 2
+_ABSOLUTE = 1
+_HANGUP = 1  # nobody is at the other end
+_CLOCKS = (0, 1)  # realtime, monotonic; nobody can wait for processor time, and ids that are none are a trap
+_STREAMS = {_FD_READ: Source, _FD_WRITE: Sink}
+
+
+class _Subscription(NamedTuple):
+    userdata: int
+    tag: int
+    subject: int
+    timeout: int
+    precision: int
+    flags: int
+
+    def event(self, error: int = abi.SUCCESS, size: int | None = None) -> bytes:
+        """Of a pipe the size is known, and 0 if nobody is at the other end."""
+        if size is None:  # what can be read is not known, but it is more than nothing
+            return _EVENT.pack(self.userdata, error, self.tag, int(self.tag != _CLOCK and error == abi.SUCCESS), 0)
+        return _EVENT.pack(self.userdata, error, self.tag, size, 0 if size else _HANGUP)
+
+
+def poll_oneoff(
+    native: NativeCalls,
+    descriptors: Descriptors,
+    caller: Caller,
+    subscriptions: int,
+    events: int,
+    count: int,
+    stored: int,
+) -> int:
+    """Wait until one of the subscriptions is ready; report all that are. Raises MemoryFault and OSError.
+
+    A pipe becomes ready by what other contexts do, which is nothing meanwhile: a wait for pipes alone, which are not
+    ready, is a `Deadlock`.
+    """
+    count &= abi.U32_MASK
+    memory = GuestMemory(caller)
+    memory.check(subscriptions, count * _SUBSCRIPTION.size)
+    if not 0 < count <= MOST_SUBSCRIPTIONS:
+        return abi.INVAL
+    data = memory.read(subscriptions, count * _SUBSCRIPTION.size)
+    asked = [_Subscription(*fields) for fields in _SUBSCRIPTION.iter_unpack(data)]
+    memory.check(events, count * _EVENT.size)
+    memory.check(stored, 4)
+    if any(one.tag > _FD_WRITE or (one.tag == _CLOCK and one.flags > _ABSOLUTE) for one in asked):
+        return abi.INVAL
+
+    begin = time.monotonic()
+    ready: list[bytes] = []
+    clocks: list[tuple[float, _Subscription]] = []  # and the seconds to wait
+    waits: list[tuple[Wait, _Subscription]] = []
+    for one in asked:
+        stream = descriptors.get(one.subject) if one.tag != _CLOCK else None
+        if one.tag == _CLOCK:
+            result = abi.INVAL
+            if one.subject in _CLOCKS:
+                result = native.call(caller, "clock_time_get", one.subject, 1, events)
+            if result == abi.SUCCESS:
+                # wasmtime's clocks begin when they like, so the guest's times mean something only beside theirs.
+                now = int.from_bytes(memory.read(events, 8), "little") if one.flags & _ABSOLUTE else 0
+                clocks.append((max(0, one.timeout - now) / 1e9, one))
+                continue
+        elif stream is not None and not isinstance(stream, _STREAMS[one.tag]):
+            result = abi.BADF
+        elif isinstance(stream, ReadEnd | WriteEnd):
+            if stream.ready is not None:
+                ready.append(one.event(size=stream.ready))
+            continue
+        elif stream is not None and stream.descriptor is not None:
+            waits.append(((stream.descriptor, one.tag == _FD_WRITE), one))
+            continue
+        elif stream is not None:
+            result = abi.SUCCESS
+        else:  # files are always ready, unless there is no such file
+            result = native.call(caller, "fd_fdstat_get", one.subject, events)
+        ready.append(one.event(result))
+
+    if not (ready or clocks or waits):
+        raise Deadlock(current_context_id(), "for a pipe")
+    left = 0.0 if ready else min((seconds for seconds, _ in clocks), default=None)
+    found = state_of(caller.store).time_limit.wait(left, {wait for wait, _ in waits})
+    ready += [one.event() for wait, one in waits if wait in found]
+    passed = time.monotonic() - begin
+    if not ready and left is not None:
+        passed = max(passed, left)  # it has passed; only rounding could say that it has not
+    ready += [one.event() for seconds, one in clocks if seconds <= passed]
+    memory.write(events, b"".join(ready))
+    memory.write_u32(stored, len(ready))
+    return abi.SUCCESS

@@ -1,0 +1,185 @@
+"""The WASI calls that are done here: those that wait, those on the standard streams, and ``proc_exit``.
+
+wasmtime's own run on the guest's fiber, where neither Ctrl-C nor a time limit can end a wait, and no other context's
+host code could decide how to wait. These run on the context's greenlet. They hand on to wasmtime's what is not theirs.
+"""
+
+from __future__ import annotations
+
+import errno as host_errno
+from struct import Struct
+from typing import TYPE_CHECKING, NoReturn
+
+from greenctx.errors import GuestExit, TimeLimitExceeded
+from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._fibers.value_types import func_type
+from greenctx.wasix._files.process import PARAMETERS
+from greenctx.wasix._files.stdio import Sink, Source
+from greenctx.wasix._modules import abi
+from greenctx.wasix._syscalls.descriptors import DescriptorCalls
+from greenctx.wasix._syscalls.guest_memory import GuestMemory, MemoryFault
+from greenctx.wasix._syscalls.paths import PathCalls
+from greenctx.wasix._syscalls.poll import poll_oneoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from greenctx.wasix._clock.deadline import Wait
+    from greenctx.wasix._fibers.stores import Caller
+    from greenctx.wasix._files.process import NativeWasi
+
+# Of one call, however much memory its arguments name: reading and writing may always do less than was asked for.
+MOST_AT_ONCE = 1 << 20  # bytes
+MOST_BUFFERS = 1024
+
+_IOVEC = Struct("<I I")
+
+_ERRNOS = {
+    host_errno.EACCES: abi.ACCES,
+    host_errno.EAGAIN: abi.AGAIN,
+    host_errno.EBADF: abi.BADF,
+    host_errno.ECONNRESET: abi.CONNRESET,
+    host_errno.EFBIG: abi.FBIG,
+    host_errno.EINVAL: abi.INVAL,
+    host_errno.EISDIR: abi.ISDIR,
+    host_errno.ENOSPC: abi.NOSPC,
+    host_errno.EPERM: abi.PERM,
+    host_errno.EPIPE: abi.PIPE,
+}
+
+
+def proc_exit(status: int) -> NoReturn:
+    """Unwind everything up to whoever runs the program. (wasmtime's refuses statuses of 126 and more.)"""
+    raise GuestExit(status & abi.U32_MASK)
+
+
+class WasiCalls:
+    """Host functions for one linker. Where it has no standard streams, reading and writing is left to wasmtime."""
+
+    def __init__(self, native: NativeWasi) -> None:
+        self._native = native
+
+    def define(self, define_func: Callable[..., None]) -> None:
+        """Define the functions with a linker's ``define_func``."""
+        ty = func_type("i32 i32 i32 i32 -> i32")
+        define_func(abi.WASI_MODULE, "poll_oneoff", ty, self.poll_oneoff, access_caller=True)
+        if self._native.stdio is not None:
+            for name in ("fd_read", "fd_write"):
+                ty = func_type(f"{PARAMETERS[name]} -> i32")
+                define_func(abi.WASI_MODULE, name, ty, getattr(self, name), access_caller=True)
+            DescriptorCalls(self._native).define(define_func)
+        define_func(abi.WASI_MODULE, "proc_exit", func_type("i32 ->"), proc_exit)
+
+    def define_for_wasix(self, define_func: Callable[..., None]) -> None:
+        """Define those besides that WASIX's calls about files make others of. They take longer than wasmtime's."""
+        if self._native.stdio is not None:
+            DescriptorCalls(self._native).define_for_wasix(define_func)
+            PathCalls(self._native).define(define_func)
+
+    def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, stored: int) -> int:
+        """Read from stdin when it has something, or from a pipe; from anything else as wasmtime does."""
+        source = self._native.descriptors(caller).get(fd)
+        if source is None:
+            return self._native.of(caller).call(caller, "fd_read", fd, iovecs, count, stored)
+        if not isinstance(source, Source):
+            return abi.BADF
+        try:
+            memory = GuestMemory(caller)
+            buffers = _buffers(memory, iovecs, count)
+            memory.check(stored, 4)
+        except MemoryFault:
+            return abi.FAULT
+        wanted = sum(length for _, length in buffers)
+        data: bytes | None = b""
+        while wanted:
+            if source.descriptor is not None and (failed := _wait(caller, (source.descriptor, False))):
+                return failed
+            try:
+                data = source.read(wanted)
+                break
+            except OSError as error:
+                if source.descriptor is None or not isinstance(error, BlockingIOError):  # somebody else was quicker
+                    return _errno(error)
+        if data is None:
+            return abi.AGAIN
+        memory.write_u32(stored, len(data))
+        for start, length in buffers:
+            memory.write(start, data[:length])
+            data = data[length:]
+        return abi.SUCCESS
+
+    def fd_write(self, caller: Caller, fd: int, iovecs: int, count: int, stored: int) -> int:
+        """Write to stdout or stderr when it takes something, or to a pipe; to anything else as wasmtime does."""
+        sink = self._native.descriptors(caller).get(fd)
+        if sink is None:
+            return self._native.of(caller).call(caller, "fd_write", fd, iovecs, count, stored)
+        if not isinstance(sink, Sink):
+            return abi.BADF
+        try:
+            memory = GuestMemory(caller)
+            data = b"".join(memory.read(start, length) for start, length in _buffers(memory, iovecs, count))
+            memory.check(stored, 4)
+        except MemoryFault:
+            return abi.FAULT
+        written = failed = 0
+        while written < len(data) and not failed:
+            if sink.descriptor is not None and (failed := _wait(caller, (sink.descriptor, True))):
+                break
+            try:
+                written += sink.write(data[written:]) or 0
+            except OSError as error:
+                if sink.descriptor is None or not isinstance(error, BlockingIOError):
+                    failed = _errno(error)
+            if sink.descriptor is None:  # nothing to wait for: the guest may try the rest
+                break
+        if failed and not written:
+            return failed
+        if data and not written:
+            return abi.AGAIN
+        memory.write_u32(stored, written)
+        return abi.SUCCESS
+
+    def poll_oneoff(self, caller: Caller, subscriptions: int, events: int, count: int, stored: int) -> int:
+        """Wait until one of the subscriptions is ready; report all that are."""
+        native, descriptors = self._native.of(caller), self._native.descriptors(caller)
+        try:
+            return poll_oneoff(native, descriptors, caller, subscriptions, events, count, stored)
+        except MemoryFault:
+            return abi.FAULT
+        except OSError as error:
+            if error.errno is None:
+                raise
+            return _errno(error)
+
+
+def _wait(caller: Caller, wanted: Wait) -> int:
+    """Wait until that can be read from, or written to; return an errno.
+
+    An OSError without one is none of the system's: it is `TimeLimitExceeded`, or a TimeoutError that a signal's handler
+    has raised, and goes on.
+    """
+    try:
+        state_of(caller.store).time_limit.wait(None, [wanted])
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _errno(error)
+    return abi.SUCCESS
+
+
+def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, int]]:
+    """The address and length of each buffer, all within the memory: the first ones, `MOST_AT_ONCE` bytes at most."""
+    count &= abi.U32_MASK
+    memory.check(iovecs, count * _IOVEC.size)
+    left, buffers = MOST_AT_ONCE, []
+    for start, length in _IOVEC.iter_unpack(memory.read(iovecs, min(count, MOST_BUFFERS) * _IOVEC.size)):
+        memory.check(start, length)
+        buffers.append((start, min(length, left)))
+        left -= buffers[-1][1]
+    return buffers
+
+
+def _errno(error: OSError) -> int:
+    if isinstance(error, TimeLimitExceeded):  # which is an OSError, as every TimeoutError
+        raise error
+    return _ERRNOS.get(error.errno or 0, abi.IO)

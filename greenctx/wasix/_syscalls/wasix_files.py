@@ -1,0 +1,170 @@
+"""What WASIX has of files beyond WASI: the working directory, pipes, duplicates, and flags of descriptors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from greenctx.wasix._files import paths
+from greenctx.wasix._files.descriptors import CLOSE_ON_EXEC, LARGEST, TooManyDescriptors
+from greenctx.wasix._files.pipes import make_pipe
+from greenctx.wasix._modules import abi
+from greenctx.wasix._syscalls.descriptors import DescriptorCalls
+from greenctx.wasix._syscalls.guest_memory import GuestMemory
+
+if TYPE_CHECKING:
+    from wasmtime import Module
+
+    from greenctx.wasix._fibers.stores import Caller
+    from greenctx.wasix._files.process import NativeWasi
+
+FILE_TYPES = {
+    "chdir": "i32 i32 -> i32",
+    "fd_dup": "i32 i32 -> i32",
+    "fd_dup2": "i32 i32 i32 i32 -> i32",
+    "fd_fdflags_get": "i32 i32 -> i32",
+    "fd_fdflags_set": "i32 i32 -> i32",
+    "fd_pipe": "i32 i32 -> i32",
+    "getcwd": "i32 i32 -> i32",
+    "path_open2": "i32 i32 i32 i32 i32 i64 i64 i32 i32 i32 -> i32",
+}
+
+
+def imports_file_calls(module: Module) -> bool:
+    """Whether the module asks for any of them. One that does not has neither pipes nor paths from the root."""
+    return any(wanted.module == abi.CONTEXT_MODULE and wanted.name in FILE_TYPES for wanted in module.imports)
+
+
+class FileCalls:
+    """Host functions for one linker. They raise MemoryFault."""
+
+    def __init__(self, native: NativeWasi) -> None:
+        self._native = native
+        self._of_descriptors = DescriptorCalls(native)
+
+    def getcwd(self, caller: Caller, buffer: int, size: int) -> int:
+        """Store the working directory, with a NUL at its end, and its length. If there is no room, the size needed."""
+        memory = GuestMemory(caller)
+        path = self._native.directories(caller).current
+        room = memory.read_u32(size)
+        if len(path) + 1 > room:
+            memory.write_u32(size, len(path) + 1)
+            return abi.RANGE
+        memory.write(buffer, path + b"\0")
+        memory.write_u32(size, len(path))
+        return abi.SUCCESS
+
+    def chdir(self, caller: Caller, path: int, length: int) -> int:
+        """Change the working directory."""
+        name = text(caller, path, length)
+        if len(name) > paths.LONGEST:
+            return abi.NAMETOOLONG
+        if not name:
+            return abi.NOENT
+        return self._native.directories(caller).change(self._native.scratch(caller), caller, name)
+
+    def path_open2(
+        self,
+        caller: Caller,
+        fd: int,
+        lookup_flags: int,
+        path: int,
+        length: int,
+        open_flags: int,
+        rights: int,
+        inheriting: int,
+        fd_flags: int,
+        flags: int,
+        stored: int,
+    ) -> int:
+        """Open a file: as WASI's ``path_open``, but with the descriptor's own flags, and from the root as well."""
+        memory = GuestMemory(caller)
+        memory.check(stored, 4)
+        name = text(caller, path, length)
+        if len(name) > paths.LONGEST:
+            return abi.NAMETOOLONG
+        if flags & ~CLOSE_ON_EXEC:
+            return abi.INVAL
+        descriptors = self._native.descriptors(caller)
+        fd &= abi.U32_MASK
+        if descriptors.get(fd) is not None and not paths.is_absolute(name):
+            return abi.NOTDIR
+        error, opened = self._native.directories(caller).open(
+            self._native.scratch(caller),
+            caller,
+            fd,
+            lookup_flags,
+            name,
+            open_flags,
+            rights,
+            inheriting,
+            fd_flags,
+        )
+        if error == abi.SUCCESS:
+            descriptors.set_flags(opened, flags)
+            memory.write_u32(stored, opened)
+        return error
+
+    def fd_pipe(self, caller: Caller, read_stored: int, write_stored: int) -> int:
+        """Make a pipe; store the descriptors of its ends."""
+        if self._native.stdio is None:  # then reading and writing is not done here
+            return abi.NOTSUP
+        memory = GuestMemory(caller)
+        memory.check(read_stored, 4)
+        memory.check(write_stored, 4)
+        try:
+            read, write = self._native.descriptors(caller).add(*make_pipe())
+        except TooManyDescriptors:
+            return abi.MFILE
+        memory.write_u32(read_stored, read)
+        memory.write_u32(write_stored, write)
+        return abi.SUCCESS
+
+    def fd_dup(self, caller: Caller, fd: int, stored: int) -> int:
+        """Duplicate a descriptor."""
+        return self.fd_dup2(caller, fd, 0, 0, stored)
+
+    def fd_dup2(self, caller: Caller, fd: int, lowest: int, close_on_exec: int, stored: int) -> int:
+        """Duplicate a descriptor, no lower than that one. WASI has nothing of the kind for files: that is notsup."""
+        memory = GuestMemory(caller)
+        memory.check(stored, 4)
+        if lowest & abi.U32_MASK > LARGEST:
+            return abi.INVAL
+        descriptors = self._native.descriptors(caller)
+        fd &= abi.U32_MASK
+        file = descriptors.get(fd)
+        if file is None:
+            return abi.NOTSUP if self._of_descriptors.is_open(caller, fd) else abi.BADF
+        try:
+            (duplicate,) = descriptors.add(file, lowest=lowest, flags=CLOSE_ON_EXEC if close_on_exec else 0)
+        except TooManyDescriptors:
+            return abi.MFILE
+        memory.write_u32(stored, duplicate)
+        return abi.SUCCESS
+
+    def fd_fdflags_get(self, caller: Caller, fd: int, stored: int) -> int:
+        """Store the flags of a descriptor: whether exec would close it."""
+        memory = GuestMemory(caller)
+        memory.check(stored, 2)
+        fd &= abi.U32_MASK
+        if not self._of_descriptors.is_open(caller, fd):
+            return abi.BADF
+        memory.write(stored, self._native.descriptors(caller).flags(fd).to_bytes(2, "little"))
+        return abi.SUCCESS
+
+    def fd_fdflags_set(self, caller: Caller, fd: int, flags: int) -> int:
+        """Set the flags of a descriptor."""
+        fd &= abi.U32_MASK
+        if not self._of_descriptors.is_open(caller, fd):
+            return abi.BADF
+        if flags & ~CLOSE_ON_EXEC:
+            return abi.INVAL
+        self._native.descriptors(caller).set_flags(fd, flags)
+        return abi.SUCCESS
+
+
+def text(caller: Caller, pointer: int, length: int) -> bytes:
+    """A path, or a name; of one that is too long, only so much that this can be seen."""
+    memory = GuestMemory(caller)
+    length &= abi.U32_MASK
+    memory.check(pointer, length)
+    return memory.read(pointer, min(length, paths.LONGEST + 1))
