@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bare import ping_pong
-from c_guests import compile_guest
 from greenlet import getcurrent, greenlet
+from guests.compile import compile_guest
 from wasmtime import FuncType, ValType
 
 from greenctx.wasix import Program

@@ -20,8 +20,8 @@ from greenctx import ContextCanceled, ContextSwitchingEnvironment
 # What is tested is what is installed: processes that the tests start must not find the sources in their working
 # directory. They do find the tests' own modules.
 os.environ["PYTHONSAFEPATH"] = "1"
-HERE = Path(__file__).parent
-os.environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, [HERE, HERE / "wasix", os.environ.get("PYTHONPATH")])))
+SUPPORT = Path(__file__).parent / "support"
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, [SUPPORT, os.environ.get("PYTHONPATH")])))
 
 # Nothing is kept in the caches of whoever runs the tests, nor found there; but for what would be downloaded or built.
 _caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

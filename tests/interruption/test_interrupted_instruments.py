@@ -1,0 +1,51 @@
+"""Interruptions of an environment with instruments: at every point, as test_interruption.py has it of the others."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from contexts import MAIN
+from interruptions import Book, run_script, script
+from recorder import Recorder
+
+from greenctx import ContextSwitchingEnvironment
+
+
+class Consistent(Recorder):
+    """Checks by itself that the events make sense one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.active = MAIN
+
+    def context_switched(self, environment: ContextSwitchingEnvironment, from_id: int, to_id: int) -> None:
+        # An interruption between the end of this method and the note of that lets it be told again.
+        if self.events[-1:] != [("switched", from_id, to_id)]:
+            assert from_id == self.active
+            super().context_switched(environment, from_id, to_id)
+        self.active = to_id
+
+
+@pytest.mark.parametrize("offset", range(4))
+def test_interrupted_anywhere(offset: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Wherever an interruption arrives, in the reports too, no context is lost, and the events agree with the book."""
+    runs = 0
+    for n in range(1 + offset * 7, 100_000, 29):
+        consistent = Consistent()
+        observed = ContextSwitchingEnvironment(instruments=[consistent])
+        try:
+            book, rest = run_script(script, [n], make_book=partial(Book, observed))
+            started = {event[1] for event in consistent.events if event[0] == "started"}
+            ended = {event[1] for event in consistent.events if event[0] == "ended"}
+            entered = {context_id for context_id, count in enumerate(book.entered) if count}
+            assert started >= entered
+            assert ended >= started | entered
+            assert not caplog.records, caplog.text
+        except BaseException as error:
+            error.add_note(f"with a signal before point {n}")
+            raise
+        if rest:
+            break
+        runs += 1
+    assert runs > 50

@@ -1,0 +1,1 @@
+"""Guests: compiled from C, or in a store of the test's own."""

@@ -1,0 +1,60 @@
+"""Compiles the C guests of tests/support/guests/c, with zig. What was compiled is kept for the next run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+GUESTS = Path(__file__).parent / "c"
+INCLUDE = Path(str(files("greenctx.wasix") / "include"))
+CACHE = GUESTS / ".cache"
+# zig defines NDEBUG at -O1 and above, and the guests' asserts are tests.
+FLAGS = ("--target=wasm32-wasi", "-std=gnu11", "-Wall", "-Werror", "-UNDEBUG", "-g", "-Wl,--export-table")
+
+TOOLCHAIN = (
+    "-mcpu=generic+atomics+bulk_memory+mutable_globals",
+    "-Wl,--import-memory",
+    "-Wl,--shared-memory",
+    f"-Wl,--initial-memory={129 * 65536}",
+    f"-Wl,--max-memory={65535 * 65536}",  # zig knows of no more; the last page is added afterwards
+    "-Wl,-z,stack-size=1048576",
+    *(f"-Wl,--export={name}" for name in ("__stack_pointer", "__tls_base", "__tls_size", "__tls_align", "__heap_base")),
+)
+"""To compile a guest so that it asks of its host what WASIX's own toolchain makes programs ask: a shared memory, above
+all. (A guest that is nothing special has no calls before main.)"""
+
+_LIMITS_OF_ZIG, _LIMITS_OF_TOOLCHAIN = b"\6memory\2\3\x81\1\xff\xff\3", b"\6memory\2\3\x81\1\x80\x80\4"
+
+
+@cache
+def compile_guest(name: str, *flags: str) -> Path:
+    """Compile ``tests/support/guests/c/{name}.c`` and return the path of the module.
+
+    It is named by all that it is made from, and put in place in one step: runs side by side, or one that is aborted,
+    do no harm.
+    """
+    source, headers = GUESTS / f"{name}.c", sorted([*GUESTS.glob("*.h"), *INCLUDE.glob("*.h")])
+    options = [*FLAGS, *(flags or ("-O1",))]
+    made_from = [
+        version("ziglang").encode(),
+        repr(options).encode(),
+        *(file.read_bytes() for file in (source, *headers)),
+    ]
+    module = CACHE / f"{name}-{sha256(b'|'.join(made_from)).hexdigest()[:16]}.wasm"
+    if not module.exists():
+        CACHE.mkdir(exist_ok=True)
+        (CACHE / ".gitignore").write_text("*\n")
+        with tempfile.TemporaryDirectory(dir=CACHE) as directory:
+            fresh = Path(directory) / module.name
+            command = [sys.executable, "-m", "ziglang", "cc", *options, f"-I{INCLUDE}", str(source), "-o", str(fresh)]
+            subprocess.run(command, check=True, timeout=280)
+            fresh.write_bytes(fresh.read_bytes().replace(_LIMITS_OF_ZIG, _LIMITS_OF_TOOLCHAIN))
+            os.replace(fresh, module)
+    return module

@@ -1,0 +1,1 @@
+"""Random work in many contexts, with a model of what must come of it."""

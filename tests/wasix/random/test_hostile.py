@@ -1,0 +1,177 @@
+"""Guests that mean harm end in a status and a message, whatever they do: none ends the process, or makes it hang.
+
+With ``GREENCTX_LONG=1`` in the environment there are 20,000 mutants. ``GREENCTX_SEED`` chooses which: a failure says
+what it was.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+from attacks import ATTACKS, LIMITS, REFUSED, SHORT
+from attacks.mutations import mutate
+from attacks.runner import GOOD_GUEST, run_all
+from guests.compile import TOOLCHAIN, compile_guest
+from processes import check_embedder
+from wasmtime import WasmtimeError, wat2wasm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LONG = bool(os.environ.get("GREENCTX_LONG"))
+MUTANTS = 20_000 if LONG else 240
+SEED = int(os.environ.get("GREENCTX_SEED") or Random().randrange(1_000_000))
+ENDINGS = ["return-from-entrypoint", "trap-in-context", "leave-suspended", "exit-in-context"]
+
+
+def test_attacks(tmp_path: Path) -> None:
+    """Each attack ends as it should, and afterwards the same process runs a good guest as if nothing had been."""
+    runs = []
+    for number, attack in enumerate(ATTACKS):
+        file = tmp_path / f"{number}.wat"
+        file.write_text(attack.text)
+        options = [option.replace("DIRECTORY", str(tmp_path)) for option in attack.options]
+        runs.append(["run", *options, str(file)])
+    wrong = []
+    for attack, ran in zip(ATTACKS, run_all(runs), strict=True):
+        try:
+            ran.check()
+            attack.check(ran.status, ran.stderr)
+        except AssertionError:
+            wrong.append(f"{attack.name}: {ran.status}, not {attack.status} with {attack.message!r}; {ran}")
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(ATTACKS)}:", *wrong])
+
+
+@pytest.mark.timeout(0 if LONG else 300)
+def test_mutants(tmp_path: Path) -> None:
+    """Modules that were valid until bytes were changed and sections moved: each ends well, and can be inspected."""
+    print(f"GREENCTX_SEED={SEED}")
+    flags = ("-Os", "-Wl,--export=__stack_pointer", "-Wl,--export=malloc")
+    in_c = [compile_guest(name, *flags) for name in ("endings", "errnos")]
+    in_c += [compile_guest("toolchain", "-Os", *TOOLCHAIN)] * 2
+    in_text = [GOOD_GUEST.read_text(), (files("greenctx.wasix") / "demo" / "demo.wat").read_text()]
+    in_text += [attack.text for attack in ATTACKS if attack.status != REFUSED]
+    small = [wasm for text in in_text if (wasm := to_wasm(text))]
+    large = [path.read_bytes() for path in in_c]
+    for first in range(0, MUTANTS, 200):
+        runs = []
+        for number in range(first, min(first + 200, MUTANTS)):
+            random = Random(f"{SEED} {number}")
+            file = tmp_path / f"mutant-{SEED}-{number}.wasm"
+            file.write_bytes(mutate(random.choice(large if number % 8 == 0 else small), small + large, random))
+            options = random.choice([(), (), ("--shadow-stack", "4KiB"), ("--no-contexts",), ("--max-contexts", "2")])
+            mode = random.choice(
+                [
+                    "return-from-entrypoint",
+                    "trap-in-context",
+                    "leave-suspended",
+                    "exit-in-context",
+                    "everything",
+                    "deadlock",
+                ]
+            )
+            runs.append(["run", *LIMITS, *SHORT, *options, str(file), mode])
+            if number % 4 == 0:
+                runs.append(["inspect", str(file)])
+        for ran in run_all(runs, good_guest_every=20):
+            ran.check()
+        for file in tmp_path.iterdir():
+            file.unlink()
+
+
+def to_wasm(text: str) -> bytes | None:
+    try:
+        return bytes(wat2wasm(text))
+    except WasmtimeError:
+        return None
+
+
+RECURSION = """
+    NESTED = '(module (import "host" "again" (func $again)) (func (export "call") (call $again)))'
+    depth = 0
+    def again():
+        global depth
+        depth += 1
+        if depth < deepest:
+            call(store, exports["call"])
+        else:
+            at_the_bottom()
+    linker.define_func("host", "again", NOTHING, again)
+    exports = load(NESTED)
+"""
+
+
+def test_guest_and_host_call_each_other_for_ever() -> None:
+    """That is a RecursionError, and the store can be used afterwards."""
+    check_embedder(
+        RECURSION
+        + """
+    from ctypes import ArgumentError
+    deepest = 10**9
+    for _ in range(3):
+        try:
+            call(store, exports["call"])
+        except (RecursionError, ArgumentError) as error:  # the latter is how ctypes passes the former on
+            assert "maximum recursion depth exceeded" in str(error)
+        else:
+            raise AssertionError("it came back")
+    deepest = depth + 10
+    at_the_bottom = lambda: None
+    call(store, exports["call"])
+    assert depth == deepest
+    """
+    )
+
+
+def test_thousands_of_nested_calls() -> None:
+    """Guest and host may call each other as deeply as Python may recurse: they all return, or all raise."""
+    check_embedder(
+        RECURSION
+        + """
+    sys.setrecursionlimit(10**6)
+    deepest = 5000
+    at_the_bottom = lambda: None
+    call(store, exports["call"])
+    assert depth == 5000
+    depth = 0
+    at_the_bottom = lambda: unknown
+    refused(NameError, call, store, exports["call"])
+    assert depth == 5000
+    """
+    )
+
+
+def test_contexts_are_destroyed_in_nested_calls() -> None:
+    """Whoever destroys a context, itself deep in nested calls, unwinds all of those that it is in."""
+    check_embedder(
+        RECURSION
+        + """
+    unwound = []
+    def nested(number):
+        global depth
+        depth = 0
+        try:
+            call(store, exports["call"])
+        finally:
+            unwound.append(number)
+    def at_the_bottom():
+        if env.active_context_id == 0:
+            for number in reversed(contexts):
+                assert env.destroy_context(number)
+        else:
+            env.switch_context(0)
+    def main():
+        global contexts
+        contexts = [env.create_context(lambda number=number: nested(number)) for number in range(1, 6)]
+        for number in contexts:
+            env.switch_context(number)
+        nested(0)
+    deepest = 20
+    env.run_main_context(main)
+    assert unwound == [5, 4, 3, 2, 1, 0], unwound
+    """
+    )

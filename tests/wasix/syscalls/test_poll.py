@@ -1,0 +1,193 @@
+"""poll_oneoff: clocks, the standard streams, files, and what is none of these."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from guests.compile import compile_guest
+from guests.wasi_guest import END, EVENTS, MONOTONIC, RESULT, SUBSCRIPTIONS, WasiGuest
+
+from greenctx.errors import TimeLimitExceeded
+from greenctx.wasix import Limits, Program, Stdio
+from greenctx.wasix._clock.deadline import TimeLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+BADF, FAULT, INVAL = 8, 21, 28
+CLOCK, READ, WRITE = 0, 1, 2
+REALTIME, PROCESS, THREAD = 0, 2, 3
+ABSOLUTE = 1
+NEVER = 2**64 - 1
+MILLISECOND = 1_000_000
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe's descriptors, to read and to write."""
+    read, write = os.pipe()
+    yield read, write
+    for descriptor in (read, write):
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+@pytest.fixture
+def guest(pipe: tuple[int, int]) -> Iterator[WasiGuest]:
+    """A guest whose stdin is the pipe."""
+    with os.fdopen(pipe[0], "rb", closefd=False) as stdin:
+        yield WasiGuest(Stdio(stdin, io.BytesIO(), io.BytesIO()))
+
+
+def now(guest: WasiGuest, clock: int) -> int:
+    assert guest.call("clock_time_get", clock, 1, RESULT) == 0
+    return int.from_bytes(guest.get(RESULT, 8), "little")
+
+
+@pytest.mark.parametrize("clock", [REALTIME, MONOTONIC])
+def test_clocks(clock: int, guest: WasiGuest) -> None:
+    """A relative time passes before the event comes; an absolute one is reached; one that is over comes at once."""
+    for timeout, flags in ((20 * MILLISECOND, 0), (now(guest, clock) + 20 * MILLISECOND, ABSOLUTE)):
+        before, begin = now(guest, clock), time.monotonic()
+        assert guest.poll((5, CLOCK, clock, timeout, 0, flags)) == [(5, 0, CLOCK)]
+        assert time.monotonic() - begin >= 0.019 or flags
+        assert now(guest, clock) >= (timeout if flags else before + timeout) - MILLISECOND
+    for timeout, flags in ((0, 0), (0, ABSOLUTE), (1, ABSOLUTE)):
+        assert guest.poll((2**64 - 1, CLOCK, clock, timeout, 0, flags)) == [(2**64 - 1, 0, CLOCK)]
+
+
+def test_several_clocks(guest: WasiGuest) -> None:
+    """The earliest ends the wait; those that have passed by then are reported, in the order of the subscriptions."""
+    clocks = [(1, CLOCK, MONOTONIC, NEVER), (2, CLOCK, REALTIME, MILLISECOND), (3, CLOCK, MONOTONIC, MILLISECOND)]
+    assert guest.poll(*clocks) in ([(2, 0, CLOCK)], [(2, 0, CLOCK), (3, 0, CLOCK)])
+    assert guest.poll((1, CLOCK, MONOTONIC, NEVER), (2, CLOCK, REALTIME, 0), (3, CLOCK, MONOTONIC, 0)) == [
+        (2, 0, CLOCK),
+        (3, 0, CLOCK),
+    ]
+
+
+@pytest.mark.parametrize("clock", [PROCESS, THREAD, 4, 77, 2**32 - 1])
+def test_clocks_that_cannot_be_waited_for(clock: int, guest: WasiGuest) -> None:
+    """inval, for that event; the others are waited for no longer."""
+    assert guest.poll((1, CLOCK, clock, 0), (2, CLOCK, MONOTONIC, NEVER)) == [(1, INVAL, CLOCK)]
+
+
+def test_stdin(guest: WasiGuest, pipe: tuple[int, int]) -> None:
+    """stdin is ready when there is something to read, or its end; and not before, which a timeout can tell."""
+    stdin, timeout = (1, READ, 0), (2, CLOCK, MONOTONIC, MILLISECOND)
+    assert guest.poll(stdin, timeout) == [(2, 0, CLOCK)]
+    os.write(pipe[1], b"abc")
+    assert guest.poll(stdin, (2, CLOCK, MONOTONIC, NEVER)) == [(1, 0, READ)]
+    assert guest.poll(stdin, stdin) == [(1, 0, READ)] * 2
+    assert guest.read(0, 10) == b"abc"
+    assert guest.poll(stdin, timeout) == [(2, 0, CLOCK)]
+    os.close(pipe[1])
+    assert guest.poll(stdin) == [(1, 0, READ)]
+    assert guest.read(0, 10) == b""
+
+
+def test_stdin_that_comes_later(guest: WasiGuest, pipe: tuple[int, int]) -> None:
+    """The wait ends when somebody writes."""
+    threading.Timer(0.02, os.write, (pipe[1], b"abc")).start()
+    assert guest.poll((1, READ, 0), (2, CLOCK, MONOTONIC, NEVER)) == [(1, 0, READ)]
+
+
+def test_stdin_of_bytes() -> None:
+    """What never waits is always ready."""
+    for stdin in (b"", b"abc", io.BytesIO()):
+        guest = WasiGuest(Stdio(cast("bytes", stdin)))
+        assert guest.poll((1, READ, 0), (2, CLOCK, MONOTONIC, NEVER)) == [(1, 0, READ)]
+
+
+def test_stdout(pipe: tuple[int, int]) -> None:
+    """A pipe can be written to when there is room in it; a buffer always."""
+    os.set_blocking(pipe[1], False)
+    with os.fdopen(pipe[1], "wb", buffering=0, closefd=False) as stdout:
+        guest = WasiGuest(Stdio(b"", cast("BinaryIO", stdout), io.BytesIO()))
+        out, err, timeout = (1, WRITE, 1), (2, WRITE, 2), (3, CLOCK, MONOTONIC, MILLISECOND)
+        assert guest.poll(out, err) == [(2, 0, WRITE), (1, 0, WRITE)]
+        with suppress(BlockingIOError):
+            while True:
+                os.write(pipe[1], bytes(65536))
+        assert guest.poll(out, timeout) == [(3, 0, CLOCK)]
+        os.read(pipe[0], 65536)
+        assert guest.poll(out, timeout) == [(1, 0, WRITE)]
+
+
+def test_wrong_direction(guest: WasiGuest) -> None:
+    """badf: to write to stdin, to read stdout."""
+    assert guest.poll((1, WRITE, 0), (2, READ, 1), (3, READ, 2)) == [
+        (n, BADF, tag) for n, tag in ((1, 2), (2, 1), (3, 1))
+    ]
+
+
+def test_files(tmp_path: Path) -> None:
+    """Files are always ready; what is not open is badf, for that event."""
+    (tmp_path / "file").write_text("text")
+    guest = WasiGuest(Stdio(b""), str(tmp_path))
+    file = guest.open("file")
+    subscriptions = [(1, READ, file), (2, WRITE, file), (3, READ, 99), (4, WRITE, 2**32 - 1), (5, READ, 2**31)]
+    expected = [(1, 0, READ), (2, 0, WRITE), (3, BADF, READ), (4, BADF, WRITE), (5, BADF, READ)]
+    assert guest.poll(*subscriptions, (6, CLOCK, MONOTONIC, NEVER)) == expected
+    assert guest.call("fd_close", 0) == 0
+    assert guest.poll((1, READ, 0)) == [(1, BADF, READ)]
+    assert guest.open("file") == 0
+    assert guest.poll((1, READ, 0), (2, WRITE, 0)) == [(1, 0, READ), (2, 0, WRITE)]
+
+
+def test_mistakes(guest: WasiGuest) -> None:
+    """inval: no subscriptions, too many, a kind or a flag that is none; fault: what is not within the memory."""
+    assert guest.poll() == INVAL
+    assert guest.poll((1, 3, 0)) == guest.poll((1, 255, 0)) == guest.poll((1, CLOCK, MONOTONIC, 0, 0, 2)) == INVAL
+    for subscriptions, events, count, stored in (
+        (END - 47, EVENTS, 1, RESULT), (-48, EVENTS, 1, RESULT), (SUBSCRIPTIONS, END - 31, 1, RESULT),
+        (SUBSCRIPTIONS, -1, 1, RESULT), (SUBSCRIPTIONS, EVENTS, -1, RESULT), (SUBSCRIPTIONS, EVENTS, 2**28, RESULT),
+        (SUBSCRIPTIONS, EVENTS, END // 48, RESULT), (SUBSCRIPTIONS, EVENTS, 1, END - 3), (SUBSCRIPTIONS, EVENTS, 1, -4),
+    ):  # fmt: skip
+        assert guest.call("poll_oneoff", subscriptions, events, count, stored) == FAULT
+    guest.put(SUBSCRIPTIONS, bytes(48))
+    assert guest.call("poll_oneoff", SUBSCRIPTIONS, SUBSCRIPTIONS, 1, SUBSCRIPTIONS) == 0  # one over the other
+
+
+def test_many_subscriptions(guest: WasiGuest) -> None:
+    """Every one of them has its event."""
+    assert guest.poll(*((n, READ, 99) for n in range(80))) == [(n, BADF, READ) for n in range(80)]
+
+
+def test_time_limit(guest: WasiGuest) -> None:
+    """The limit of time ends every wait, and everything that would wait after it."""
+    guest.limit(TimeLimit(0.02))
+    for subscription in ((1, CLOCK, MONOTONIC, NEVER), (1, READ, 0)):
+        with pytest.raises(TimeLimitExceeded, match=r"its limit of 0\.02 seconds"):
+            guest.poll(subscription)
+    with pytest.raises(TimeLimitExceeded):
+        guest.read(0, 1)
+    guest.limit(TimeLimit(None))
+    assert guest.poll((1, CLOCK, MONOTONIC, 1)) == [(1, 0, CLOCK)]
+
+
+@pytest.mark.parametrize("descriptor", [0, 1])
+def test_without_stdio(descriptor: int) -> None:
+    """A linker whose streams are wasmtime's has a poll_oneoff that sleeps, and takes the streams as ready."""
+    guest = WasiGuest(None)
+    assert guest.poll((1, CLOCK, MONOTONIC, MILLISECOND)) == [(1, 0, CLOCK)]
+    assert guest.poll((1, READ + descriptor, descriptor)) == [(1, 0, READ + descriptor)]
+
+
+@pytest.mark.parametrize("mode", ["sleep", "usleep", "nanosleep", "clock_nanosleep", "poll", "select", "poll-stdin"])
+def test_c_library(mode: str) -> None:
+    """What C programs wait with; each of them says what it got, and that no time is missing."""
+    stdout = io.BytesIO()
+    program = Program.from_file(
+        compile_guest("naps"), argv=["naps", mode], stdin=b"abc", stdout=stdout, limits=Limits(seconds=100)
+    )
+    assert program.run() == 0
+    assert stdout.getvalue() == {"poll-stdin": b"1 1\n"}.get(mode, b"0\n")
