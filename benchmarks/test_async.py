@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 AWAITS = 20_000
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[1] / "greenctx" / "wasix" / "README.md").read_text()
 [SERVER] = [
     code for code in re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL) if "run_app" in code
 ]

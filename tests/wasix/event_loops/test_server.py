@@ -31,7 +31,7 @@ pytest.importorskip("aiosqlite")
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-README = (Path(__file__).parents[3] / "README.md").read_text()
+README = (Path(__file__).parents[3] / "greenctx" / "wasix" / "README.md").read_text()
 [CODE] = [code for code in re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL) if "run_app" in code]
 
 HOST = "127.0.0.1"
