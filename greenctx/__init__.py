@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from greenctx._core.aio import await_
-from greenctx._core.scope import current_environment
-from greenctx.environment import ContextSwitchingEnvironment
+from greenctx.environment import ContextSwitchingEnvironment, current_environment
 from greenctx.errors import (
     AlreadyAwaiting,
     CancellationSwallowed,
@@ -24,9 +23,9 @@ from greenctx.errors import (
 )
 
 if TYPE_CHECKING:
+    from greenctx._instruments.instrument import Instrument
     from greenctx._instruments.statistics import Statistics
     from greenctx._instruments.trace import Trace
-    from greenctx._reports.reports import Instrument
     from greenctx._reports.snapshot import ContextInfo
 
 __version__ = "0.1.0"
@@ -58,7 +57,7 @@ __all__ = [
 
 _LATER = {
     "ContextInfo": "_reports.snapshot",
-    "Instrument": "_reports.reports",
+    "Instrument": "_instruments.instrument",
     "Statistics": "_instruments.statistics",
     "Trace": "_instruments.trace",
 }

@@ -2,7 +2,7 @@ from cpython.object cimport PyObject
 
 
 cdef class Coroutine:
-    cdef public object cancellation, context_id, created_at, destroyer, entrypoint, environment, greenlet
+    cdef public object cancellation, context_id, created_at, destroyer, entrypoint, greenlet, registry
     cdef bint is_in_switch
 
     cdef bint end(self, PyObject *result) except -1
@@ -12,7 +12,7 @@ cdef class Switching:
     cdef Coroutine canceled  # the context that is being resumed to be canceled
     cdef object cancellation
     cdef public Coroutine _active, _main
-    cdef public object _caller, _outer
+    cdef public object _admitted, _outer
     cdef public dict _by_greenlet, _started, _unstarted, _unwinding
     cdef public bint _main_can_start_others
     cdef public bint _is_plain

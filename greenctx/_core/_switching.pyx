@@ -2,7 +2,7 @@
 """The plain switch, and a cancellation that is none of C++'s, over greenlet's C API.
 
 A switch is plain if the caller is known as the active context and the target has started, or main starts it. It takes
-the same steps as `ContextSwitchingEnvironment.switch_context`, which does all others. Guests' switches go this way, too
+the same steps as `Environment.switch_context`, which does all others. Guests' switches go this way, too
 (`_fiber.pyx`).
 """
 
@@ -13,8 +13,7 @@ from cpython.pycapsule cimport PyCapsule_Import
 
 from greenlet import GreenletExit
 
-from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned
-from greenctx._core.exited import ContextExited
+from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned, ExitCarrier
 
 cdef extern from *:
     """
@@ -75,7 +74,7 @@ greenlet_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
 
 cdef inline bint switch_if_plain(Switching self, object caller, object context_id) except -1:
     """Switch to that context if there is nothing more to it; return whether it was so. ``caller`` is this greenlet."""
-    if caller is not self._caller:
+    if caller is not self._admitted:
         return False
     cdef Coroutine me = self._active
     cdef PyObject *target = PyDict_GetItemWithError(self._started, context_id)
@@ -87,13 +86,13 @@ cdef inline bint switch_if_plain(Switching self, object caller, object context_i
     # From here to the switch nothing is called that could run Python.
     its = (<Coroutine>target).greenlet
     self._active = <Coroutine>target
-    self._caller = its
+    self._admitted = its
     me.is_in_switch = True
     cdef PyObject *result = switch_to(<PyObject *>its, NULL, NULL)
     me.is_in_switch = False
     if result is not NULL:
         Py_DECREF(<object>result)
-        if self._caller is caller:
+        if self._admitted is caller:
             return True
     return resumed(self, me, result is not NULL)
 
@@ -117,7 +116,7 @@ cdef bint resumed(Switching self, Coroutine me, bint ok) except -1:
         if not ok:
             raise_again()
         self._resumed_unasked(me)
-    except ContextExited as error:
+    except ExitCarrier as error:
         self._adopt(me)
         error.unwrap()
     except BaseException:
@@ -129,8 +128,8 @@ cdef bint resumed(Switching self, Coroutine me, bint ok) except -1:
 cdef class Coroutine:
     """What a context is made on. Its attributes, and what its methods do, are explained in context.py."""
 
-    def __cinit__(self, environment, entrypoint, created_at):
-        self.environment = environment
+    def __cinit__(self, registry, entrypoint, created_at):
+        self.registry = registry
         self.context_id = 0
         self.entrypoint = entrypoint
         self.created_at = created_at
@@ -156,7 +155,7 @@ cdef class Coroutine:
 
     cdef bint end(self, PyObject *result) except -1:
         """The end of the entrypoint, which returned that, or raised something if it is NULL."""
-        cdef Switching environment = self.environment
+        registry = self.registry
         try:
             if result is NULL:
                 raise_again()
@@ -164,11 +163,11 @@ cdef class Coroutine:
         except GreenletExit as exit:
             if isinstance(exit, ContextCanceled) and exit._cancellation is self.cancellation:
                 return True
-            raise ContextExited(self.context_id, exit) from exit
+            raise ExitCarrier(self.context_id, exit) from exit
         finally:
-            environment._started.pop(self.context_id, None)
-            environment._unwinding.pop(self.context_id, None)
-            environment._by_greenlet.pop(self.greenlet, None)
+            registry.started.pop(self.context_id, None)
+            registry.unwinding.pop(self.context_id, None)
+            registry.by_greenlet.pop(self.greenlet, None)
         if self.cancellation is None:
             raise ContextEntrypointReturned(self.context_id)
         if not self.cancellation.defused:
@@ -177,7 +176,7 @@ cdef class Coroutine:
 
 
 cdef class Switching:
-    """What an environment is made on. Its attributes are explained in state.py."""
+    """What an environment is made on. Its attributes are explained in admission.py."""
 
     cdef bint switch_if_plain(self, object caller, object context_id) except -1:
         """`switch_if_plain`, for other modules."""

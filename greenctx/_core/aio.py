@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from greenctx._core.context import MAIN
 from greenctx._core.error_chains import append_context
-from greenctx._core.exited import ContextExited
-from greenctx._core.registry import MAIN
-from greenctx._core.scope import current
-from greenctx._core.state import GUEST
-from greenctx.errors import AlreadyAwaiting, NotInAsyncRun, NotTheActiveContext, ResumedWhileAwaiting
+from greenctx._core.scope import check_is_not_in_guest
+from greenctx.errors import AlreadyAwaiting, ExitCarrier, NotInAsyncRun, ResumedWhileAwaiting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -112,13 +110,13 @@ class Run(greenlet):
         try:
             self._result = self._function()
         except GreenletExit as exit:  # of which greenlet would make a result
-            raise ContextExited(MAIN, exit) from exit
+            raise ExitCarrier(MAIN, exit) from exit
 
     def __await__(self) -> Generator[Any, Any, object]:
         """Step the run to its end. Whatever is raised in between is raised where the run waits."""
         try:
             return (yield from self._guarded(_GUARDS))
-        except ContextExited as exited:
+        except ExitCarrier as exited:
             exited.unwrap()
 
     def _guarded(self, guards: int) -> Generator[Any, Any, object]:
@@ -211,12 +209,7 @@ class Run(greenlet):
 def _check(run: Run | None) -> Run:
     if run is None:
         raise NotInAsyncRun
-    # On a fiber: a greenlet switch from there would end the process.
-    environment: Any = current.get()
-    while environment is not None:
-        if environment._caller is GUEST:
-            raise NotTheActiveContext(environment._active_id(), "guest code on its fiber")
-        environment = environment._outer
+    check_is_not_in_guest()  # a greenlet switch on a fiber would end the process
     run.check()
     return run
 

@@ -1,22 +1,24 @@
-"""One context: its greenlet, and what the parent of that sees when it ends."""
+"""One context: its greenlet, and what the parent of that sees when it ends; and the registry of all of them."""
 
 from __future__ import annotations
 
 from contextvars import copy_context
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, greenlet
 
-from greenctx._core.exited import ContextExited
 from greenctx._core.switching import COMPILED, Coroutine
-from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned
+from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned, ExitCarrier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenctx.environment import ContextSwitchingEnvironment
     from greenctx.errors import Cancellation
+
+
+MAIN = 0
 
 
 class Context(Coroutine):
@@ -36,7 +38,7 @@ class Context(Coroutine):
     """Main's, until `ContextSwitchingEnvironment.create_context` gives it its own."""
     created_at: float
     """By `time.monotonic`; for main, when it began."""
-    environment: ContextSwitchingEnvironment
+    registry: Registry
     entrypoint: Callable[[], Any] | None
     """None for main."""
     cancellation: Cancellation | None
@@ -62,10 +64,10 @@ class Context(Coroutine):
         except GreenletExit as exit:
             if isinstance(exit, ContextCanceled) and exit.belongs_to(self.cancellation):
                 return
-            raise ContextExited(self.context_id, exit) from exit
+            raise ExitCarrier(self.context_id, exit) from exit
         finally:
             # No calls here: a KeyboardInterrupt could arrive in one and leave the rest undone.
-            registry = self.environment._registry
+            registry = self.registry
             if self.context_id in registry.started:
                 del registry.started[self.context_id]
             if self.context_id in registry.unwinding:
@@ -80,16 +82,76 @@ class Context(Coroutine):
         run = Coroutine.run
 
 
-def new_context(environment: ContextSwitchingEnvironment, entrypoint: Callable[[], Any], main: Context) -> Context:
+def new_context(registry: Registry, entrypoint: Callable[[], Any], main: Context) -> Context:
     """A context that has not started, in a copy of the caller's `contextvars` context."""
-    context = Context(environment, entrypoint, monotonic())
+    context = Context(registry, entrypoint, monotonic())
     context.greenlet = greenlet(context.run, main.greenlet)
     context.greenlet.gr_context = copy_context()
     return context
 
 
-def main_context(environment: ContextSwitchingEnvironment, me: greenlet) -> Context:
+def main_context(registry: Registry, me: greenlet) -> Context:
     """Main, which begins on that greenlet."""
-    context = Context(environment, None, monotonic())
+    context = Context(registry, None, monotonic())
     context.greenlet = me
     return context
+
+
+def name_of(entrypoint: object) -> str:
+    """What to call a context with that entrypoint."""
+    for _ in range(100):  # wrappers of wrappers; a ring is no function that functools has made
+        inner = entrypoint.func if isinstance(entrypoint, partial) else getattr(entrypoint, "__wrapped__", None)
+        if inner is None:
+            break
+        entrypoint = inner
+    name = getattr(entrypoint, "__name__", None)
+    return name if isinstance(name, str) else type(entrypoint).__name__
+
+
+class Registry:
+    """Maps ids to contexts. It holds them strongly: none is ever unwound by the garbage collector.
+
+    A context is in exactly one of the first three, or in none while it waits in ``destroy_context`` for another's end
+    (it would be wrong to resume it then).
+    """
+
+    __slots__ = ("by_greenlet", "next_id", "started", "unstarted", "unwinding")
+
+    def __init__(self) -> None:
+        self.next_id = 1
+        self.started: dict[int, Context] = {}
+        """What a plain switch may resume. Main and the active context are here, too: a switch need not touch it."""
+        self.unstarted: dict[int, Context] = {}
+        self.unwinding: dict[int, Context] = {}
+        """Contexts that are being destroyed."""
+        self.by_greenlet: dict[greenlet, Context] = {}
+        """Every context that has not ended, but main, whose greenlet may be of any class."""
+
+    def is_destroying(self, of: Context) -> bool:
+        """Whether that context waits in ``destroy_context``."""
+        return any(victim.destroyer is of for victim in self.unwinding.values())
+
+    def count_live(self, main: Context) -> int:
+        """How many contexts there are besides main."""
+        registered = len(self.started) + len(self.unstarted) + len(self.unwinding) - (MAIN in self.started)
+        destroyers = {victim.destroyer for victim in self.unwinding.values()}
+        destroyers -= {None, main, *self.unwinding.values()}
+        return registered + len(destroyers)
+
+    def ids(self) -> list[int]:
+        """The ids of every context but main and those that wait in ``destroy_context``, ascending."""
+        return sorted((self.started.keys() | self.unstarted.keys() | self.unwinding.keys()) - {MAIN})
+
+    def suspended_ids(self, active_id: int) -> list[int]:
+        """The ids of the suspended contexts, main included, ascending."""
+        unwinding = {key for key, context in self.unwinding.items() if not self.is_destroying(context)}
+        return sorted((self.started.keys() | self.unstarted.keys() | unwinding) - {active_id})
+
+    def describe(self, context_id: int) -> str:
+        """The state of a context that nobody can switch to, as a phrase for an error message."""
+        if context_id in self.unwinding:
+            return "is being destroyed"
+        for victim in self.unwinding.values():
+            if victim.destroyer is not None and victim.destroyer.context_id == context_id:
+                return f"waits in destroy_context for context {victim.context_id} to end"
+        return "has ended or was destroyed" if context_id in range(self.next_id) else "was never created"

@@ -1,57 +1,101 @@
-"""The current environment: a context variable, so that environments nest, and interleave on one thread."""
+"""The current scope: a context variable, so that environments nest, and interleave on one thread."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent
 
-from greenctx._core.registry import MAIN
-from greenctx.errors import NoEnvironment
+from greenctx._core.context import MAIN
+from greenctx.errors import NotTheActiveContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from greenlet import greenlet
-
-    from greenctx.environment import ContextSwitchingEnvironment
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-current: ContextVar[ContextSwitchingEnvironment | WithoutContexts | None] = ContextVar(
-    "greenctx.current_environment", default=None
-)
+IN_GUEST: Any = object()
+"""Stands for the admitted greenlet while guest code runs on its fiber. No greenlet is it, so every call is refused."""
 
 
-def current_environment() -> ContextSwitchingEnvironment:
-    """Return the environment in whose contexts the calling code runs: the innermost one where they nest.
+class Scope(Protocol):
+    """What code runs in: an environment, or `NoContexts`. It decides who may call the environment and guests."""
 
-    Raises `NoEnvironment` outside of any ``run_main_context``.
-    """
-    environment = current.get()
-    if environment is None or isinstance(environment, WithoutContexts):
-        raise NoEnvironment
-    return environment
+    _admitted: greenlet | None
+    """The greenlet whose calls need no further check; None if each call needs one, or `IN_GUEST`."""
+    _outer: Scope | None
+    """The scope that this one is nested in."""
+
+    def admit(self, me: greenlet, /) -> None:
+        """Check a call that is made on a greenlet other than the admitted one. Raises the error for the caller."""
+        ...
+
+    def is_of_thread(self, root: greenlet, /) -> bool:
+        """Whether it runs in the thread that began with that greenlet."""
+        ...
+
+    def encloses(self, me: greenlet, /) -> bool:
+        """Whether a scope that begins on that greenlet is nested in this one.
+
+        (If not, it has only inherited the context variable: in a task, or a thread, that was started from a context.)
+        """
+        ...
+
+    @property
+    def active_context_id(self) -> int:
+        """The id of the context that the caller runs in; main's where there are no contexts."""
+        ...
+
+    def active_id(self) -> int:
+        """The id of the context that is active here, or around this scope if there are no contexts. Checks nothing."""
+        ...
+
+
+current: ContextVar[Scope | None] = ContextVar("greenctx.current_environment", default=None)
 
 
 def current_context_id() -> int:
     """The id of the context that the calling code runs in; main's outside of any environment."""
-    environment = current.get()
-    if environment is None or isinstance(environment, WithoutContexts):
-        return MAIN
-    return environment.active_context_id
+    scope = current.get()
+    return MAIN if scope is None else scope.active_context_id
 
 
-def of_this_thread() -> ContextSwitchingEnvironment | WithoutContexts | None:
-    """The current environment; None where this thread has only inherited it, with another thread's context variables.
+def of_this_thread() -> Scope | None:
+    """The current scope; None where this thread has only inherited it, with another thread's context variables.
 
     (As `asyncio.to_thread` does. While a guest runs in this thread nobody may call this thread's environment; others
     have nothing to do with it.)
     """
-    environment = current.get()
-    return environment if environment is not None and environment._is_of(root_of(getcurrent())) else None
+    scope = current.get()
+    return scope if scope is not None and scope.is_of_thread(root_of(getcurrent())) else None
+
+
+def admit_caller() -> Scope | None:
+    """Check that the calling greenlet may call guests; return the scope, of this thread, that they run in."""
+    scope, me = current.get(), getcurrent()
+    if scope is None or me is scope._admitted:
+        return scope
+    scope.admit(me)
+    return of_this_thread()
+
+
+def check_is_not_in_guest() -> None:
+    """Raise `NotTheActiveContext` if guest code runs in the current scope, or in one that it is nested in."""
+    for scope in nesting():
+        if scope._admitted is IN_GUEST:
+            raise NotTheActiveContext(scope.active_id(), "guest code on its fiber")
+
+
+def nesting() -> Iterator[Scope]:
+    """The current scope, the one that it is nested in, and so on outwards."""
+    scope = current.get()
+    while scope is not None:
+        yield scope
+        scope = scope._outer
 
 
 def root_of(me: greenlet) -> greenlet:
@@ -61,14 +105,16 @@ def root_of(me: greenlet) -> greenlet:
     return me
 
 
-class WithoutContexts:
-    """Stands for the environment where a guest is to have none, though it may be called from within one."""
+class NoContexts:
+    """The scope of a guest that is to have no environment, though it may be called from within one."""
+
+    active_context_id = MAIN
 
     def __init__(self) -> None:
         self._root = root_of(getcurrent())
         outer = current.get()
-        self._outer = outer if outer is not None and outer._encloses(getcurrent()) else None
-        self._caller: greenlet | None = None
+        self._outer = outer if outer is not None and outer.encloses(getcurrent()) else None
+        self._admitted: greenlet | None = None
 
     def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run ``function(*args)`` with no current environment."""
@@ -76,14 +122,14 @@ class WithoutContexts:
         context.run(current.set, self)
         return context.run(function, *args)
 
-    def _admit(self, _: greenlet) -> None:
+    def admit(self, _: greenlet, /) -> None:
         """Let everybody call guests."""
 
-    def _is_of(self, root: greenlet) -> bool:
+    def is_of_thread(self, root: greenlet, /) -> bool:
         return self._root is root
 
-    def _encloses(self, me: greenlet) -> bool:
-        return self._outer is not None and self._outer._encloses(me)
+    def encloses(self, me: greenlet, /) -> bool:
+        return self._outer is not None and self._outer.encloses(me)
 
-    def _active_id(self) -> int:
-        return 0 if self._outer is None else self._outer._active_id()
+    def active_id(self) -> int:
+        return MAIN if self._outer is None else self._outer.active_id()

@@ -46,12 +46,12 @@ if TYPE_CHECKING or not COMPILED:  # pragma: no branch
             "created_at",
             "destroyer",
             "entrypoint",
-            "environment",
             "greenlet",
+            "registry",
         )
 
-        def __init__(self, environment: Any, entrypoint: Any, created_at: float) -> None:
-            self.environment = environment
+        def __init__(self, registry: Any, entrypoint: Any, created_at: float) -> None:
+            self.registry = registry
             self.context_id = 0
             self.entrypoint = entrypoint
             self.created_at = created_at

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from greenctx._core.registry import MAIN
-from greenctx._reports.reports import Instrument, name_of
+from greenctx._core.context import MAIN, name_of
+from greenctx._instruments.instrument import Instrument
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from greenctx._core.registry import MAIN
+from greenctx._core.context import MAIN
 from greenctx.errors import InvalidTrace
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from greenctx._core.registry import MAIN
+from greenctx._core.context import MAIN, name_of
+from greenctx._instruments.instrument import Instrument
 from greenctx._instruments.trace_file import EventFile
-from greenctx._reports.reports import Instrument, name_of
 from greenctx.errors import ContextCanceled, GuestExit
 
 if TYPE_CHECKING:

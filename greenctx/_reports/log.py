@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from greenctx._core.registry import MAIN
-from greenctx._reports.reports import Instrument, logger, name_of
+from greenctx._core.context import MAIN, name_of
+from greenctx._reports.reports import logger
 from greenctx.errors import ContextCanceled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenctx.environment import ContextSwitchingEnvironment
 
-
-class Log(Instrument):
-    """One line for each creation, destruction and error.
+class Log:
+    """An instrument: one line for each creation, destruction and error.
 
     An error is logged by the first context that ends with it, and not again by those that it goes on to; nor is it if
     it ends main, for then ``run_main_context`` raises it.
@@ -24,14 +22,10 @@ class Log(Instrument):
     def __init__(self) -> None:
         self._logged: BaseException | None = None
 
-    def context_created(
-        self, _environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], object]
-    ) -> None:
+    def context_created(self, _environment: object, context_id: int, entrypoint: Callable[[], object]) -> None:
         logger.debug("context %d (%s) created", context_id, name_of(entrypoint))
 
-    def context_ended(
-        self, _environment: ContextSwitchingEnvironment, context_id: int, error: BaseException | None
-    ) -> None:
+    def context_ended(self, _environment: object, context_id: int, error: BaseException | None) -> None:
         unwound = isinstance(error, ContextCanceled) and error.context_id == context_id
         if context_id == MAIN or unwound or error is self._logged is not None:
             return
@@ -41,8 +35,8 @@ class Log(Instrument):
             logger.debug("context %d ended with %r", context_id, error)
         self._logged = error
 
-    def context_destroyed(self, _environment: ContextSwitchingEnvironment, context_id: int) -> None:
+    def context_destroyed(self, _environment: object, context_id: int) -> None:
         logger.debug("context %d destroyed", context_id)
 
-    def environment_ended(self, _environment: ContextSwitchingEnvironment) -> None:
+    def environment_ended(self, _environment: object) -> None:
         self._logged = None

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 from greenlet import getcurrent
 
-from greenctx._core.registry import MAIN
+from greenctx._core.context import MAIN
+from greenctx._core.environment import Environment
 from greenctx._reports.reports import Reports
-from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import NotTheActiveContext
 
 if TYPE_CHECKING:
@@ -29,20 +29,20 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-def instrument(environment: ContextSwitchingEnvironment, instruments: Iterable[object]) -> None:
+def report_to(environment: Environment, instruments: Iterable[object]) -> None:
     """Give an environment that has not run its instruments: its class is from now on one that reports to them."""
     reports = Reports(instruments)
     cls = type(environment)
-    reporting = cls if issubclass(cls, InstrumentedEnvironment) else cls.__dict__.get("_reporting_class")
+    reporting = cls if issubclass(cls, ReportingEnvironment) else cls.__dict__.get("_reporting_class")
     if reporting is None:
         own = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-        reporting = type(cls.__name__, (InstrumentedEnvironment, cls), own)
+        reporting = type(cls.__name__, (ReportingEnvironment, cls), own)
         cls._reporting_class = reporting  # type: ignore[attr-defined]
     environment.__class__ = reporting
-    cast("InstrumentedEnvironment", environment)._begin_reports(reports)
+    cast("ReportingEnvironment", environment)._begin_reports(reports)
 
 
-class InstrumentedEnvironment(ContextSwitchingEnvironment):
+class ReportingEnvironment(Environment):
     """Comes before an environment's own class in the class of one that has instruments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -83,7 +83,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
     def switch_context(self, context_id: int) -> None:
         me = getcurrent()
         # Mostly there is nothing to report, and that is seen without a call.
-        settled = me is self._seen_greenlet and me is self._caller and self._next_id == self._registry.next_id
+        settled = me is self._seen_greenlet and me is self._admitted and self._next_id == self._registry.next_id
         if not settled or self._reports.news:
             self._catch_up()
         self._target = context_id
@@ -128,9 +128,9 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
         reports, me = self._reports, getcurrent()
         if reports.deliverer is not None and reports.deliverer is me:
             raise NotTheActiveContext(self._seen, "an instrument")
-        if me is not self._caller:
-            self._admit(me)
-        active = self._active_id()
+        if me is not self._admitted:
+            self.admit(me)
+        active = self.active_id()
         if self._next_id != self._registry.next_id:
             self._report_created()
         if error is not None:
@@ -196,7 +196,7 @@ class InstrumentedEnvironment(ContextSwitchingEnvironment):
             raise
         return result
 
-    def _report_host_call(self, event: str, *facts: object) -> None:
+    def report_host_call(self, event: str, *facts: object) -> None:
         """A host function was called, or has ended, in the calling context."""
         context_id = self._catch_up()
         self._reports.news += [(event, context_id, *facts)]
@@ -222,7 +222,7 @@ class _Observed:
 
     __slots__ = ("__wrapped__", "_environment")
 
-    def __init__(self, environment: InstrumentedEnvironment, entrypoint: Callable[[], Any]) -> None:
+    def __init__(self, environment: ReportingEnvironment, entrypoint: Callable[[], Any]) -> None:
         self.__wrapped__ = entrypoint
         self._environment = environment
 

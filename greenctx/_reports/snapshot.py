@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from greenlet import getcurrent
 
-from greenctx._core.registry import MAIN
+from greenctx._core.context import MAIN, name_of
 from greenctx._reports.frame_notes import notes
-from greenctx._reports.reports import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
     from greenctx._core.context import Context
-    from greenctx._core.state import EnvironmentState
+    from greenctx._core.environment import Environment
 
 State = Literal["active", "suspended", "not started", "being destroyed", "destroying another"]
 
@@ -49,12 +48,12 @@ class ContextInfo:
         return f"context {self.id} ({self.name}), {self.state}, {self.age:.3f} s old{switches}"
 
 
-def describe_contexts(environment: EnvironmentState) -> list[ContextInfo]:
+def describe_contexts(environment: Environment) -> list[ContextInfo]:
     """Every context that has not ended, ascending by id."""
     return [info for info, _ in _look(environment)]
 
 
-def format_stacks(environment: EnvironmentState, caller: FrameType) -> str:
+def format_stacks(environment: Environment, caller: FrameType) -> str:
     """Every context and its Python stack; ``caller`` is the frame that asks."""
     me = getcurrent()
     found: list[tuple[ContextInfo, list[FrameType]]] = []
@@ -73,7 +72,7 @@ def format_stacks(environment: EnvironmentState, caller: FrameType) -> str:
     return text or f"the environment {environment._state}; it has no contexts\n"
 
 
-def _look(environment: EnvironmentState) -> Iterator[tuple[ContextInfo, Context]]:
+def _look(environment: Environment) -> Iterator[tuple[ContextInfo, Context]]:
     main, active, now = environment._main, environment._active, monotonic()
     if main is None:
         return

@@ -7,15 +7,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from greenctx._core.scope import current
+from greenctx._core.scope import nesting
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import InvalidProgram, InvalidTrace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from greenctx._instruments.instrument import Instrument
     from greenctx._instruments.trace import Trace
-    from greenctx._reports.reports import Instrument
     from greenctx.cli.arguments import Arguments
 
 
@@ -84,12 +84,8 @@ def _dump_on_signal() -> Callable[[], object]:
 
 
 def _dump_stacks() -> None:
-    environment = current.get()
-    text = ""
-    while environment is not None:
-        if isinstance(environment, ContextSwitchingEnvironment):
-            text += environment.format_stacks()
-        environment = environment._outer  # type: ignore[assignment]
+    environments = [scope for scope in nesting() if isinstance(scope, ContextSwitchingEnvironment)]
+    text = "".join(environment.format_stacks() for environment in environments)
     _say(text or "no contexts run here\n")
 
 

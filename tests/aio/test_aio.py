@@ -21,7 +21,7 @@ from greenctx import (
     await_,
     current_environment,
 )
-from greenctx._core.scope import WithoutContexts
+from greenctx._core.scope import NoContexts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -413,7 +413,7 @@ def test_while_guest_code_runs() -> None:
         check(env)
         inner = Environment()
         inner.run_main_context(nested, inner, env)
-        without = WithoutContexts()
+        without = NoContexts()
         without.run(check, without)
         inner = Environment()
         without.run(inner.run_main_context, nested, inner, env)

@@ -24,7 +24,7 @@ from greenctx import (
     WrongThread,
     current_environment,
 )
-from greenctx._core.scope import WithoutContexts, current, current_context_id, of_this_thread
+from greenctx._core.scope import NoContexts, current, current_context_id, of_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -421,7 +421,7 @@ class TestWhoMayCall:
         inner = ContextSwitchingEnvironment()
 
         def inner_main() -> None:
-            for innermost in (inner, WithoutContexts()):
+            for innermost in (inner, NoContexts()):
                 with guest_code(innermost):
                     for one in (env, inner):
                         with pytest.raises(NotTheActiveContext, match="guest code on its fiber"):
@@ -452,7 +452,7 @@ class TestCurrentEnvironment:
 
         def entrypoint() -> None:
             asked.append(current_context_id())
-            asked.append(WithoutContexts().run(current_context_id))
+            asked.append(NoContexts().run(current_context_id))
             env.switch_context(0)
 
         def main() -> None:
@@ -481,7 +481,7 @@ class TestCurrentEnvironment:
 
         ask()
         if hidden:
-            without = WithoutContexts()
+            without = NoContexts()
             env.run_main_context(without.run, ask_here_and_there)
             assert asked == [None, None, without, without, without, None]
         else:
@@ -524,18 +524,18 @@ class TestCurrentEnvironment:
             current_environment()
 
     def test_hidden(self, env: ContextSwitchingEnvironment) -> None:
-        """WithoutContexts().run calls a function for which there is none, though it is called in an environment."""
+        """NoContexts().run calls a function for which there is none, though it is called in an environment."""
 
         def main() -> int:
-            without = WithoutContexts()
+            without = NoContexts()
             with pytest.raises(NoEnvironment):
                 without.run(current_environment)
-            without._admit(getcurrent())
+            without.admit(getcurrent())
             assert current_environment() is env
             return without.run(max, 1, 2)
 
         assert env.run_main_context(main) == 2
-        assert WithoutContexts()._outer is None
+        assert NoContexts()._outer is None
 
     def test_nested(self, env: ContextSwitchingEnvironment) -> None:
         """Environments nest: inside it is the inner one, afterwards the outer one again."""

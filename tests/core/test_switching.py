@@ -171,10 +171,10 @@ class TestSwitch:
         env.run_main_context(main)
 
     def test_can_be_foretold(self, env: ContextSwitchingEnvironment) -> None:
-        """_can_switch_to, which greenctx.wasix asks, tells whether a switch would be SwitchTargetMissing."""
+        """can_switch_to, which greenctx.wasix asks, tells whether a switch would be SwitchTargetMissing."""
 
         def foretell() -> list[bool]:
-            return [env._can_switch_to(target) for target in (MAIN, 1, 2, 3, 4)]
+            return [env.can_switch_to(target) for target in (MAIN, 1, 2, 3, 4)]
 
         told: list[list[bool]] = []
 

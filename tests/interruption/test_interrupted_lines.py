@@ -11,9 +11,8 @@ import pytest
 from contexts import MAIN, start, state
 from interruptions import interrupt_first_call
 
-from greenctx import environment
-from greenctx._core.context import Context
-from greenctx._core.registry import Registry
+from greenctx._core import environment
+from greenctx._core.context import Context, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from greenctx import ContextSwitchingEnvironment
-from greenctx._core.state import GUEST
+from greenctx._core.scope import IN_GUEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from greenctx._core.scope import WithoutContexts
+    from greenctx._core.scope import Scope
 
 MAIN = ContextSwitchingEnvironment.main_context_id
 
@@ -24,19 +24,19 @@ def state(env: ContextSwitchingEnvironment) -> tuple[int, list[int]]:
 
 
 @contextmanager
-def guest_code(env: ContextSwitchingEnvironment | WithoutContexts) -> Iterator[None]:
+def guest_code(env: Scope) -> Iterator[None]:
     """What greenctx.wasix does around guest code, which runs on its fiber."""
     chain: list[Any] = [env]
     while chain[-1]._outer is not None:
         chain.append(chain[-1]._outer)
-    callers = [one._caller for one in chain]
+    callers = [one._admitted for one in chain]
     for one in chain:
-        one._caller = GUEST
+        one._admitted = IN_GUEST
     try:
         yield
     finally:
         for one, caller in zip(chain, callers, strict=True):
-            one._caller = caller
+            one._admitted = caller
 
 
 def suspended(env: ContextSwitchingEnvironment) -> list[int]:

@@ -22,8 +22,7 @@ from wasmtime import _bindings as ffi
 from wasmtime import _func as wasmtime_func
 from wasmtime._ffi import dll
 
-from greenctx._core.scope import current, of_this_thread
-from greenctx._core.state import GUEST
+from greenctx._core.scope import IN_GUEST, admit_caller
 from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
 from greenctx.wasix._fibers import collector, exceptions, gc_anchor
 from greenctx.wasix._fibers.stack_limit import check_stacks, explain
@@ -54,7 +53,7 @@ _layout = (
 )
 if _layout != LAYOUT:
     raise ImportError(f"this wasmtime package lays out its structures as {_layout}; greenctx was built for {LAYOUT}")
-configure([_address(getattr(dll, f"wasmtime_{name}")) for name in FUNCTIONS], GUEST, collector.forget)
+configure([_address(getattr(dll, f"wasmtime_{name}")) for name in FUNCTIONS], IN_GUEST, collector.forget)
 
 
 class _Outcome:
@@ -174,18 +173,15 @@ def check_imports(linker: wasmtime.Linker, module: wasmtime.Module) -> None:
 def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may_wait: bool = False) -> None:
     """Poll a future until it has ended, running host functions in between; raise what it ended with."""
     state = state_of(store)
-    environment = current.get()
     # No reference to the greenlet is kept here: it would keep itself alive, suspended for ever when others forget it.
-    if environment is not None and getcurrent() is not environment._caller:
-        environment._admit(getcurrent())
-        environment = of_this_thread()
+    scope = admit_caller()
     check_stacks(state)
     outcome = _Outcome()
     context = addressof(store._context().contents)
     short_bursts = state.short_bursts and not may_wait
     needed = (outcome, keep_alive, store)
     future = start(byref(outcome.trap), byref(outcome.error))
-    fiber = Fiber(addressof(future.contents), context, state, needed, environment, getcurrent(), short_bursts)
+    fiber = Fiber(addressof(future.contents), context, state, needed, scope, getcurrent(), short_bursts)
     poll, on_stack = fiber.poll, None
 
     try:

@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 def reporting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A host function that does the same, and reports when it is called."""
     from greenctx._reports.reporting_environment import (
-        InstrumentedEnvironment,  # which takes long to import, and is seldom needed
+        ReportingEnvironment,  # which takes long to import, and is seldom needed
     )
 
     @wraps(function)
     def report_and_call(*args: Any) -> Any:
         environment = current.get()
-        if not isinstance(environment, InstrumentedEnvironment):
+        if not isinstance(environment, ReportingEnvironment):
             return function(*args)
-        environment._report_host_call("host_call_started", name)
+        environment.report_host_call("host_call_started", name)
         try:
             result = function(*args)
         except BaseException as error:
-            environment._report_host_call("host_call_ended", name, error)
+            environment.report_host_call("host_call_ended", name, error)
             raise
-        environment._report_host_call("host_call_ended", name, None)
+        environment.report_host_call("host_call_ended", name, None)
         return result
 
     return report_and_call

@@ -4,8 +4,7 @@ from typing import Any, Final
 from greenlet import greenlet
 from wasmtime import Engine
 
-from greenctx._core.scope import WithoutContexts
-from greenctx.environment import ContextSwitchingEnvironment
+from greenctx._core.scope import Scope
 from greenctx.errors import GuestException
 from greenctx.wasix._clock.deadline import TimeLimit
 from greenctx.wasix._shadow_stacks.shadow_stacks import ShadowStacks
@@ -41,13 +40,13 @@ class StoreState:
     def remove_floor(self) -> None: ...
     def check(self) -> None: ...
     def forget_lost(self) -> None: ...
-    def collect(self, context: int, environment: ContextSwitchingEnvironment | WithoutContexts | None) -> None: ...
+    def collect(self, context: int, environment: Scope | None) -> None: ...
     def new_externref(
         self,
         context: int,
         handle: int,
         reference: int,
-        environment: ContextSwitchingEnvironment | WithoutContexts | None,
+        environment: Scope | None,
     ) -> bool: ...
 
 class Fiber:
@@ -59,7 +58,7 @@ class Fiber:
         context: int,
         state: StoreState,
         keep_alive: object,
-        environment: ContextSwitchingEnvironment | WithoutContexts | None = None,
+        environment: Scope | None = None,
         greenlet: greenlet | None = None,
         short_bursts: bool = False,
     ) -> None: ...

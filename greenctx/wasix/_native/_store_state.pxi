@@ -118,11 +118,11 @@ cdef class StoreState:
         if self.floor is not None and self.interrupted > <Py_ssize_t>request.epoch_ended:
             raise CalledWithinGuest("a guest of this store was interrupted in the middle of its code")
         if switching is not None and switching._outer is None:
-            self.callers, switching._caller = switching._caller, guest
+            self.callers, switching._admitted = switching._admitted, guest
         else:
             self.callers = callers_of(environment)
             while environment is not None:
-                environment._caller, environment = guest, environment._outer
+                environment._admitted, environment = guest, environment._outer
         self.busy = True
         self.polled = polled
         polled[0] = request
@@ -132,10 +132,10 @@ cdef class StoreState:
         self.busy = False
         callers, self.callers = self.callers, None
         if switching is not None and switching._outer is None:
-            switching._caller = callers
+            switching._admitted = callers
         else:
             while callers is not None:
-                environment._caller, callers = callers
+                environment._admitted, callers = callers
                 environment = environment._outer
         if self.abandoned is not None:
             self.close_abandoned()
@@ -173,4 +173,4 @@ cdef Switching compiled(environment):
 
 cdef tuple callers_of(environment):
     """The caller of that environment, and then those of the environments that it is nested in."""
-    return None if environment is None else (environment._caller, callers_of(environment._outer))
+    return None if environment is None else (environment._admitted, callers_of(environment._outer))

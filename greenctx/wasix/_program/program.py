@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from wasmtime import Store, WasmtimeError
 
 from greenctx._core.aio import await_, current_run
-from greenctx._core.scope import WithoutContexts
+from greenctx._core.scope import NoContexts
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse, StoreInUse
 from greenctx.wasix._clock.deadline import YIELD_SECONDS, TimeLimit, can_be_signalled, ticker
@@ -221,7 +221,7 @@ class Program:
                 )
                 environment.run_main_context(self._run_start, store)
             else:
-                WithoutContexts().run(self._run_start, store)
+                NoContexts().run(self._run_start, store)
         except GuestExit as exit:
             return exit.status
         finally:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wasmtime import Func, Table, WasmtimeError
 
-from greenctx._core.scope import current_environment
+from greenctx.environment import current_environment
 from greenctx.errors import NoEnvironment, ShadowStackUnavailable, TooManyContexts
 from greenctx.wasix._fibers.stores import Caller, state_of
 from greenctx.wasix._fibers.value_types import func_type
@@ -68,7 +68,7 @@ def context_switch(context_id: int) -> int:
     context_id &= abi.U64_MASK
     # Asked first: a SwitchTargetMissing that comes out of the switch can be another context's. And for the caller: an
     # interruption may have left it to its next call to be made the active one.
-    if context_id != environment.active_context_id and not environment._can_switch_to(context_id):
+    if context_id != environment.active_context_id and not environment.can_switch_to(context_id):
         return abi.INVAL
     environment.switch_context(context_id)
     return abi.SUCCESS

@@ -101,12 +101,12 @@ class Machine(RuleBasedStateMachine):
         assert world.log == model.log
         assert world.result == model.result
         if model.result is None:
-            active = world.env._active_id()
+            active = world.env.active_id()
             assert active == model.active
             assert world.env._registry.suspended_ids(active) == sorted(model.suspended)
             assert {context.context_id for context in world.env._by_greenlet.values()} == model.alive - {MAIN}
             for target in (*model.alive, model.next_id):
-                assert world.env._can_switch_to(target) == model.can_switch_to(target)
+                assert world.env.can_switch_to(target) == model.can_switch_to(target)
         else:
             assert repr(world.env) == "<ContextSwitchingEnvironment that has ended>"
             world.close()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from greenctx import ContextCanceled, ContextSwitchingEnvironment
-from greenctx._core.exited import ContextExited
+from greenctx.errors import ExitCarrier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -303,7 +303,7 @@ class World:
 
 def unwrapped(caught: BaseException) -> BaseException:
     """What came where the environment could not unwrap it."""
-    return caught.exit if isinstance(caught, ContextExited) else caught
+    return caught.exit if isinstance(caught, ExitCarrier) else caught
 
 
 def throw(error: BaseException) -> None:

@@ -75,13 +75,13 @@ class RandomRun:
 
     def switch(self) -> None:
         target = self.random.choice([0, *self.contexts])
-        if target == self.environment.active_context_id or self.environment._can_switch_to(target):
+        if target == self.environment.active_context_id or self.environment.can_switch_to(target):
             self.counts["switches"] += 1
             self.environment.switch_context(target)
 
     def create(self) -> None:
         if len(self.contexts) >= self.max_contexts:
-            self.contexts = [one for one in self.contexts if self.environment._can_switch_to(one)]
+            self.contexts = [one for one in self.contexts if self.environment.can_switch_to(one)]
         if len(self.contexts) < self.max_contexts:
             self.counts["contexts"] += 1
             entrypoint = self.entrypoint()

@@ -237,7 +237,7 @@ def test_not_on_a_fiber() -> None:
     check_embedder(
         """
         import asyncio
-        from greenctx._core.scope import WithoutContexts
+        from greenctx._core.scope import NoContexts
 
         def on_a_fiber():
             seen.append(refused(NotTheActiveContext, lambda: await_(asyncio.sleep(0))))
@@ -253,7 +253,7 @@ def test_not_on_a_fiber() -> None:
             await_(asyncio.sleep(0))
 
         asyncio.run(env.run_main_context_async(run))
-        asyncio.run(ContextSwitchingEnvironment().run_main_context_async(lambda: WithoutContexts().run(run)))
+        asyncio.run(ContextSwitchingEnvironment().run_main_context_async(lambda: NoContexts().run(run)))
         assert len(seen) == 2 and all("guest code on its fiber" in one for one in seen)
         """
     )

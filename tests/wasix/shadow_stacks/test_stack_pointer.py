@@ -427,7 +427,7 @@ def test_interruption(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
             try:
                 host.nest(partial(host.env.switch_context, context))
             except KeyboardInterrupt:
-                if not host.env._can_switch_to(context):  # it was the one that was interrupted
+                if not host.env.can_switch_to(context):  # it was the one that was interrupted
                     context = host.create()
                 host.env.switch_context(context)
             left = 0

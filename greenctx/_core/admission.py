@@ -8,7 +8,7 @@ Two habits keep the state right whatever happens:
   KeyboardInterrupt can come between them.
 - Whoever is resumed sees to it that it is the active context (`_adopt`), whether it was resumed by an environment, by
   other code that switches greenlets (gevent), or by an exception. Should that be interrupted as well, its next call
-  does it (`_admit`).
+  does it (`admit`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from greenctx._core.registry import MAIN, Registry
-from greenctx._core.scope import root_of
+from greenctx._core.context import MAIN, Registry
+from greenctx._core.scope import IN_GUEST, root_of
 from greenctx._core.switching import Switching
 from greenctx.errors import ContextCanceled, EnvironmentNotRunning, NotTheActiveContext, WrongThread
 
@@ -27,14 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from greenctx._core.context import Context
-    from greenctx._core.scope import WithoutContexts
-
-GUEST: Any = object()
-"""Stands for the caller while guest code runs on its fiber: no greenlet is it, so every call is refused."""
+    from greenctx._core.scope import Scope
 
 
-class EnvironmentState(Switching):
-    """What `ContextSwitchingEnvironment` is made on: everything but the operations."""
+class Admission(Switching):
+    """What `Environment` is made on: everything but the operations."""
 
     # As long as its dict is empty its methods are found faster.
     __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_registry", "_state", "_thread_id")
@@ -43,11 +40,11 @@ class EnvironmentState(Switching):
         self._state = "has not run yet"
         self._main: Context | None = None
         self._thread_id = 0
-        self._outer: EnvironmentState | WithoutContexts | None = None
+        self._outer: Scope | None = None
         self._active: Context | None = None
         # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
-        # and GUEST while its guest code runs (greenctx.wasix sets it).
-        self._caller: greenlet | None = None
+        # and IN_GUEST while its guest code runs (greenctx.wasix sets it).
+        self._admitted: greenlet | None = None
         self._registry = Registry()
         self._started = self._registry.started
         self._unstarted = self._registry.unstarted
@@ -67,40 +64,37 @@ class EnvironmentState(Switching):
     def active_context_id(self) -> int:
         """The id of the context that runs: the caller's."""
         me = getcurrent()
-        if me is not self._caller:
-            self._admit(me)
-        return self._active_id()
+        if me is not self._admitted:
+            self.admit(me)
+        return self.active_id()
 
-    def _encloses(self, me: greenlet) -> bool:
-        """Whether an environment that starts on that greenlet is nested in this one.
-
-        (Else it has only inherited the context variable: in a task, or a thread, that was started from a context.)
-        """
+    def encloses(self, me: greenlet, /) -> bool:
+        """Whether that greenlet is a context's."""
         return self._context_of(me) is not None
 
     def _entrypoint_of(self, context: Context) -> Callable[[], Any] | None:
         """The entrypoint as it was given; None of main."""
         return context.entrypoint
 
-    def _can_switch_to(self, context_id: int) -> bool:
+    def can_switch_to(self, context_id: int) -> bool:
         """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
-        return context_id in self._started or context_id in self._registry.unstarted or self._caller is None
+        return context_id in self._started or context_id in self._registry.unstarted or self._admitted is None
 
-    def _admit(self, me: greenlet) -> None:
+    def admit(self, me: greenlet, /) -> None:
         """The check of every call, where the calling greenlet is not known as the active one: adopt or refuse it."""
         active = self._active
         if self._main is None or active is None:
             raise EnvironmentNotRunning(self._state)
-        if not self._is_of(root_of(me)):
+        if not self.is_of_thread(root_of(me)):
             raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
-        if self._caller is GUEST:
+        if self._admitted is IN_GUEST:
             raise NotTheActiveContext(active.context_id, "guest code on its fiber")
         context = self._context_of(me)
         if context is None:
             raise NotTheActiveContext(active.context_id)
         self._adopt(context)
 
-    def _is_of(self, root: greenlet) -> bool:
+    def is_of_thread(self, root: greenlet, /) -> bool:
         """Whether it runs in the thread that began with that greenlet."""
         return self._main is not None and root_of(self._main.greenlet) is root
 
@@ -131,10 +125,10 @@ class EnvironmentState(Switching):
                 self._main_can_start_others = True
             self._active = me
         if me.cancellation is not None:
-            self._caller = None
+            self._admitted = None
         else:
             self._started[me.context_id] = me  # not there if it waited in destroy_context
-            self._caller = me.greenlet
+            self._admitted = me.greenlet
 
     def _check_is_not_canceled(self) -> None:
         """Raise `ContextCanceled` if the active context is being destroyed."""
@@ -142,7 +136,7 @@ class EnvironmentState(Switching):
         if me is not None and me.cancellation is not None:
             raise ContextCanceled(me.context_id, me.cancellation)
 
-    def _active_id(self) -> int:
+    def active_id(self) -> int:
         return MAIN if self._active is None else self._active.context_id
 
 
