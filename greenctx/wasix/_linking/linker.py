@@ -10,12 +10,13 @@ from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
 from greenctx.errors import WrongStore
 from greenctx.wasix._fibers import calls, host_functions
 from greenctx.wasix._fibers.stores import check_belongs, state_of, store_id_of
+from greenctx.wasix._fibers.value_types import func_type
 from greenctx.wasix._files.process import NativeWasi
 from greenctx.wasix._linking import commands
 from greenctx.wasix._linking.call_reports import reporting
 from greenctx.wasix._linking.requirements import InstancePre, Needs
 from greenctx.wasix._modules.abi import START, WASI_MODULE
-from greenctx.wasix._syscalls.contexts import define_context_calls
+from greenctx.wasix._syscalls.contexts import context_calls
 from greenctx.wasix._syscalls.wasi import WasiCalls
 from greenctx.wasix._syscalls.wasix import WasixCalls
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from wasmtime._store import Storelike
 
     from greenctx.wasix._files.stdio import Stdio
+    from greenctx.wasix._syscalls.table import SystemCall
 
 Key = tuple[str, str]
 """A definition's module and name."""
@@ -88,10 +90,7 @@ class Linker(wasmtime.Linker):
             raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
         if not callable(func):
             raise TypeError(f"a host function must be callable, not {func!r}")
-        if self._report_host_calls:
-            func = reporting(f"{module}.{name}", func)
-        host_functions.define_func(self, module, name, ty, func, access_caller)
-        self._note(module, name, None)
+        self._define(module, name, ty, func, access_caller)
 
     def define_instance(self, store: Storelike, name: str, instance: Instance) -> None:
         """Define all exports of an instance of the store's."""
@@ -128,10 +127,10 @@ class Linker(wasmtime.Linker):
         super().define_wasi()
         self._has_wasi = True
         self._native_wasi.stdio = stdio
-        self._define_wasi(WasiCalls(self._native_wasi).define)
+        self._replace_wasi(WasiCalls(self._native_wasi).calls())
         self._without_wasi = {(WASI_MODULE, "proc_exit")}
         if self._has_wasix_files:
-            self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
+            self._replace_wasi(WasiCalls(self._native_wasi).calls_for_wasix())
 
     def define_wasix(self, *, files: bool = True) -> None:
         """Define the WASIX context calls, for 32 and 64 bits, and what else of WASIX there is, for 32 bits.
@@ -139,24 +138,32 @@ class Linker(wasmtime.Linker):
         Outside of an environment the context calls answer notsup. Those about files are for guests that have
         `define_wasi`, too, some of whose functions then take longer; ``files=False`` leaves them out.
         """
-        define_context_calls(self.define_func, self._define_switch)
-        WasixCalls(self._native_wasi).define(self.define_func, files=files)
+        self._define_calls(context_calls())
+        self._define_calls(WasixCalls(self._native_wasi).calls(files=files))
         self._has_wasix_files = files
         if files and self._has_wasi:
-            self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
+            self._replace_wasi(WasiCalls(self._native_wasi).calls_for_wasix())
 
-    def _define_switch(self, module: str, name: str, ty: FuncType, func: Callable[..., Any]) -> None:
+    def _define(
+        self, module: str, name: str, ty: FuncType, func: Callable[..., Any], access_caller: bool, **options: bool
+    ) -> None:
         if self._report_host_calls:
             func = reporting(f"{module}.{name}", func)
-        host_functions.define_func(self, module, name, ty, func, access_caller=False, is_switch=True)
+        host_functions.define_func(self, module, name, ty, func, access_caller, **options)
         self._note(module, name, None)
 
-    def _define_wasi(self, define: Callable[[Callable[..., None]], None]) -> None:
+    def _define_calls(self, calls: Iterable[SystemCall]) -> None:
+        for call in calls:
+            ty, function = func_type(call.type), call.host_function()
+            options = {"unsigned": True, "is_switch": call.is_switch}
+            self._define(call.module, call.name, ty, function, call.needs_caller, **options)
+
+    def _replace_wasi(self, calls: Iterable[SystemCall]) -> None:
         """Define some of WASI's functions in place of wasmtime's, on which they rely."""
         without_wasi, allow_shadowing = {*self._without_wasi}, self._allow_shadowing
         self.allow_shadowing = True
         try:
-            define(self.define_func)
+            self._define_calls(calls)
         finally:
             self.allow_shadowing = allow_shadowing
             self._without_wasi = without_wasi

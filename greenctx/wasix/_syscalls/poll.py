@@ -54,14 +54,13 @@ def poll_oneoff(
     subscriptions: int,
     events: int,
     count: int,
-    stored: int,
+    result_pointer: int,
 ) -> int:
     """Wait until one of the subscriptions is ready; report all that are. Raises MemoryFault and OSError.
 
     A pipe becomes ready by what other contexts do, which is nothing meanwhile: a wait for pipes alone, which are not
     ready, is a `Deadlock`.
     """
-    count &= abi.U32_MASK
     memory = GuestMemory(caller)
     memory.check(subscriptions, count * _SUBSCRIPTION.size)
     if not 0 < count <= MOST_SUBSCRIPTIONS:
@@ -69,7 +68,7 @@ def poll_oneoff(
     data = memory.read(subscriptions, count * _SUBSCRIPTION.size)
     asked = [_Subscription(*fields) for fields in _SUBSCRIPTION.iter_unpack(data)]
     memory.check(events, count * _EVENT.size)
-    memory.check(stored, 4)
+    memory.check(result_pointer, 4)
     if any(one.tag > _FD_WRITE or (one.tag == _CLOCK and one.flags > _ABSOLUTE) for one in asked):
         return abi.INVAL
 
@@ -113,5 +112,5 @@ def poll_oneoff(
         passed = max(passed, left)  # it has passed; only rounding could say that it has not
     ready += [one.event() for seconds, one in clocks if seconds <= passed]
     memory.write(events, b"".join(ready))
-    memory.write_u32(stored, len(ready))
+    memory.write_u32(result_pointer, len(ready))
     return abi.SUCCESS

@@ -74,18 +74,17 @@ class FileCalls:
         inheriting: int,
         fd_flags: int,
         flags: int,
-        stored: int,
+        result_pointer: int,
     ) -> int:
         """Open a file: as WASI's ``path_open``, but with the descriptor's own flags, and from the root as well."""
         memory = GuestMemory(caller)
-        memory.check(stored, 4)
+        memory.check(result_pointer, 4)
         name = text(caller, path, length)
         if len(name) > paths.LONGEST:
             return abi.NAMETOOLONG
         if flags & ~CLOSE_ON_EXEC:
             return abi.INVAL
         descriptors = self._native.descriptors(caller)
-        fd &= abi.U32_MASK
         if descriptors.get(fd) is not None and not paths.is_absolute(name):
             return abi.NOTDIR
         error, opened = self._native.directories(caller).open(
@@ -101,36 +100,35 @@ class FileCalls:
         )
         if error == abi.SUCCESS:
             descriptors.set_flags(opened, flags)
-            memory.write_u32(stored, opened)
+            memory.write_u32(result_pointer, opened)
         return error
 
-    def fd_pipe(self, caller: Caller, read_stored: int, write_stored: int) -> int:
+    def fd_pipe(self, caller: Caller, read_pointer: int, write_pointer: int) -> int:
         """Make a pipe; store the descriptors of its ends."""
         if self._native.stdio is None:  # then reading and writing is not done here
             return abi.NOTSUP
         memory = GuestMemory(caller)
-        memory.check(read_stored, 4)
-        memory.check(write_stored, 4)
+        memory.check(read_pointer, 4)
+        memory.check(write_pointer, 4)
         try:
             read, write = self._native.descriptors(caller).add(*make_pipe())
         except TooManyDescriptors:
             return abi.MFILE
-        memory.write_u32(read_stored, read)
-        memory.write_u32(write_stored, write)
+        memory.write_u32(read_pointer, read)
+        memory.write_u32(write_pointer, write)
         return abi.SUCCESS
 
-    def fd_dup(self, caller: Caller, fd: int, stored: int) -> int:
+    def fd_dup(self, caller: Caller, fd: int, result_pointer: int) -> int:
         """Duplicate a descriptor."""
-        return self.fd_dup2(caller, fd, 0, 0, stored)
+        return self.fd_dup2(caller, fd, 0, 0, result_pointer)
 
-    def fd_dup2(self, caller: Caller, fd: int, lowest: int, close_on_exec: int, stored: int) -> int:
+    def fd_dup2(self, caller: Caller, fd: int, lowest: int, close_on_exec: int, result_pointer: int) -> int:
         """Duplicate a descriptor, no lower than that one. WASI has nothing of the kind for files: that is notsup."""
         memory = GuestMemory(caller)
-        memory.check(stored, 4)
-        if lowest & abi.U32_MASK > LARGEST:
+        memory.check(result_pointer, 4)
+        if lowest > LARGEST:
             return abi.INVAL
         descriptors = self._native.descriptors(caller)
-        fd &= abi.U32_MASK
         file = descriptors.get(fd)
         if file is None:
             return abi.NOTSUP if self._of_descriptors.is_open(caller, fd) else abi.BADF
@@ -138,22 +136,20 @@ class FileCalls:
             (duplicate,) = descriptors.add(file, lowest=lowest, flags=CLOSE_ON_EXEC if close_on_exec else 0)
         except TooManyDescriptors:
             return abi.MFILE
-        memory.write_u32(stored, duplicate)
+        memory.write_u32(result_pointer, duplicate)
         return abi.SUCCESS
 
-    def fd_fdflags_get(self, caller: Caller, fd: int, stored: int) -> int:
+    def fd_fdflags_get(self, caller: Caller, fd: int, result_pointer: int) -> int:
         """Store the flags of a descriptor: whether exec would close it."""
         memory = GuestMemory(caller)
-        memory.check(stored, 2)
-        fd &= abi.U32_MASK
+        memory.check(result_pointer, 2)
         if not self._of_descriptors.is_open(caller, fd):
             return abi.BADF
-        memory.write(stored, self._native.descriptors(caller).flags(fd).to_bytes(2, "little"))
+        memory.write(result_pointer, self._native.descriptors(caller).flags(fd).to_bytes(2, "little"))
         return abi.SUCCESS
 
     def fd_fdflags_set(self, caller: Caller, fd: int, flags: int) -> int:
         """Set the flags of a descriptor."""
-        fd &= abi.U32_MASK
         if not self._of_descriptors.is_open(caller, fd):
             return abi.BADF
         if flags & ~CLOSE_ON_EXEC:
@@ -165,6 +161,5 @@ class FileCalls:
 def text(caller: Caller, pointer: int, length: int) -> bytes:
     """A path, or a name; of one that is too long, only so much that this can be seen."""
     memory = GuestMemory(caller)
-    length &= abi.U32_MASK
     memory.check(pointer, length)
     return memory.read(pointer, min(length, paths.LONGEST + 1))
