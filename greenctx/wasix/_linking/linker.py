@@ -11,12 +11,12 @@ from greenctx.errors import WrongStore
 from greenctx.wasix._fibers import calls, host_functions
 from greenctx.wasix._fibers.stores import check_belongs, state_of, store_id_of
 from greenctx.wasix._fibers.value_types import func_type
-from greenctx.wasix._files.process import NativeWasi
 from greenctx.wasix._linking import commands
 from greenctx.wasix._linking.call_reports import reporting
 from greenctx.wasix._linking.requirements import InstancePre, Needs
 from greenctx.wasix._modules.abi import START, WASI_MODULE
 from greenctx.wasix._syscalls.contexts import context_calls
+from greenctx.wasix._syscalls.process import DescriptorTables
 from greenctx.wasix._syscalls.wasi import WasiCalls
 from greenctx.wasix._syscalls.wasix import WasixCalls
 
@@ -57,7 +57,7 @@ class Linker(wasmtime.Linker):
         self._report_host_calls = report_host_calls
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix_files = False
-        self._native_wasi = NativeWasi(engine)
+        self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
         """The host functions that are defined in place of WASI's, and do not use it."""
         self._owners: dict[Key, int] = {}
@@ -126,11 +126,11 @@ class Linker(wasmtime.Linker):
         """
         super().define_wasi()
         self._has_wasi = True
-        self._native_wasi.stdio = stdio
-        self._replace_wasi(WasiCalls(self._native_wasi).calls())
+        self._descriptors.stdio = stdio
+        self._replace_wasi(WasiCalls(self._descriptors).calls())
         self._without_wasi = {(WASI_MODULE, "proc_exit")}
         if self._has_wasix_files:
-            self._replace_wasi(WasiCalls(self._native_wasi).calls_for_wasix())
+            self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
     def define_wasix(self, *, files: bool = True) -> None:
         """Define the WASIX context calls, for 32 and 64 bits, and what else of WASIX there is, for 32 bits.
@@ -139,10 +139,10 @@ class Linker(wasmtime.Linker):
         `define_wasi`, too, some of whose functions then take longer; ``files=False`` leaves them out.
         """
         self._define_calls(context_calls())
-        self._define_calls(WasixCalls(self._native_wasi).calls(files=files))
+        self._define_calls(WasixCalls(self._descriptors).calls(files=files))
         self._has_wasix_files = files
         if files and self._has_wasi:
-            self._replace_wasi(WasiCalls(self._native_wasi).calls_for_wasix())
+            self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
     def _define(
         self, module: str, name: str, ty: FuncType, func: Callable[..., Any], access_caller: bool, **options: bool

@@ -8,14 +8,19 @@ from wasmtime import Func, Table, WasmtimeError
 
 from greenctx._core.scope import current_environment
 from greenctx.errors import NoEnvironment, ShadowStackUnavailable, TooManyContexts
+from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.stores import Caller, state_of
 from greenctx.wasix._modules import abi
-from greenctx.wasix._syscalls.entrypoints import entrypoint_of
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.process import Process
 from greenctx.wasix._syscalls.table import SystemCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from wasmtime import Store
+
+    from greenctx.wasix._native._fiber import StoreState
 
 
 def context_calls() -> Iterator[SystemCall]:
@@ -33,17 +38,18 @@ def context_create(caller: Caller, result_pointer: int, index: int) -> int:
     except NoEnvironment:
         return abi.NOTSUP
     store = caller.store
-    func = _entrypoint(caller, index)
+    func = _function_at(caller, index)
     if func is None:
         return abi.INVAL
     memory = GuestMemory(caller)
     memory.check(result_pointer, 8)
-    stacks = state_of(store).shadow_stacks
+    state = state_of(store)
+    entrypoint = _entrypoint(store, func, _EntrypointName(state, index))
     try:
-        if stacks is None:
-            context_id = environment.create_context(entrypoint_of(store, func, index))
+        if state.shadow_stacks is None:
+            context_id = environment.create_context(entrypoint)
         else:
-            context_id = stacks.create_context(store, environment, entrypoint_of(store, func, index))
+            context_id = state.shadow_stacks.create_context(store, environment, entrypoint)
     except TooManyContexts:
         return abi.AGAIN
     except ShadowStackUnavailable:
@@ -78,7 +84,7 @@ def context_destroy(context_id: int) -> int:
     return abi.SUCCESS
 
 
-def _entrypoint(caller: Caller, index: int) -> Func | None:
+def _function_at(caller: Caller, index: int) -> Func | None:
     """The function at that index of the guest's table, if there is one of type () -> ()."""
     table = caller.get(abi.FUNCTION_TABLE)
     if not isinstance(table, Table):
@@ -91,3 +97,32 @@ def _entrypoint(caller: Caller, index: int) -> Func | None:
         return None
     ty = func.type(caller)
     return None if ty.params or ty.results else func
+
+
+def _entrypoint(store: Store, func: Func, name: _EntrypointName) -> Callable[[], None]:
+    """Return a function that calls the guest's.
+
+    Not an object with a `__call__`: that would take more of the native stack, which switches copy.
+    """
+
+    def entrypoint() -> None:
+        call(store, func)
+
+    entrypoint.__wrapped__ = name  # type: ignore[attr-defined]
+    return entrypoint
+
+
+class _EntrypointName:
+    """Tells the name of a function of the guest's table when it is asked. To read a module's names takes long."""
+
+    __slots__ = ("_index", "_state")
+
+    def __init__(self, state: StoreState, index: int) -> None:
+        self._state = state
+        self._index = index
+
+    @property
+    def __name__(self) -> str:
+        process = self._state.process  # not by `process_of`, which refuses while the guest runs
+        names = process.entrypoint_names if isinstance(process, Process) else None
+        return (names.at(self._index) if names is not None else None) or f"table[{self._index}]"

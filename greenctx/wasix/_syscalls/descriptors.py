@@ -6,18 +6,19 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from greenctx.wasix._files.descriptors import FIRST_OWN
-from greenctx.wasix._files.process import PARAMETERS
 from greenctx.wasix._files.stdio import Source
+from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.table import SystemCall, calls_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from greenctx.wasix._fibers.stores import Caller
-    from greenctx.wasix._files.process import NativeWasi
     from greenctx.wasix._files.stdio import Sink
+    from greenctx.wasix._syscalls.process import DescriptorTables
 
 # fdstat and filestat of WASI preview 1 (wasi/api.h), where a pipe's type is "unknown".
 _FDSTAT = Struct("<B x H 4x Q Q")  # type, flags, rights, inheriting rights
@@ -34,8 +35,8 @@ _WITH_PIPES = ("fd_fdstat_get", "fd_fdstat_set_flags", "fd_filestat_get", "fd_se
 class DescriptorCalls:
     """Host functions for one linker."""
 
-    def __init__(self, native: NativeWasi) -> None:
-        self._native = native
+    def __init__(self, descriptors: DescriptorTables) -> None:
+        self._descriptors = descriptors
 
     def calls(self) -> Iterator[SystemCall]:
         """Yield the calls that matter to standard streams."""
@@ -47,10 +48,10 @@ class DescriptorCalls:
 
     def fd_close(self, caller: Caller, fd: int) -> int:
         """Close a descriptor, which stands for nothing afterwards."""
-        descriptors = self._native.descriptors(caller)
+        descriptors = self._descriptors.of(caller)
         if fd >= FIRST_OWN:
             return abi.BADF if descriptors.remove(fd) is None else abi.SUCCESS
-        result = self._native.of(caller).call(caller, "fd_close", fd)
+        result = process_of(caller.store).wasi(caller).call(caller, "fd_close", fd)
         if result == abi.SUCCESS:
             descriptors.remove(fd)
         return result
@@ -61,11 +62,11 @@ class DescriptorCalls:
         In WASI a descriptor is moved. In WASIX it is copied, for its libc's ``dup2`` is nothing else; but a file of
         wasmtime's cannot be copied, so that is moved.
         """
-        descriptors = self._native.descriptors(caller)
+        descriptors = self._descriptors.of(caller)
         file = descriptors.get(fd)
         copied = file is not None and (descriptors.copies or descriptors.native(fd) is None)
         if fd < FIRST_OWN and to < FIRST_OWN and not copied:
-            result = self._native.of(caller).call(caller, "fd_renumber", fd, to)
+            result = process_of(caller.store).wasi(caller).call(caller, "fd_renumber", fd, to)
             if result == abi.SUCCESS and fd != to:
                 if file is None:
                     descriptors.remove(to)
@@ -83,9 +84,9 @@ class DescriptorCalls:
 
     def is_open(self, caller: Caller, fd: int) -> bool:
         """Whether the descriptor stands for anything."""
-        if self._native.descriptors(caller).get(fd) is not None:
+        if self._descriptors.of(caller).get(fd) is not None:
             return True
-        return self._native.scratch(caller).call(caller, "fd_fdstat_get", fd, 0) == abi.SUCCESS
+        return process_of(caller.store).scratch(caller).call(caller, "fd_fdstat_get", fd, 0) == abi.SUCCESS
 
     def fd_fdstat_get(self, caller: Caller, fd: int, result_pointer: int) -> int:
         """Store what a descriptor is, its flags and rights."""
@@ -123,13 +124,13 @@ class DescriptorCalls:
 
     def _own(self, caller: Caller, fd: int) -> Source | Sink | None:
         """What the descriptor stands for, if wasmtime knows nothing of that."""
-        descriptors = self._native.descriptors(caller)
+        descriptors = self._descriptors.of(caller)
         return descriptors.get(fd) if descriptors.native(fd) is None else None
 
     def _as_wasmtime(self, caller: Caller, name: str, fd: int, *args: int) -> int:
-        native = self._native.descriptors(caller).native(fd)
+        native = self._descriptors.of(caller).native(fd)
         assert native is not None
-        return self._native.of(caller).call(caller, name, native, *args)
+        return process_of(caller.store).wasi(caller).call(caller, name, native, *args)
 
 
 def _store(caller: Caller, result_pointer: int, data: bytes) -> int:

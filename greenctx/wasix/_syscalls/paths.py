@@ -9,16 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from greenctx.wasix._files.paths import LONGEST
-from greenctx.wasix._files.process import PARAMETERS
+from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.table import SystemCall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from greenctx.wasix._fibers.stores import Caller
-    from greenctx.wasix._files.process import NativeWasi
+    from greenctx.wasix._syscalls.process import DescriptorTables
 
 _PATHS = {
     "path_create_directory": [(0, 1)],
@@ -38,8 +39,8 @@ _PATHS = {
 class PathCalls:
     """Host functions for one linker."""
 
-    def __init__(self, native: NativeWasi) -> None:
-        self._native = native
+    def __init__(self, descriptors: DescriptorTables) -> None:
+        self._descriptors = descriptors
 
     def calls(self) -> Iterator[SystemCall]:
         """Yield the calls."""
@@ -54,8 +55,8 @@ class PathCalls:
                 path = self._path(memory, arguments[pointer], arguments[pointer + 1])
                 if path is None:
                     continue
-                native = self._native.scratch(caller)
-                found = self._native.directories(caller).find(native, caller, path)
+                process = process_of(caller.store)
+                found = process.directories.find(process.scratch(caller), caller, path)
                 if found is None:
                     return abi.NOENT
                 arguments[fd], end = found
@@ -68,7 +69,7 @@ class PathCalls:
         try:
             for address, _ in borrowed:
                 memory.write(address, b".")
-            return self._native.of(caller).call(caller, name, *arguments)
+            return process_of(caller.store).wasi(caller).call(caller, name, *arguments)
         finally:
             for address, byte in borrowed:
                 memory.write(address, byte)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._clock.deadline import Wait
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._files.descriptors import Descriptors
-    from greenctx.wasix._files.process import NativeCalls
+    from greenctx.wasix._files.wasmtime_wasi import WasmtimeWasi
 
 MOST_SUBSCRIPTIONS = 65536  # as any system's poll refuses more than a process can have open
 
@@ -48,7 +48,7 @@ class _Subscription(NamedTuple):
 
 
 def poll_oneoff(
-    native: NativeCalls,
+    wasi: WasmtimeWasi,
     descriptors: Descriptors,
     caller: Caller,
     subscriptions: int,
@@ -81,7 +81,7 @@ def poll_oneoff(
         if one.tag == _CLOCK:
             result = abi.INVAL
             if one.subject in _CLOCKS:
-                result = native.call(caller, "clock_time_get", one.subject, 1, events)
+                result = wasi.call(caller, "clock_time_get", one.subject, 1, events)
             if result == abi.SUCCESS:
                 # wasmtime's clocks begin when they like, so the guest's times mean something only beside theirs.
                 now = int.from_bytes(memory.read(events, 8), "little") if one.flags & _ABSOLUTE else 0
@@ -99,7 +99,7 @@ def poll_oneoff(
         elif stream is not None:
             result = abi.SUCCESS
         else:  # files are always ready, unless there is no such file
-            result = native.call(caller, "fd_fdstat_get", one.subject, events)
+            result = wasi.call(caller, "fd_fdstat_get", one.subject, events)
         ready.append(one.event(result))
 
     if not (ready or clocks or waits):

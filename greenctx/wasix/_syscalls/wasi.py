@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from greenctx.errors import GuestExit, TimeLimitExceeded
 from greenctx.wasix._fibers.stores import state_of
-from greenctx.wasix._files.process import PARAMETERS
 from greenctx.wasix._files.stdio import Sink, Source
+from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.descriptors import DescriptorCalls
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.paths import PathCalls
 from greenctx.wasix._syscalls.poll import poll_oneoff
+from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.table import SystemCall, calls_of
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from greenctx.wasix._clock.deadline import Wait
     from greenctx.wasix._fibers.stores import Caller
-    from greenctx.wasix._files.process import NativeWasi
+    from greenctx.wasix._syscalls.process import DescriptorTables
 
 # Of one call, however much memory its arguments name: reading and writing may always do less than was asked for.
 MOST_AT_ONCE = 1 << 20  # bytes
@@ -56,29 +57,29 @@ def proc_exit(status: int) -> NoReturn:
 class WasiCalls:
     """Host functions for one linker. Where it has no standard streams, reading and writing is left to wasmtime."""
 
-    def __init__(self, native: NativeWasi) -> None:
-        self._native = native
+    def __init__(self, descriptors: DescriptorTables) -> None:
+        self._descriptors = descriptors
 
     def calls(self) -> Iterator[SystemCall]:
         """Yield the calls that are done here in any case."""
         yield SystemCall(abi.WASI_MODULE, "proc_exit", "i32 ->", proc_exit, needs_caller=False)
         yield SystemCall(abi.WASI_MODULE, "poll_oneoff", "i32 i32 i32 i32 -> i32", self.poll_oneoff)
-        if self._native.stdio is not None:
+        if self._descriptors.stdio is not None:
             types = {name: f"{PARAMETERS[name]} -> i32" for name in ("fd_read", "fd_write")}
             yield from calls_of(self, abi.WASI_MODULE, types)
-            yield from DescriptorCalls(self._native).calls()
+            yield from DescriptorCalls(self._descriptors).calls()
 
     def calls_for_wasix(self) -> Iterator[SystemCall]:
         """Yield those that WASIX's calls about files make different. They take longer than wasmtime's."""
-        if self._native.stdio is not None:
-            yield from DescriptorCalls(self._native).calls_with_pipes()
-            yield from PathCalls(self._native).calls()
+        if self._descriptors.stdio is not None:
+            yield from DescriptorCalls(self._descriptors).calls_with_pipes()
+            yield from PathCalls(self._descriptors).calls()
 
     def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Read from stdin when it has something, or from a pipe; from anything else as wasmtime does."""
-        source = self._native.descriptors(caller).get(fd)
+        source = self._descriptors.of(caller).get(fd)
         if source is None:
-            return self._native.of(caller).call(caller, "fd_read", fd, iovecs, count, result_pointer)
+            return process_of(caller.store).wasi(caller).call(caller, "fd_read", fd, iovecs, count, result_pointer)
         if not isinstance(source, Source):
             return abi.BADF
         memory = GuestMemory(caller)
@@ -105,9 +106,9 @@ class WasiCalls:
 
     def fd_write(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Write to stdout or stderr when it takes something, or to a pipe; to anything else as wasmtime does."""
-        sink = self._native.descriptors(caller).get(fd)
+        sink = self._descriptors.of(caller).get(fd)
         if sink is None:
-            return self._native.of(caller).call(caller, "fd_write", fd, iovecs, count, result_pointer)
+            return process_of(caller.store).wasi(caller).call(caller, "fd_write", fd, iovecs, count, result_pointer)
         if not isinstance(sink, Sink):
             return abi.BADF
         memory = GuestMemory(caller)
@@ -133,9 +134,9 @@ class WasiCalls:
 
     def poll_oneoff(self, caller: Caller, subscriptions: int, events: int, count: int, result_pointer: int) -> int:
         """Wait until one of the subscriptions is ready; report all that are."""
-        native, descriptors = self._native.of(caller), self._native.descriptors(caller)
+        wasi, descriptors = process_of(caller.store).wasi(caller), self._descriptors.of(caller)
         try:
-            return poll_oneoff(native, descriptors, caller, subscriptions, events, count, result_pointer)
+            return poll_oneoff(wasi, descriptors, caller, subscriptions, events, count, result_pointer)
         except OSError as error:
             if error.errno is None:
                 raise

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from struct import Struct
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from greenctx._core.scope import current_context_id
 from greenctx.errors import Deadlock
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.signals import MOST as MOST_SIGNALS
-from greenctx.wasix._syscalls.signals import Signals
 from greenctx.wasix._syscalls.table import SystemCall, calls_of
 from greenctx.wasix._syscalls.wasi import proc_exit
 from greenctx.wasix._syscalls.wasix_files import FILE_TYPES, FileCalls, text
@@ -24,10 +23,8 @@ from greenctx.wasix._syscalls.wasix_files import FILE_TYPES, FileCalls, text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wasmtime import Store
-
     from greenctx.wasix._fibers.stores import Caller
-    from greenctx.wasix._files.process import NativeWasi
+    from greenctx.wasix._syscalls.process import DescriptorTables
 
 PROCESS_ID = 1
 """Of every program, as each is alone."""
@@ -50,10 +47,9 @@ _TYPES = {
 class WasixCalls:
     """Host functions for one linker."""
 
-    def __init__(self, native: NativeWasi) -> None:
-        self._native = native
-        self._files = FileCalls(native)
-        self._signals: WeakKeyDictionary[Store, Signals] = WeakKeyDictionary()
+    def __init__(self, descriptors: DescriptorTables) -> None:
+        self._descriptors = descriptors
+        self._files = FileCalls(descriptors)
 
     def calls(self, *, files: bool) -> Iterator[SystemCall]:
         """Yield the calls: with ``files``, those about files as well."""
@@ -71,7 +67,7 @@ class WasixCalls:
 
         Every program of WASIX's libc begins with this call, which so tells them from WASI's.
         """
-        self._native.descriptors(caller).copies = True
+        self._descriptors.of(caller).copies = True
         GuestMemory(caller).write_u32(result_pointer, 0)
         return abi.SUCCESS
 
@@ -86,7 +82,7 @@ class WasixCalls:
 
     def callback_signal(self, caller: Caller, name: int, length: int) -> None:
         """Note which exported function is to be called for a signal. One that there is not lets signals wait."""
-        signals = self._signals_of(caller)
+        signals = process_of(caller.store).signals
         signals.handler = text(caller, name, length).decode(errors="replace")
         signals.deliver(caller)
 
@@ -94,11 +90,8 @@ class WasixCalls:
         """Raise a signal in the thread, of which there is one: in the context that is running."""
         if signal > MOST_SIGNALS:
             return abi.INVAL
-        self._signals_of(caller).raise_(caller, signal)
+        process_of(caller.store).signals.raise_(caller, signal)
         return abi.SUCCESS
-
-    def _signals_of(self, caller: Caller) -> Signals:
-        return self._signals.setdefault(caller.store, Signals())
 
     # Locks. Whoever waits keeps the only thread, so nobody can unlock.
 
