@@ -13,7 +13,8 @@ from greenctx.wasix._fibers.stores import check_belongs, state_of, store_id_of
 from greenctx.wasix._fibers.value_types import func_type
 from greenctx.wasix._linking import commands
 from greenctx.wasix._linking.call_reports import reporting
-from greenctx.wasix._linking.requirements import InstancePre, Needs
+from greenctx.wasix._linking.imports import imports_of
+from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre
 from greenctx.wasix._modules.abi import START, WASI_MODULE
 from greenctx.wasix._syscalls.contexts import context_calls
 from greenctx.wasix._syscalls.process import DescriptorTables
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     from wasmtime._store import Storelike
 
     from greenctx.wasix._files.stdio import Stdio
+    from greenctx.wasix._linking.imports import Key
+    from greenctx.wasix._linking.requirements import InstancePre
     from greenctx.wasix._syscalls.table import SystemCall
-
-Key = tuple[str, str]
-"""A definition's module and name."""
 
 
 class Linker(wasmtime.Linker):
@@ -75,7 +75,7 @@ class Linker(wasmtime.Linker):
 
     def define(self, store: Storelike, module: str, name: str, item: AsExtern) -> None:
         """Define something of the store's. For a Python function use `define_func`, which is safe."""
-        check_belongs(self._needs().check(store), item)
+        check_belongs(self._requirements().check(store), item)
         super().define(store, module, name, item)
         self._note(module, name, store_id_of(item))
 
@@ -96,7 +96,7 @@ class Linker(wasmtime.Linker):
         """Define all exports of an instance of the store's."""
         if not isinstance(instance, wasmtime.Instance):
             raise TypeError(f"expected a wasmtime.Instance, not {instance!r}")
-        check_belongs(self._needs().check(store), instance)
+        check_belongs(self._requirements().check(store), instance)
         super().define_instance(store, name, instance)
         for export in instance.exports(store):
             self._note(name, export, store_id_of(instance))
@@ -107,9 +107,12 @@ class Linker(wasmtime.Linker):
         Each call of a function of a command (a module that exports ``_start``) is to a fresh instance. Anything else is
         instantiated now, and its ``_initialize`` is called if it has one.
         """
-        store = self._needs(_imports(module)).check(store)
+        store = self._requirements(imports_of(module)).check(store)
         if commands.is_command(module):
-            commands.define_command(self, name, module)
+            functions = commands.functions_of(module)
+            pre = self.instantiate_pre(module)
+            for export, ty in functions:
+                self.define_func(name, export, ty, commands.on_fresh_instance(pre, export), access_caller=True)
         else:
             instance = self.instantiate(store, module)
             initialize = instance.exports(store).get(commands.INITIALIZE)
@@ -175,28 +178,28 @@ class Linker(wasmtime.Linker):
 
     def define_unknown_imports_as_default_values(self, store: Storelike, module: Module) -> None:
         """Define the imports of a module that nothing provides: functions that return zeros, empty memories, etc."""
-        state = state_of(self._needs().check(store))
+        state = state_of(self._requirements().check(store))
         self._check_engine(module)
-        unknown = [key for key in _imports(module) if not self._provides(store, key)]
+        unknown = [key for key in imports_of(module) if not self._provides(store, key)]
         super().define_unknown_imports_as_default_values(store, module)
         self._owners |= dict.fromkeys(unknown, state.store_id)
 
     def get(self, store: Storelike, module: str, name: str) -> AsExtern:
         """What is defined by that name. Call it by `greenctx.wasix.call` if it is a function."""
-        return super().get(self._needs([(module, name)]).check(store), module, name)
+        return super().get(self._requirements([(module, name)]).check(store), module, name)
 
     def get_default(self, store: Storelike, name: str) -> Func:
         """What a module is called for, as `define_module` defined it; to be called by `greenctx.wasix.call`."""
-        return super().get_default(self._needs([(name, ""), (name, START)]).check(store), name)
+        return super().get_default(self._requirements([(name, ""), (name, START)]).check(store), name)
 
     def instantiate(self, store: Storelike, module: Module) -> Instance:
         """Instantiate a module; its start function may call host functions that switch."""
-        return calls.instantiate(self, self._needs(_imports(module)).check(store), module)
+        return calls.instantiate(self, self._requirements(imports_of(module)).check(store), module)
 
     def instantiate_pre(self, module: Module) -> InstancePre:
         """Look up the imports of a module once, to instantiate it often."""
-        needs = self._needs(_imports(module))
-        return InstancePre._of(super().instantiate_pre(module), needs, module)
+        requirements = self._requirements(imports_of(module))
+        return checked_instance_pre(super().instantiate_pre(module), requirements, module)
 
     def _note(self, module: str, name: str, owner: int | None) -> None:
         """Remember to which store a new definition belongs."""
@@ -205,12 +208,12 @@ class Linker(wasmtime.Linker):
         if owner is not None:
             self._owners[module, name] = owner
 
-    def _needs(self, keys: Iterable[Key] = ()) -> Needs:
-        """What is needed of a store in which those definitions are used."""
+    def _requirements(self, keys: Iterable[Key] = ()) -> StoreRequirements:
+        """Return what those definitions require of a store in which they are used."""
         keys = [*keys]
         owners = {key: self._owners[key] for key in keys if key in self._owners}
         wasi = any(key[0] == WASI_MODULE and key not in self._without_wasi for key in keys)
-        return Needs(self.engine, owners, wasi and self._has_wasi)
+        return StoreRequirements(self.engine, owners, wasi and self._has_wasi)
 
     def _provides(self, store: Storelike, key: Key) -> bool:
         try:
@@ -226,9 +229,3 @@ class Linker(wasmtime.Linker):
         except WasmtimeError as error:
             if "cross-`Engine`" in str(error):
                 raise WrongStore("module") from error
-
-
-def _imports(module: Module) -> list[Key]:
-    if not isinstance(module, Module):
-        raise TypeError(f"expected a wasmtime.Module, not {module!r}")
-    return [(wanted.module, wanted.name or "") for wanted in module.imports]

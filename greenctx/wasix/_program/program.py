@@ -18,10 +18,10 @@ from greenctx.wasix._clock.epochs import SharedTicker
 from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.stores import close, state_of, yield_every_epoch
 from greenctx.wasix._files.stdio import Stdio
+from greenctx.wasix._linking.imports import check_imports
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._modules.abi import START
 from greenctx.wasix._modules.compile import (
-    check_imports,
     check_start,
     compile_module,
     in_one_line,
