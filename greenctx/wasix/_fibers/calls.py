@@ -161,15 +161,6 @@ def instantiate_pre(pre: wasmtime.InstancePre, store: Store) -> Instance:
     return Instance._from_raw(instance)
 
 
-def check_imports(linker: wasmtime.Linker, module: wasmtime.Module) -> None:
-    """Raise `WasmtimeError` unless everything that the module imports is defined, and of the type it wants."""
-    checked = POINTER(ffi.wasmtime_instance_pre_t)()
-    error = ffi.wasmtime_linker_instantiate_pre(linker.ptr(), module.ptr(), byref(checked))
-    if error:
-        raise WasmtimeError._from_ptr(error)
-    ffi.wasmtime_instance_pre_delete(checked)
-
-
 def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may_wait: bool = False) -> None:
     """Poll a future until it has ended, running host functions in between; raise what it ended with."""
     state = state_of(store)

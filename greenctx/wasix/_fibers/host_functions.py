@@ -63,16 +63,18 @@ def define_func(
     function: Callable[..., Any],
     access_caller: bool,
     is_switch: bool = False,
+    unsigned: bool = False,
 ) -> None:
     """Define a host function that runs on the greenlet of the context that calls it.
 
-    ``is_switch``: it does what WASIX's context_switch does, so this need not always be called for it.
+    ``is_switch``: it does what WASIX's context_switch does, so this need not always be called for it. ``unsigned``: its
+    integer arguments are unsigned.
     """
     parameters, results = ty.params, ty.results
     parameter_kinds, result_kinds = ([kind_of(one) for one in types] for types in (parameters, results))
     if None in result_kinds:
         raise TypeError(f"no value of Python's can be the result of host function {f'{module}.{name}'!r}")
-    load, save = loading(parameter_kinds), saving(results, result_kinds)
+    load, save = loading(parameter_kinds, unsigned=unsigned), saving(results, result_kinds)
     host_function = HostFunction(f"{module}.{name}", load, save, function, access_caller)
     callback, data, finalizer = callback_addresses(host_function, is_switch)
     # A type belongs to the engine where it was first used, and wasmtime aborts the process when another one meets it.

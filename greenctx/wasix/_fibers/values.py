@@ -31,11 +31,13 @@ _raw = ffi.wasmtime_val_t
 _SIZE, _OFFSET = ctypes.sizeof(_raw), _raw.of.offset
 # Codes of struct, in the order of wasmtime_valkind_t. The wasmtime package converts what is not here.
 _CODES: dict[str | None, str] = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
+_UNSIGNED_CODES = _CODES | {"i32": "I", "i64": "Q"}
 
 
-def loading(kinds: list[str | None]) -> Load:
+def loading(kinds: list[str | None], *, unsigned: bool = False) -> Load:
     """How arguments of those types become Python's values. The wasmtime package converts those that are not numbers."""
-    unpack = Struct("=" + "".join(f"{_OFFSET}x{_padded(_CODES.get(kind, ''))}" for kind in kinds)).unpack
+    codes = _UNSIGNED_CODES if unsigned else _CODES
+    unpack = Struct("=" + "".join(f"{_OFFSET}x{_padded(codes.get(kind, ''))}" for kind in kinds)).unpack
     references = [place for place, kind in enumerate(kinds) if kind not in _CODES]
 
     def only_numbers(memory: bytes, _: Store) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from greenctx.wasix._modules import abi
 if TYPE_CHECKING:
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._files.paths import Preopen
-    from greenctx.wasix._files.process import Scratch
+    from greenctx.wasix._files.wasmtime_wasi import Scratch
 
 FIRST_PREOPEN = 3
 AT_FDCWD = 2**32 - 2

@@ -1,6 +1,6 @@
 """WASI's two kinds of modules, as `Linker.define_module` defines them.
 
-Each call of a command is to a fresh instance; the others (reactors) are instantiated once.
+Each call of a command's function is to a fresh instance. The others, reactors, are instantiated once.
 """
 
 from __future__ import annotations
@@ -18,16 +18,23 @@ if TYPE_CHECKING:
     from wasmtime import Module
 
     from greenctx.wasix._fibers.stores import Caller
-    from greenctx.wasix._linking.linker import Linker
     from greenctx.wasix._linking.requirements import InstancePre
 
 INITIALIZE = "_initialize"
-_ALLOWED = {"memory", "__indirect_function_table", "table", "__data_end", "__heap_base", "__dso_handle", "__rtti_base"}
-"""What toolchains make commands export besides functions. Nobody can use it: there is no instance that it is of."""
+_UNUSED_EXPORTS = {
+    "memory",
+    "__indirect_function_table",
+    "table",
+    "__data_end",
+    "__heap_base",
+    "__dso_handle",
+    "__rtti_base",
+}
+"""What toolchains make commands export besides functions. It is not defined: there is no instance to take it from."""
 
 
 def is_command(module: Module) -> bool:
-    """Whether it is a command; `WasmtimeError` if it claims to be both, or what makes it one is not a function."""
+    """Whether the module is a command. Raises `WasmtimeError` for a module that is both, or misuses either name."""
     markers = {export.name: export.type for export in module.exports if export.name in (START, INITIALIZE)}
     if len(markers) == 2:
         raise WasmtimeError(f"the module exports {START!r} and {INITIALIZE!r}; it cannot be both command and reactor")
@@ -37,21 +44,21 @@ def is_command(module: Module) -> bool:
     return START in markers
 
 
-def define_command(linker: Linker, name: str, module: Module) -> None:
-    """Define the functions of a command."""
+def functions_of(command: Module) -> list[tuple[str, FuncType]]:
+    """Return the functions that a command exports. Raises `WasmtimeError` if it exports anything else of use."""
     functions: list[tuple[str, FuncType]] = []
-    for export in module.exports:
+    for export in command.exports:
         if isinstance(export.type, FuncType):
             functions.append((export.name, export.type))
-        elif export.name not in _ALLOWED:
+        elif export.name not in _UNUSED_EXPORTS:
             raise WasmtimeError(f"the command's export {export.name!r} is not a function")
-    pre = linker.instantiate_pre(module)
-    for export_name, ty in functions:
-        linker.define_func(name, export_name, ty, _on_a_fresh_instance(pre, export_name), access_caller=True)
+    return functions
 
 
-def _on_a_fresh_instance(pre: InstancePre, export: str) -> Callable[..., Any]:
+def on_fresh_instance(command: InstancePre, export: str) -> Callable[..., Any]:
+    """Return a host function that instantiates the command and calls that export."""
+
     def call_export(caller: Caller, *args: Any) -> Any:
-        return call(caller, cast("Func", pre.instantiate(caller).exports(caller)[export]), *args)
+        return call(caller, cast("Func", command.instantiate(caller).exports(caller)[export]), *args)
 
     return call_export

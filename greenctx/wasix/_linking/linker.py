@@ -10,12 +10,14 @@ from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
 from greenctx.errors import WrongStore
 from greenctx.wasix._fibers import calls, host_functions
 from greenctx.wasix._fibers.stores import check_belongs, state_of, store_id_of
-from greenctx.wasix._files.process import NativeWasi
+from greenctx.wasix._fibers.value_types import func_type
 from greenctx.wasix._linking import commands
 from greenctx.wasix._linking.call_reports import reporting
-from greenctx.wasix._linking.requirements import InstancePre, Needs
+from greenctx.wasix._linking.imports import imports_of
+from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre
 from greenctx.wasix._modules.abi import START, WASI_MODULE
-from greenctx.wasix._syscalls.contexts import define_context_calls
+from greenctx.wasix._syscalls.contexts import context_calls
+from greenctx.wasix._syscalls.process import DescriptorTables
 from greenctx.wasix._syscalls.wasi import WasiCalls
 from greenctx.wasix._syscalls.wasix import WasixCalls
 
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
     from wasmtime._store import Storelike
 
     from greenctx.wasix._files.stdio import Stdio
-
-Key = tuple[str, str]
-"""A definition's module and name."""
+    from greenctx.wasix._linking.imports import Key
+    from greenctx.wasix._linking.requirements import InstancePre
+    from greenctx.wasix._syscalls.table import SystemCall
 
 
 class Linker(wasmtime.Linker):
@@ -55,7 +57,7 @@ class Linker(wasmtime.Linker):
         self._report_host_calls = report_host_calls
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix_files = False
-        self._native_wasi = NativeWasi(engine)
+        self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
         """The host functions that are defined in place of WASI's, and do not use it."""
         self._owners: dict[Key, int] = {}
@@ -73,7 +75,7 @@ class Linker(wasmtime.Linker):
 
     def define(self, store: Storelike, module: str, name: str, item: AsExtern) -> None:
         """Define something of the store's. For a Python function use `define_func`, which is safe."""
-        check_belongs(self._needs().check(store), item)
+        check_belongs(self._requirements().check(store), item)
         super().define(store, module, name, item)
         self._note(module, name, store_id_of(item))
 
@@ -88,16 +90,13 @@ class Linker(wasmtime.Linker):
             raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
         if not callable(func):
             raise TypeError(f"a host function must be callable, not {func!r}")
-        if self._report_host_calls:
-            func = reporting(f"{module}.{name}", func)
-        host_functions.define_func(self, module, name, ty, func, access_caller)
-        self._note(module, name, None)
+        self._define(module, name, ty, func, access_caller)
 
     def define_instance(self, store: Storelike, name: str, instance: Instance) -> None:
         """Define all exports of an instance of the store's."""
         if not isinstance(instance, wasmtime.Instance):
             raise TypeError(f"expected a wasmtime.Instance, not {instance!r}")
-        check_belongs(self._needs().check(store), instance)
+        check_belongs(self._requirements().check(store), instance)
         super().define_instance(store, name, instance)
         for export in instance.exports(store):
             self._note(name, export, store_id_of(instance))
@@ -108,9 +107,12 @@ class Linker(wasmtime.Linker):
         Each call of a function of a command (a module that exports ``_start``) is to a fresh instance. Anything else is
         instantiated now, and its ``_initialize`` is called if it has one.
         """
-        store = self._needs(_imports(module)).check(store)
+        store = self._requirements(imports_of(module)).check(store)
         if commands.is_command(module):
-            commands.define_command(self, name, module)
+            functions = commands.functions_of(module)
+            pre = self.instantiate_pre(module)
+            for export, ty in functions:
+                self.define_func(name, export, ty, commands.on_fresh_instance(pre, export), access_caller=True)
         else:
             instance = self.instantiate(store, module)
             initialize = instance.exports(store).get(commands.INITIALIZE)
@@ -127,11 +129,11 @@ class Linker(wasmtime.Linker):
         """
         super().define_wasi()
         self._has_wasi = True
-        self._native_wasi.stdio = stdio
-        self._define_wasi(WasiCalls(self._native_wasi).define)
+        self._descriptors.stdio = stdio
+        self._replace_wasi(WasiCalls(self._descriptors).calls())
         self._without_wasi = {(WASI_MODULE, "proc_exit")}
         if self._has_wasix_files:
-            self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
+            self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
     def define_wasix(self, *, files: bool = True) -> None:
         """Define the WASIX context calls, for 32 and 64 bits, and what else of WASIX there is, for 32 bits.
@@ -139,24 +141,32 @@ class Linker(wasmtime.Linker):
         Outside of an environment the context calls answer notsup. Those about files are for guests that have
         `define_wasi`, too, some of whose functions then take longer; ``files=False`` leaves them out.
         """
-        define_context_calls(self.define_func, self._define_switch)
-        WasixCalls(self._native_wasi).define(self.define_func, files=files)
+        self._define_calls(context_calls())
+        self._define_calls(WasixCalls(self._descriptors).calls(files=files))
         self._has_wasix_files = files
         if files and self._has_wasi:
-            self._define_wasi(WasiCalls(self._native_wasi).define_for_wasix)
+            self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
-    def _define_switch(self, module: str, name: str, ty: FuncType, func: Callable[..., Any]) -> None:
+    def _define(
+        self, module: str, name: str, ty: FuncType, func: Callable[..., Any], access_caller: bool, **options: bool
+    ) -> None:
         if self._report_host_calls:
             func = reporting(f"{module}.{name}", func)
-        host_functions.define_func(self, module, name, ty, func, access_caller=False, is_switch=True)
+        host_functions.define_func(self, module, name, ty, func, access_caller, **options)
         self._note(module, name, None)
 
-    def _define_wasi(self, define: Callable[[Callable[..., None]], None]) -> None:
+    def _define_calls(self, calls: Iterable[SystemCall]) -> None:
+        for call in calls:
+            ty, function = func_type(call.type), call.host_function()
+            options = {"unsigned": True, "is_switch": call.is_switch}
+            self._define(call.module, call.name, ty, function, call.needs_caller, **options)
+
+    def _replace_wasi(self, calls: Iterable[SystemCall]) -> None:
         """Define some of WASI's functions in place of wasmtime's, on which they rely."""
         without_wasi, allow_shadowing = {*self._without_wasi}, self._allow_shadowing
         self.allow_shadowing = True
         try:
-            define(self.define_func)
+            self._define_calls(calls)
         finally:
             self.allow_shadowing = allow_shadowing
             self._without_wasi = without_wasi
@@ -168,28 +178,28 @@ class Linker(wasmtime.Linker):
 
     def define_unknown_imports_as_default_values(self, store: Storelike, module: Module) -> None:
         """Define the imports of a module that nothing provides: functions that return zeros, empty memories, etc."""
-        state = state_of(self._needs().check(store))
+        state = state_of(self._requirements().check(store))
         self._check_engine(module)
-        unknown = [key for key in _imports(module) if not self._provides(store, key)]
+        unknown = [key for key in imports_of(module) if not self._provides(store, key)]
         super().define_unknown_imports_as_default_values(store, module)
         self._owners |= dict.fromkeys(unknown, state.store_id)
 
     def get(self, store: Storelike, module: str, name: str) -> AsExtern:
         """What is defined by that name. Call it by `greenctx.wasix.call` if it is a function."""
-        return super().get(self._needs([(module, name)]).check(store), module, name)
+        return super().get(self._requirements([(module, name)]).check(store), module, name)
 
     def get_default(self, store: Storelike, name: str) -> Func:
         """What a module is called for, as `define_module` defined it; to be called by `greenctx.wasix.call`."""
-        return super().get_default(self._needs([(name, ""), (name, START)]).check(store), name)
+        return super().get_default(self._requirements([(name, ""), (name, START)]).check(store), name)
 
     def instantiate(self, store: Storelike, module: Module) -> Instance:
         """Instantiate a module; its start function may call host functions that switch."""
-        return calls.instantiate(self, self._needs(_imports(module)).check(store), module)
+        return calls.instantiate(self, self._requirements(imports_of(module)).check(store), module)
 
     def instantiate_pre(self, module: Module) -> InstancePre:
         """Look up the imports of a module once, to instantiate it often."""
-        needs = self._needs(_imports(module))
-        return InstancePre._of(super().instantiate_pre(module), needs, module)
+        requirements = self._requirements(imports_of(module))
+        return checked_instance_pre(super().instantiate_pre(module), requirements, module)
 
     def _note(self, module: str, name: str, owner: int | None) -> None:
         """Remember to which store a new definition belongs."""
@@ -198,12 +208,12 @@ class Linker(wasmtime.Linker):
         if owner is not None:
             self._owners[module, name] = owner
 
-    def _needs(self, keys: Iterable[Key] = ()) -> Needs:
-        """What is needed of a store in which those definitions are used."""
+    def _requirements(self, keys: Iterable[Key] = ()) -> StoreRequirements:
+        """Return what those definitions require of a store in which they are used."""
         keys = [*keys]
         owners = {key: self._owners[key] for key in keys if key in self._owners}
         wasi = any(key[0] == WASI_MODULE and key not in self._without_wasi for key in keys)
-        return Needs(self.engine, owners, wasi and self._has_wasi)
+        return StoreRequirements(self.engine, owners, wasi and self._has_wasi)
 
     def _provides(self, store: Storelike, key: Key) -> bool:
         try:
@@ -219,9 +229,3 @@ class Linker(wasmtime.Linker):
         except WasmtimeError as error:
             if "cross-`Engine`" in str(error):
                 raise WrongStore("module") from error
-
-
-def _imports(module: Module) -> list[Key]:
-    if not isinstance(module, Module):
-        raise TypeError(f"expected a wasmtime.Module, not {module!r}")
-    return [(wanted.module, wanted.name or "") for wanted in module.imports]

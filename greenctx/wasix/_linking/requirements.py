@@ -1,4 +1,4 @@
-"""What a linker's definitions ask of a store, checked where wasmtime would end the process; and `InstancePre`."""
+"""What definitions of a linker require of a store, checked where wasmtime would end the process; and `InstancePre`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ from greenctx.wasix._fibers.wasi_set import check_wasi_is_set
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wasmtime import Engine, Instance, Store
+    from wasmtime import Engine, Instance, Module, Store
     from wasmtime._store import Storelike
 
+    from greenctx.wasix._linking.imports import Key
 
-class Needs(NamedTuple):
-    """What is needed of a store in which definitions are used: the engine, the store that they belong to, WASI."""
+
+class StoreRequirements(NamedTuple):
+    """What a store must be for some definitions to be used in it."""
 
     engine: Engine
-    owners: Mapping[tuple[str, str], int]
+    owners: Mapping[Key, int]
+    """The ids of the stores that the definitions belong to."""
     wasi: bool
+    """Whether ``set_wasi`` must have been called on the store."""
 
     def check(self, store: Storelike) -> Store:
-        """Return the store; raise `WrongStore` or `WasiNotSet` if it will not do."""
+        """Return the store. Raises `WrongStore` or `WasiNotSet` if it does not meet the requirements."""
         store = store_of(store)
         if store.engine is not self.engine:
             raise WrongStore("linker")
@@ -40,21 +44,22 @@ class Needs(NamedTuple):
 
 
 class InstancePre(wasmtime.InstancePre):
-    """A module whose imports were looked up by a `Linker`, to be instantiated as often as one likes."""
+    """A module whose imports a `Linker` has looked up, to be instantiated any number of times."""
 
-    _needs: Needs
-    _module: wasmtime.Module
-
-    @classmethod
-    def _of(cls, pre: wasmtime.InstancePre, needs: Needs, module: wasmtime.Module) -> InstancePre:
-        own = cls.__new__(cls)
-        own._set_ptr(pre._consume())
-        own._needs = needs
-        own._module = module
-        return own
+    _requirements: StoreRequirements
+    _module: Module
 
     def instantiate(self, store: Storelike) -> Instance:
-        """Instantiate it; its start function may call host functions that switch."""
-        store = self._needs.check(store)
+        """Instantiate the module; its start function may call host functions that switch."""
+        store = self._requirements.check(store)
         gc_anchor.admit(self._module, store)
         return calls.instantiate_pre(self, store)
+
+
+def checked_instance_pre(pre: wasmtime.InstancePre, requirements: StoreRequirements, module: Module) -> InstancePre:
+    """Return an `InstancePre` that takes the place of wasmtime's, which is empty afterwards."""
+    checked = InstancePre.__new__(InstancePre)
+    checked._set_ptr(pre._consume())
+    checked._requirements = requirements
+    checked._module = module
+    return checked

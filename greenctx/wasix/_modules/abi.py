@@ -39,8 +39,6 @@ SIGNAL_HANDLER: Final = "__wasm_signal"
 """The exported function that is called for a signal, unless the guest names another one."""
 
 MAIN_CONTEXT: Final = 0
-U32_MASK: Final = 0xFFFF_FFFF
-U64_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
 # Errno values. Plain integers: an IntEnum's cost as much as the rest of a call.

@@ -6,16 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wasmtime import Config, Engine, FuncType, Linker, MemoryType, Module, Store, WasmtimeError, wat2wasm
+from wasmtime import Config, Engine, FuncType, MemoryType, Module, WasmtimeError, wat2wasm
 
 from greenctx.errors import InvalidProgram
-from greenctx.wasix._fibers import calls
 from greenctx.wasix._modules import stack_maps
 from greenctx.wasix._modules.abi import CONTEXT_MODULES, START, WAITING_CALLS, WASI_MODULE
 
 if TYPE_CHECKING:
-    from wasmtime import ImportType
-
     from greenctx.wasix._modules.cache import CompiledModules
 
 LONGEST_MESSAGE = 600
@@ -137,32 +134,6 @@ def never_waits(module: Module) -> bool:
         or (wanted.module == WASI_MODULE and WAITING_CALLS.match(wanted.name or ""))
         for wanted in module.imports
     )
-
-
-def check_imports(name: str, linker: Linker, store: Store, module: Module) -> None:
-    """Raise `InvalidProgram` unless everything that the module imports is defined, and of the type it wants."""
-    missing = missing_imports(linker, store, module)
-    if missing:
-        raise InvalidProgram(name, f"nothing provides what it imports: {', '.join(missing)}")
-    try:
-        calls.check_imports(linker, module)
-    except WasmtimeError as error:
-        raise InvalidProgram(name, f"it cannot be linked: {in_one_line(error)}") from error
-
-
-def missing_imports(linker: Linker, store: Store, module: Module) -> list[str]:
-    """The names of the imports that nothing provides."""
-    missing = []
-    for wanted in module.imports:
-        try:
-            linker.get(store, wanted.module, wanted.name or "")
-        except WasmtimeError:
-            missing.append(import_name(wanted))
-    return missing
-
-
-def import_name(wanted: ImportType) -> str:
-    return f"{wanted.module}.{wanted.name}"
 
 
 def in_one_line(error: WasmtimeError) -> str:

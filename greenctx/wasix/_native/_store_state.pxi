@@ -39,6 +39,8 @@ cdef class StoreState:
     cdef readonly Py_ssize_t calls  # those that have not ended
     cdef public object time_limit
     cdef public object shadow_stacks
+    cdef public object process
+    """What the program in the store has open and has set up, for the system calls; or None."""
     cdef readonly Fiber floor
     """None unless guests in the store may hold references to collected objects on their stacks."""
     cdef unsigned char switches  # that were done without Python since it last had its turn

@@ -10,15 +10,13 @@ from wasmtime import FuncType, GlobalType, MemoryType, Module, Store, TableType,
 
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._files.stdio import Stdio
+from greenctx.wasix._linking.imports import check_imports, import_name, missing_imports
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._modules import abi
 from greenctx.wasix._modules.binary import Size, sizes
 from greenctx.wasix._modules.compile import (
-    check_imports,
     check_start,
     compile_module,
-    import_name,
-    missing_imports,
     needs_collector,
     read_code,
     to_binary,

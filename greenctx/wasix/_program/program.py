@@ -18,10 +18,10 @@ from greenctx.wasix._clock.epochs import SharedTicker
 from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.stores import close, state_of, yield_every_epoch
 from greenctx.wasix._files.stdio import Stdio
+from greenctx.wasix._linking.imports import check_imports
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._modules.abi import START
 from greenctx.wasix._modules.compile import (
-    check_imports,
     check_start,
     compile_module,
     in_one_line,
@@ -30,10 +30,11 @@ from greenctx.wasix._modules.compile import (
     switches_contexts,
     to_binary,
 )
+from greenctx.wasix._modules.names import EntrypointNames
 from greenctx.wasix._modules.shared_memory import with_own_memory
 from greenctx.wasix._program.limits import Limits
 from greenctx.wasix._program.wasi_config import Settings
-from greenctx.wasix._syscalls.entrypoints import EntrypointNames
+from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.wasix_files import imports_file_calls
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class Program:
         self.limits.apply(store)
         check_imports(self.name, self.linker, store, self._module)
         yield_every_epoch(store)
-        self._entrypoint_names.note(store)
+        process_of(store).entrypoint_names = self._entrypoint_names
         state = state_of(store)
         state.time_limit = limit
         state.short_bursts = short_bursts

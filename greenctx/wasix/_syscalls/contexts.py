@@ -2,60 +2,59 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from wasmtime import Func, Table, WasmtimeError
 
 from greenctx.environment import current_environment
 from greenctx.errors import NoEnvironment, ShadowStackUnavailable, TooManyContexts
+from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.stores import Caller, state_of
-from greenctx.wasix._fibers.value_types import func_type
 from greenctx.wasix._modules import abi
-from greenctx.wasix._syscalls.entrypoints import entrypoint_of
-from greenctx.wasix._syscalls.guest_memory import GuestMemory, MemoryFault
+from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.process import Process
+from greenctx.wasix._syscalls.table import SystemCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from wasmtime import Store
+
+    from greenctx.wasix._native._fiber import StoreState
 
 
-def define_context_calls(define_func: Callable[..., None], define_switch: Callable[..., None]) -> None:
-    """Define the calls with a linker's ``define_func``, and the switch with what is particular about it."""
-    create64 = partial(context_create, mask=abi.U64_MASK)
-    modules = ((abi.CONTEXT_MODULE, "i32", context_create), (abi.CONTEXT_MODULE_64, "i64", create64))
-    for module, pointer, create in modules:
-        define_func(module, "context_create", func_type(f"{pointer} i32 -> i32"), create, access_caller=True)
-        define_switch(module, "context_switch", func_type("i64 -> i32"), context_switch)
-        define_func(module, "context_destroy", func_type("i64 -> i32"), context_destroy)
+def context_calls() -> Iterator[SystemCall]:
+    """Yield the calls, for guests with 32-bit and with 64-bit pointers."""
+    for module, pointer in ((abi.CONTEXT_MODULE, "i32"), (abi.CONTEXT_MODULE_64, "i64")):
+        yield SystemCall(module, "context_create", f"{pointer} i32 -> i32", context_create)
+        yield SystemCall(module, "context_switch", "i64 -> i32", context_switch, needs_caller=False, is_switch=True)
+        yield SystemCall(module, "context_destroy", "i64 -> i32", context_destroy, needs_caller=False)
 
 
-def context_create(caller: Caller, pointer: int, entrypoint: int, mask: int = abi.U32_MASK) -> int:
+def context_create(caller: Caller, result_pointer: int, index: int) -> int:
     """Create a suspended context that will call a function of the guest's table; write its id, a u64, to memory."""
     try:
         environment = current_environment()
     except NoEnvironment:
         return abi.NOTSUP
     store = caller.store
-    index = entrypoint & abi.U32_MASK
-    func = _entrypoint(caller, index)
+    func = _function_at(caller, index)
     if func is None:
         return abi.INVAL
+    memory = GuestMemory(caller)
+    memory.check(result_pointer, 8)
+    state = state_of(store)
+    entrypoint = _entrypoint(store, func, _EntrypointName(state, index))
     try:
-        memory = GuestMemory(caller, mask)
-        memory.check(pointer, 8)
-    except MemoryFault:
-        return abi.FAULT
-    stacks = state_of(store).shadow_stacks
-    try:
-        if stacks is None:
-            context_id = environment.create_context(entrypoint_of(store, func, index))
+        if state.shadow_stacks is None:
+            context_id = environment.create_context(entrypoint)
         else:
-            context_id = stacks.create_context(store, environment, entrypoint_of(store, func, index))
+            context_id = state.shadow_stacks.create_context(store, environment, entrypoint)
     except TooManyContexts:
         return abi.AGAIN
     except ShadowStackUnavailable:
         return abi.NOMEM
-    memory.write_u64(pointer, context_id)
+    memory.write_u64(result_pointer, context_id)
     return abi.SUCCESS
 
 
@@ -65,7 +64,6 @@ def context_switch(context_id: int) -> int:
         environment = current_environment()
     except NoEnvironment:
         return abi.NOTSUP
-    context_id &= abi.U64_MASK
     # Asked first: a SwitchTargetMissing that comes out of the switch can be another context's. And for the caller: an
     # interruption may have left it to its next call to be made the active one.
     if context_id != environment.active_context_id and not environment.can_switch_to(context_id):
@@ -80,14 +78,13 @@ def context_destroy(context_id: int) -> int:
         environment = current_environment()
     except NoEnvironment:
         return abi.NOTSUP
-    context_id &= abi.U64_MASK
     if context_id in (abi.MAIN_CONTEXT, environment.active_context_id):
         return abi.INVAL
     environment.destroy_context(context_id)
     return abi.SUCCESS
 
 
-def _entrypoint(caller: Caller, index: int) -> Func | None:
+def _function_at(caller: Caller, index: int) -> Func | None:
     """The function at that index of the guest's table, if there is one of type () -> ()."""
     table = caller.get(abi.FUNCTION_TABLE)
     if not isinstance(table, Table):
@@ -100,3 +97,32 @@ def _entrypoint(caller: Caller, index: int) -> Func | None:
         return None
     ty = func.type(caller)
     return None if ty.params or ty.results else func
+
+
+def _entrypoint(store: Store, func: Func, name: _EntrypointName) -> Callable[[], None]:
+    """Return a function that calls the guest's.
+
+    Not an object with a `__call__`: that would take more of the native stack, which switches copy.
+    """
+
+    def entrypoint() -> None:
+        call(store, func)
+
+    entrypoint.__wrapped__ = name  # type: ignore[attr-defined]
+    return entrypoint
+
+
+class _EntrypointName:
+    """Tells the name of a function of the guest's table when it is asked. To read a module's names takes long."""
+
+    __slots__ = ("_index", "_state")
+
+    def __init__(self, state: StoreState, index: int) -> None:
+        self._state = state
+        self._index = index
+
+    @property
+    def __name__(self) -> str:
+        process = self._state.process  # not by `process_of`, which refuses while the guest runs
+        names = process.entrypoint_names if isinstance(process, Process) else None
+        return (names.at(self._index) if names is not None else None) or f"table[{self._index}]"

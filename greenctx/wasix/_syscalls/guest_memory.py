@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 
 from wasmtime import Memory, SharedMemory
 
-from greenctx.wasix._modules.abi import MEMORY, U32_MASK
+from greenctx.wasix._modules.abi import MEMORY
 
 if TYPE_CHECKING:
     from greenctx.wasix._fibers.stores import Caller
 
 
 class MemoryFault(Exception):
-    """A guest's pointer does not point to that many bytes of its memory. Answered with errno fault."""
+    """A guest's pointer does not point to that many bytes of its memory. See `table.BAD_POINTER` for the answer."""
 
 
 class GuestMemory:
     """The memory that the calling guest exports, be it shared or not.
 
-    wasmtime's package hands a guest's pointers over as signed integers, and its `Memory` counts a negative start from
-    the end. Here every address is taken as unsigned, as wide as ``mask``, and `MemoryFault` when it is out of range.
+    Every address is unsigned, and checked: one that is out of range raises `MemoryFault`. wasmtime's own `Memory`
+    counts a negative start from the end.
     """
 
-    def __init__(self, caller: Caller, mask: int = U32_MASK) -> None:
+    def __init__(self, caller: Caller) -> None:
         memory = caller.get(MEMORY)
         self._store: tuple[Caller, ...]  # which the methods of a shared memory do without
         if isinstance(memory, Memory):
@@ -34,14 +34,11 @@ class GuestMemory:
         else:
             raise MemoryFault
         self._memory = memory
-        self._mask = mask
 
-    def check(self, pointer: int, length: int) -> int:
-        """Return the unsigned address of ``length`` bytes, all of which are within the memory."""
-        start = pointer & self._mask
-        if start + length > self._memory.data_len(*self._store):
+    def check(self, pointer: int, length: int) -> None:
+        """Raise `MemoryFault` unless all of the ``length`` bytes are within the memory."""
+        if pointer + length > self._memory.data_len(*self._store):
             raise MemoryFault
-        return start
 
     def read(self, pointer: int, length: int) -> bytes:
         """Copy bytes out of the memory."""
@@ -62,5 +59,5 @@ class GuestMemory:
 
     def _host_address(self, pointer: int, length: int) -> int:
         # Looked up each time: growing may move the memory.
-        start = self.check(pointer, length)
-        return ctypes.addressof(self._memory.data_ptr(*self._store).contents) + start if length else 0
+        self.check(pointer, length)
+        return ctypes.addressof(self._memory.data_ptr(*self._store).contents) + pointer if length else 0

@@ -8,17 +8,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from greenctx.wasix._fibers.value_types import func_type
 from greenctx.wasix._files.paths import LONGEST
-from greenctx.wasix._files.process import PARAMETERS
+from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
-from greenctx.wasix._syscalls.guest_memory import GuestMemory, MemoryFault
+from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.process import process_of
+from greenctx.wasix._syscalls.table import SystemCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from greenctx.wasix._fibers.stores import Caller
-    from greenctx.wasix._files.process import NativeWasi
+    from greenctx.wasix._syscalls.process import DescriptorTables
 
 _PATHS = {
     "path_create_directory": [(0, 1)],
@@ -38,25 +39,24 @@ _PATHS = {
 class PathCalls:
     """Host functions for one linker."""
 
-    def __init__(self, native: NativeWasi) -> None:
-        self._native = native
+    def __init__(self, descriptors: DescriptorTables) -> None:
+        self._descriptors = descriptors
 
-    def define(self, define_func: Callable[..., None]) -> None:
-        """Define the functions with a linker's ``define_func``."""
+    def calls(self) -> Iterator[SystemCall]:
+        """Yield the calls."""
         for name in _PATHS:
-            ty = func_type(f"{PARAMETERS[name]} -> i32")
-            define_func(abi.WASI_MODULE, name, ty, partial(self._call, name), access_caller=True)
+            yield SystemCall(abi.WASI_MODULE, name, f"{PARAMETERS[name]} -> i32", partial(self._call, name))
 
     def _call(self, name: str, caller: Caller, *args: int) -> int:
         arguments, borrowed = [*args], []
+        memory = GuestMemory(caller)
         try:
-            memory = GuestMemory(caller)
             for fd, pointer in _PATHS[name]:
                 path = self._path(memory, arguments[pointer], arguments[pointer + 1])
                 if path is None:
                     continue
-                native = self._native.scratch(caller)
-                found = self._native.directories(caller).find(native, caller, path)
+                process = process_of(caller.store)
+                found = process.directories.find(process.scratch(caller), caller, path)
                 if found is None:
                     return abi.NOENT
                 arguments[fd], end = found
@@ -64,21 +64,18 @@ class PathCalls:
                     end -= 1
                     borrowed.append((arguments[pointer] + end, path[-1:]))
                 arguments[pointer], arguments[pointer + 1] = arguments[pointer] + end, len(path) - end
-        except MemoryFault:
-            return abi.FAULT
         except _TooLong:
             return abi.NAMETOOLONG
         try:
             for address, _ in borrowed:
                 memory.write(address, b".")
-            return self._native.of(caller).call(caller, name, *arguments)
+            return process_of(caller.store).wasi(caller).call(caller, name, *arguments)
         finally:
             for address, byte in borrowed:
                 memory.write(address, byte)
 
     def _path(self, memory: GuestMemory, pointer: int, length: int) -> bytes | None:
         """The path, if it is absolute."""
-        length &= abi.U32_MASK
         memory.check(pointer, length)
         if length == 0 or memory.read(pointer, 1) != b"/":
             return None

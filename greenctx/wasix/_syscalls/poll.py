@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._clock.deadline import Wait
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._files.descriptors import Descriptors
-    from greenctx.wasix._files.process import NativeCalls
+    from greenctx.wasix._files.wasmtime_wasi import WasmtimeWasi
 
 MOST_SUBSCRIPTIONS = 65536  # as any system's poll refuses more than a process can have open
 
@@ -48,20 +48,19 @@ class _Subscription(NamedTuple):
 
 
 def poll_oneoff(
-    native: NativeCalls,
+    wasi: WasmtimeWasi,
     descriptors: Descriptors,
     caller: Caller,
     subscriptions: int,
     events: int,
     count: int,
-    stored: int,
+    result_pointer: int,
 ) -> int:
     """Wait until one of the subscriptions is ready; report all that are. Raises MemoryFault and OSError.
 
     A pipe becomes ready by what other contexts do, which is nothing meanwhile: a wait for pipes alone, which are not
     ready, is a `Deadlock`.
     """
-    count &= abi.U32_MASK
     memory = GuestMemory(caller)
     memory.check(subscriptions, count * _SUBSCRIPTION.size)
     if not 0 < count <= MOST_SUBSCRIPTIONS:
@@ -69,7 +68,7 @@ def poll_oneoff(
     data = memory.read(subscriptions, count * _SUBSCRIPTION.size)
     asked = [_Subscription(*fields) for fields in _SUBSCRIPTION.iter_unpack(data)]
     memory.check(events, count * _EVENT.size)
-    memory.check(stored, 4)
+    memory.check(result_pointer, 4)
     if any(one.tag > _FD_WRITE or (one.tag == _CLOCK and one.flags > _ABSOLUTE) for one in asked):
         return abi.INVAL
 
@@ -82,7 +81,7 @@ def poll_oneoff(
         if one.tag == _CLOCK:
             result = abi.INVAL
             if one.subject in _CLOCKS:
-                result = native.call(caller, "clock_time_get", one.subject, 1, events)
+                result = wasi.call(caller, "clock_time_get", one.subject, 1, events)
             if result == abi.SUCCESS:
                 # wasmtime's clocks begin when they like, so the guest's times mean something only beside theirs.
                 now = int.from_bytes(memory.read(events, 8), "little") if one.flags & _ABSOLUTE else 0
@@ -100,7 +99,7 @@ def poll_oneoff(
         elif stream is not None:
             result = abi.SUCCESS
         else:  # files are always ready, unless there is no such file
-            result = native.call(caller, "fd_fdstat_get", one.subject, events)
+            result = wasi.call(caller, "fd_fdstat_get", one.subject, events)
         ready.append(one.event(result))
 
     if not (ready or clocks or waits):
@@ -113,5 +112,5 @@ def poll_oneoff(
         passed = max(passed, left)  # it has passed; only rounding could say that it has not
     ready += [one.event() for seconds, one in clocks if seconds <= passed]
     memory.write(events, b"".join(ready))
-    memory.write_u32(stored, len(ready))
+    memory.write_u32(result_pointer, len(ready))
     return abi.SUCCESS

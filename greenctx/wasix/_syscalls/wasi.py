@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, NoReturn
 
 from greenctx.errors import GuestExit, TimeLimitExceeded
 from greenctx.wasix._fibers.stores import state_of
-from greenctx.wasix._fibers.value_types import func_type
-from greenctx.wasix._files.process import PARAMETERS
 from greenctx.wasix._files.stdio import Sink, Source
+from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.descriptors import DescriptorCalls
-from greenctx.wasix._syscalls.guest_memory import GuestMemory, MemoryFault
+from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.paths import PathCalls
 from greenctx.wasix._syscalls.poll import poll_oneoff
+from greenctx.wasix._syscalls.process import process_of
+from greenctx.wasix._syscalls.table import SystemCall, calls_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from greenctx.wasix._clock.deadline import Wait
     from greenctx.wasix._fibers.stores import Caller
-    from greenctx.wasix._files.process import NativeWasi
+    from greenctx.wasix._syscalls.process import DescriptorTables
 
 # Of one call, however much memory its arguments name: reading and writing may always do less than was asked for.
 MOST_AT_ONCE = 1 << 20  # bytes
@@ -50,45 +51,40 @@ _ERRNOS = {
 
 def proc_exit(status: int) -> NoReturn:
     """Unwind everything up to whoever runs the program. (wasmtime's refuses statuses of 126 and more.)"""
-    raise GuestExit(status & abi.U32_MASK)
+    raise GuestExit(status)
 
 
 class WasiCalls:
     """Host functions for one linker. Where it has no standard streams, reading and writing is left to wasmtime."""
 
-    def __init__(self, native: NativeWasi) -> None:
-        self._native = native
+    def __init__(self, descriptors: DescriptorTables) -> None:
+        self._descriptors = descriptors
 
-    def define(self, define_func: Callable[..., None]) -> None:
-        """Define the functions with a linker's ``define_func``."""
-        ty = func_type("i32 i32 i32 i32 -> i32")
-        define_func(abi.WASI_MODULE, "poll_oneoff", ty, self.poll_oneoff, access_caller=True)
-        if self._native.stdio is not None:
-            for name in ("fd_read", "fd_write"):
-                ty = func_type(f"{PARAMETERS[name]} -> i32")
-                define_func(abi.WASI_MODULE, name, ty, getattr(self, name), access_caller=True)
-            DescriptorCalls(self._native).define(define_func)
-        define_func(abi.WASI_MODULE, "proc_exit", func_type("i32 ->"), proc_exit)
+    def calls(self) -> Iterator[SystemCall]:
+        """Yield the calls that are done here in any case."""
+        yield SystemCall(abi.WASI_MODULE, "proc_exit", "i32 ->", proc_exit, needs_caller=False)
+        yield SystemCall(abi.WASI_MODULE, "poll_oneoff", "i32 i32 i32 i32 -> i32", self.poll_oneoff)
+        if self._descriptors.stdio is not None:
+            types = {name: f"{PARAMETERS[name]} -> i32" for name in ("fd_read", "fd_write")}
+            yield from calls_of(self, abi.WASI_MODULE, types)
+            yield from DescriptorCalls(self._descriptors).calls()
 
-    def define_for_wasix(self, define_func: Callable[..., None]) -> None:
-        """Define those besides that WASIX's calls about files make others of. They take longer than wasmtime's."""
-        if self._native.stdio is not None:
-            DescriptorCalls(self._native).define_for_wasix(define_func)
-            PathCalls(self._native).define(define_func)
+    def calls_for_wasix(self) -> Iterator[SystemCall]:
+        """Yield those that WASIX's calls about files make different. They take longer than wasmtime's."""
+        if self._descriptors.stdio is not None:
+            yield from DescriptorCalls(self._descriptors).calls_with_pipes()
+            yield from PathCalls(self._descriptors).calls()
 
-    def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, stored: int) -> int:
+    def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Read from stdin when it has something, or from a pipe; from anything else as wasmtime does."""
-        source = self._native.descriptors(caller).get(fd)
+        source = self._descriptors.of(caller).get(fd)
         if source is None:
-            return self._native.of(caller).call(caller, "fd_read", fd, iovecs, count, stored)
+            return process_of(caller.store).wasi(caller).call(caller, "fd_read", fd, iovecs, count, result_pointer)
         if not isinstance(source, Source):
             return abi.BADF
-        try:
-            memory = GuestMemory(caller)
-            buffers = _buffers(memory, iovecs, count)
-            memory.check(stored, 4)
-        except MemoryFault:
-            return abi.FAULT
+        memory = GuestMemory(caller)
+        buffers = _buffers(memory, iovecs, count)
+        memory.check(result_pointer, 4)
         wanted = sum(length for _, length in buffers)
         data: bytes | None = b""
         while wanted:
@@ -102,25 +98,22 @@ class WasiCalls:
                     return _errno(error)
         if data is None:
             return abi.AGAIN
-        memory.write_u32(stored, len(data))
+        memory.write_u32(result_pointer, len(data))
         for start, length in buffers:
             memory.write(start, data[:length])
             data = data[length:]
         return abi.SUCCESS
 
-    def fd_write(self, caller: Caller, fd: int, iovecs: int, count: int, stored: int) -> int:
+    def fd_write(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Write to stdout or stderr when it takes something, or to a pipe; to anything else as wasmtime does."""
-        sink = self._native.descriptors(caller).get(fd)
+        sink = self._descriptors.of(caller).get(fd)
         if sink is None:
-            return self._native.of(caller).call(caller, "fd_write", fd, iovecs, count, stored)
+            return process_of(caller.store).wasi(caller).call(caller, "fd_write", fd, iovecs, count, result_pointer)
         if not isinstance(sink, Sink):
             return abi.BADF
-        try:
-            memory = GuestMemory(caller)
-            data = b"".join(memory.read(start, length) for start, length in _buffers(memory, iovecs, count))
-            memory.check(stored, 4)
-        except MemoryFault:
-            return abi.FAULT
+        memory = GuestMemory(caller)
+        data = b"".join(memory.read(start, length) for start, length in _buffers(memory, iovecs, count))
+        memory.check(result_pointer, 4)
         written = failed = 0
         while written < len(data) and not failed:
             if sink.descriptor is not None and (failed := _wait(caller, (sink.descriptor, True))):
@@ -136,16 +129,14 @@ class WasiCalls:
             return failed
         if data and not written:
             return abi.AGAIN
-        memory.write_u32(stored, written)
+        memory.write_u32(result_pointer, written)
         return abi.SUCCESS
 
-    def poll_oneoff(self, caller: Caller, subscriptions: int, events: int, count: int, stored: int) -> int:
+    def poll_oneoff(self, caller: Caller, subscriptions: int, events: int, count: int, result_pointer: int) -> int:
         """Wait until one of the subscriptions is ready; report all that are."""
-        native, descriptors = self._native.of(caller), self._native.descriptors(caller)
+        wasi, descriptors = process_of(caller.store).wasi(caller), self._descriptors.of(caller)
         try:
-            return poll_oneoff(native, descriptors, caller, subscriptions, events, count, stored)
-        except MemoryFault:
-            return abi.FAULT
+            return poll_oneoff(wasi, descriptors, caller, subscriptions, events, count, result_pointer)
         except OSError as error:
             if error.errno is None:
                 raise
@@ -169,7 +160,6 @@ def _wait(caller: Caller, wanted: Wait) -> int:
 
 def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, int]]:
     """The address and length of each buffer, all within the memory: the first ones, `MOST_AT_ONCE` bytes at most."""
-    count &= abi.U32_MASK
     memory.check(iovecs, count * _IOVEC.size)
     left, buffers = MOST_AT_ONCE, []
     for start, length in _IOVEC.iter_unpack(memory.read(iovecs, min(count, MOST_BUFFERS) * _IOVEC.size)):

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 from struct import Struct
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from greenctx._core.scope import current_context_id
 from greenctx.errors import Deadlock
 from greenctx.wasix._fibers.stores import state_of
-from greenctx.wasix._fibers.value_types import func_type
 from greenctx.wasix._modules import abi
-from greenctx.wasix._syscalls.guest_memory import GuestMemory, MemoryFault
+from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.signals import MOST as MOST_SIGNALS
-from greenctx.wasix._syscalls.signals import Signals
+from greenctx.wasix._syscalls.table import SystemCall, calls_of
 from greenctx.wasix._syscalls.wasi import proc_exit
 from greenctx.wasix._syscalls.wasix_files import FILE_TYPES, FileCalls, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from wasmtime import Store
+    from collections.abc import Iterator
 
     from greenctx.wasix._fibers.stores import Caller
-    from greenctx.wasix._files.process import NativeWasi
+    from greenctx.wasix._syscalls.process import DescriptorTables
 
 PROCESS_ID = 1
 """Of every program, as each is alone."""
@@ -50,61 +47,55 @@ _TYPES = {
 class WasixCalls:
     """Host functions for one linker."""
 
-    def __init__(self, native: NativeWasi) -> None:
-        self._native = native
-        self._files = FileCalls(native)
-        self._signals: WeakKeyDictionary[Store, Signals] = WeakKeyDictionary()
+    def __init__(self, descriptors: DescriptorTables) -> None:
+        self._descriptors = descriptors
+        self._files = FileCalls(descriptors)
 
-    def define(self, define_func: Callable[..., None], *, files: bool) -> None:
-        """Define the functions with a linker's ``define_func``: those about files, too, if that is wished for."""
-        for calls, types in ((self, _TYPES), (self._files, FILE_TYPES if files else {})):
-            for name, ty in types.items():
-                function = _answering_fault(getattr(calls, name), None if ty.endswith("->") else abi.FAULT)
-                define_func(abi.CONTEXT_MODULE, name, func_type(ty), function, access_caller=True)
+    def calls(self, *, files: bool) -> Iterator[SystemCall]:
+        """Yield the calls: with ``files``, those about files as well."""
+        yield from calls_of(self, abi.CONTEXT_MODULE, _TYPES)
+        if files:
+            yield from calls_of(self._files, abi.CONTEXT_MODULE, FILE_TYPES)
         for name in ("proc_exit2", "thread_exit"):  # of the only thread
-            define_func(abi.CONTEXT_MODULE, name, func_type("i32 ->"), proc_exit)
-        define_func(abi.THREADS_MODULE, "thread-spawn", func_type("i32 -> i32"), lambda _: -abi.AGAIN)
+            yield SystemCall(abi.CONTEXT_MODULE, name, "i32 ->", proc_exit, needs_caller=False)
+        yield SystemCall(abi.THREADS_MODULE, "thread-spawn", "i32 -> i32", lambda _: -abi.AGAIN, needs_caller=False)
 
     # Start-up and signals. Each store is one process.
 
-    def proc_signals_sizes_get(self, caller: Caller, stored: int) -> int:
+    def proc_signals_sizes_get(self, caller: Caller, result_pointer: int) -> int:
         """Store for how many signals the host says how the guest begins to treat them: none.
 
         Every program of WASIX's libc begins with this call, which so tells them from WASI's.
         """
-        self._native.descriptors(caller).copies = True
-        GuestMemory(caller).write_u32(stored, 0)
+        self._descriptors.of(caller).copies = True
+        GuestMemory(caller).write_u32(result_pointer, 0)
         return abi.SUCCESS
 
     def proc_signals_get(self, _: Caller, __: int) -> int:
         """Store how the guest begins to treat them: as it likes."""
         return abi.SUCCESS
 
-    def proc_id(self, caller: Caller, stored: int) -> int:
+    def proc_id(self, caller: Caller, result_pointer: int) -> int:
         """Store the id of the process."""
-        GuestMemory(caller).write_u32(stored, PROCESS_ID)
+        GuestMemory(caller).write_u32(result_pointer, PROCESS_ID)
         return abi.SUCCESS
 
     def callback_signal(self, caller: Caller, name: int, length: int) -> None:
         """Note which exported function is to be called for a signal. One that there is not lets signals wait."""
-        signals = self._signals_of(caller)
+        signals = process_of(caller.store).signals
         signals.handler = text(caller, name, length).decode(errors="replace")
         signals.deliver(caller)
 
     def thread_signal(self, caller: Caller, _: int, signal: int) -> int:
         """Raise a signal in the thread, of which there is one: in the context that is running."""
-        signal &= abi.U32_MASK
         if signal > MOST_SIGNALS:
             return abi.INVAL
-        self._signals_of(caller).raise_(caller, signal)
+        process_of(caller.store).signals.raise_(caller, signal)
         return abi.SUCCESS
-
-    def _signals_of(self, caller: Caller) -> Signals:
-        return self._signals.setdefault(caller.store, Signals())
 
     # Locks. Whoever waits keeps the only thread, so nobody can unlock.
 
-    def futex_wait(self, caller: Caller, futex: int, expected: int, timeout: int, stored: int) -> int:
+    def futex_wait(self, caller: Caller, futex: int, expected: int, timeout: int, result_pointer: int) -> int:
         """Wait as long as the value is the expected one; store whether that has ended otherwise than by the timeout.
 
         WASIX's libc traps on any errno, so neither another value nor the timeout is one.
@@ -112,29 +103,19 @@ class WasixCalls:
         memory = GuestMemory(caller)
         has_timeout, nanoseconds = _TIMEOUT.unpack(memory.read(timeout, _TIMEOUT.size))
         value = memory.read_u32(futex)
-        memory.check(stored, 1)
-        if value != expected & abi.U32_MASK:
-            memory.write(stored, _TRUE)
+        memory.check(result_pointer, 1)
+        if value != expected:
+            memory.write(result_pointer, _TRUE)
             return abi.SUCCESS
         if has_timeout != 1:
-            raise Deadlock(current_context_id(), f"for the lock or condition at {futex & abi.U32_MASK:#x}")
+            raise Deadlock(current_context_id(), f"for the lock or condition at {futex:#x}")
         state_of(caller.store).time_limit.wait(nanoseconds / 1e9)
-        memory.write(stored, _FALSE)
+        memory.write(result_pointer, _FALSE)
         return abi.SUCCESS
 
-    def futex_wake(self, caller: Caller, _: int, stored: int) -> int:
+    def futex_wake(self, caller: Caller, _: int, result_pointer: int) -> int:
         """Wake one that waits; store whether there was one, which there is not."""
-        GuestMemory(caller).write(stored, _FALSE)
+        GuestMemory(caller).write(result_pointer, _FALSE)
         return abi.SUCCESS
 
     futex_wake_all = futex_wake
-
-
-def _answering_fault(function: Callable[..., int | None], answer: int | None) -> Callable[..., int | None]:
-    def call(caller: Caller, *args: int) -> int | None:
-        try:
-            return function(caller, *args)
-        except MemoryFault:
-            return answer
-
-    return call

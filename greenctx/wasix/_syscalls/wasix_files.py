@@ -10,12 +10,13 @@ from greenctx.wasix._files.pipes import make_pipe
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.descriptors import DescriptorCalls
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.process import process_of
 
 if TYPE_CHECKING:
     from wasmtime import Module
 
     from greenctx.wasix._fibers.stores import Caller
-    from greenctx.wasix._files.process import NativeWasi
+    from greenctx.wasix._syscalls.process import DescriptorTables
 
 FILE_TYPES = {
     "chdir": "i32 i32 -> i32",
@@ -37,14 +38,14 @@ def imports_file_calls(module: Module) -> bool:
 class FileCalls:
     """Host functions for one linker. They raise MemoryFault."""
 
-    def __init__(self, native: NativeWasi) -> None:
-        self._native = native
-        self._of_descriptors = DescriptorCalls(native)
+    def __init__(self, descriptors: DescriptorTables) -> None:
+        self._descriptors = descriptors
+        self._of_descriptors = DescriptorCalls(descriptors)
 
     def getcwd(self, caller: Caller, buffer: int, size: int) -> int:
         """Store the working directory, with a NUL at its end, and its length. If there is no room, the size needed."""
         memory = GuestMemory(caller)
-        path = self._native.directories(caller).current
+        path = process_of(caller.store).directories.current
         room = memory.read_u32(size)
         if len(path) + 1 > room:
             memory.write_u32(size, len(path) + 1)
@@ -60,7 +61,8 @@ class FileCalls:
             return abi.NAMETOOLONG
         if not name:
             return abi.NOENT
-        return self._native.directories(caller).change(self._native.scratch(caller), caller, name)
+        process = process_of(caller.store)
+        return process.directories.change(process.scratch(caller), caller, name)
 
     def path_open2(
         self,
@@ -74,22 +76,22 @@ class FileCalls:
         inheriting: int,
         fd_flags: int,
         flags: int,
-        stored: int,
+        result_pointer: int,
     ) -> int:
         """Open a file: as WASI's ``path_open``, but with the descriptor's own flags, and from the root as well."""
         memory = GuestMemory(caller)
-        memory.check(stored, 4)
+        memory.check(result_pointer, 4)
         name = text(caller, path, length)
         if len(name) > paths.LONGEST:
             return abi.NAMETOOLONG
         if flags & ~CLOSE_ON_EXEC:
             return abi.INVAL
-        descriptors = self._native.descriptors(caller)
-        fd &= abi.U32_MASK
+        descriptors = self._descriptors.of(caller)
         if descriptors.get(fd) is not None and not paths.is_absolute(name):
             return abi.NOTDIR
-        error, opened = self._native.directories(caller).open(
-            self._native.scratch(caller),
+        process = process_of(caller.store)
+        error, opened = process.directories.open(
+            process.scratch(caller),
             caller,
             fd,
             lookup_flags,
@@ -101,36 +103,35 @@ class FileCalls:
         )
         if error == abi.SUCCESS:
             descriptors.set_flags(opened, flags)
-            memory.write_u32(stored, opened)
+            memory.write_u32(result_pointer, opened)
         return error
 
-    def fd_pipe(self, caller: Caller, read_stored: int, write_stored: int) -> int:
+    def fd_pipe(self, caller: Caller, read_pointer: int, write_pointer: int) -> int:
         """Make a pipe; store the descriptors of its ends."""
-        if self._native.stdio is None:  # then reading and writing is not done here
+        if self._descriptors.stdio is None:  # then reading and writing is not done here
             return abi.NOTSUP
         memory = GuestMemory(caller)
-        memory.check(read_stored, 4)
-        memory.check(write_stored, 4)
+        memory.check(read_pointer, 4)
+        memory.check(write_pointer, 4)
         try:
-            read, write = self._native.descriptors(caller).add(*make_pipe())
+            read, write = self._descriptors.of(caller).add(*make_pipe())
         except TooManyDescriptors:
             return abi.MFILE
-        memory.write_u32(read_stored, read)
-        memory.write_u32(write_stored, write)
+        memory.write_u32(read_pointer, read)
+        memory.write_u32(write_pointer, write)
         return abi.SUCCESS
 
-    def fd_dup(self, caller: Caller, fd: int, stored: int) -> int:
+    def fd_dup(self, caller: Caller, fd: int, result_pointer: int) -> int:
         """Duplicate a descriptor."""
-        return self.fd_dup2(caller, fd, 0, 0, stored)
+        return self.fd_dup2(caller, fd, 0, 0, result_pointer)
 
-    def fd_dup2(self, caller: Caller, fd: int, lowest: int, close_on_exec: int, stored: int) -> int:
+    def fd_dup2(self, caller: Caller, fd: int, lowest: int, close_on_exec: int, result_pointer: int) -> int:
         """Duplicate a descriptor, no lower than that one. WASI has nothing of the kind for files: that is notsup."""
         memory = GuestMemory(caller)
-        memory.check(stored, 4)
-        if lowest & abi.U32_MASK > LARGEST:
+        memory.check(result_pointer, 4)
+        if lowest > LARGEST:
             return abi.INVAL
-        descriptors = self._native.descriptors(caller)
-        fd &= abi.U32_MASK
+        descriptors = self._descriptors.of(caller)
         file = descriptors.get(fd)
         if file is None:
             return abi.NOTSUP if self._of_descriptors.is_open(caller, fd) else abi.BADF
@@ -138,33 +139,30 @@ class FileCalls:
             (duplicate,) = descriptors.add(file, lowest=lowest, flags=CLOSE_ON_EXEC if close_on_exec else 0)
         except TooManyDescriptors:
             return abi.MFILE
-        memory.write_u32(stored, duplicate)
+        memory.write_u32(result_pointer, duplicate)
         return abi.SUCCESS
 
-    def fd_fdflags_get(self, caller: Caller, fd: int, stored: int) -> int:
+    def fd_fdflags_get(self, caller: Caller, fd: int, result_pointer: int) -> int:
         """Store the flags of a descriptor: whether exec would close it."""
         memory = GuestMemory(caller)
-        memory.check(stored, 2)
-        fd &= abi.U32_MASK
+        memory.check(result_pointer, 2)
         if not self._of_descriptors.is_open(caller, fd):
             return abi.BADF
-        memory.write(stored, self._native.descriptors(caller).flags(fd).to_bytes(2, "little"))
+        memory.write(result_pointer, self._descriptors.of(caller).flags(fd).to_bytes(2, "little"))
         return abi.SUCCESS
 
     def fd_fdflags_set(self, caller: Caller, fd: int, flags: int) -> int:
         """Set the flags of a descriptor."""
-        fd &= abi.U32_MASK
         if not self._of_descriptors.is_open(caller, fd):
             return abi.BADF
         if flags & ~CLOSE_ON_EXEC:
             return abi.INVAL
-        self._native.descriptors(caller).set_flags(fd, flags)
+        self._descriptors.of(caller).set_flags(fd, flags)
         return abi.SUCCESS
 
 
 def text(caller: Caller, pointer: int, length: int) -> bytes:
     """A path, or a name; of one that is too long, only so much that this can be seen."""
     memory = GuestMemory(caller)
-    length &= abi.U32_MASK
     memory.check(pointer, length)
     return memory.read(pointer, min(length, paths.LONGEST + 1))

@@ -21,7 +21,7 @@ from greenctx import (
     TooManyContexts,
 )
 from greenctx.wasix import Limits, Program
-from greenctx.wasix._modules.abi import AGAIN, FAULT, INVAL, SUCCESS, U64_MASK
+from greenctx.wasix._modules.abi import AGAIN, FAULT, INVAL, SUCCESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +31,7 @@ MAX_CONTEXTS = 4
 
 Do = IntEnum("Do", "CREATE SWITCH DESTROY ENTER LEAVE RETURN EXIT TRAP", start=0)  # as in guests/script.c
 STARTED, AT_EXIT = -1, -2
+U64_MASK = 2**64 - 1
 
 ERROR_OF_MISTAKE = [SUCCESS, INVAL, INVAL, INVAL, FAULT, FAULT, INVAL]
 """By CREATE's argument: what is wrong about the call."""

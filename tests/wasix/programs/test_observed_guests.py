@@ -14,7 +14,7 @@ from greenctx import ContextSwitchingEnvironment, Instrument, Trace, current_env
 from greenctx._core.switching import COMPILED
 from greenctx.wasix import GuestExit, Linker, Program, call
 from greenctx.wasix._modules.compile import to_binary
-from greenctx.wasix._syscalls.entrypoints import EntrypointNames
+from greenctx.wasix._modules.names import EntrypointNames
 
 if TYPE_CHECKING:
     from pathlib import Path

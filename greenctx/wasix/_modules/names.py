@@ -1,53 +1,17 @@
-"""The entrypoints of contexts that guests create, and what the guest's code calls these functions."""
+"""What a module calls the functions of its table: the names of the contexts that begin with them."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
-from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._modules.abi import FUNCTION_TABLE
 from greenctx.wasix._modules.binary import NotUnderstood, Reader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from wasmtime import Func, Store
 
 _CUSTOM, _IMPORT, _EXPORT, _ELEMENT = 0, 2, 7, 9  # section ids
 _FUNCTION, _TABLE = 0, 1  # kinds of imports and exports
 _FUNCTION_NAMES = 1  # subsection of the name section
 _I32_CONST, _I64_CONST, _REF_FUNC, _REF_NULL, _END = 0x41, 0x42, 0xD2, 0xD0, 0x0B
 _PASSIVE, _WITH_TABLE, _EXPRESSIONS = 1, 2, 4  # flags of an element segment
-
-
-def entrypoint_of(store: Store, func: Func, index: int) -> Callable[[], None]:
-    """What calls a function of the guest's. ``index`` is its in the guest's table.
-
-    It is a function, not an object with a `__call__`, since that takes more of the native stack, which switches copy.
-    """
-
-    def entrypoint() -> None:
-        call(store, func)
-
-    entrypoint.__wrapped__ = _Named(store, index)  # type: ignore[attr-defined]
-    return entrypoint
-
-
-class _Named:
-    """What an entrypoint has its name from."""
-
-    __slots__ = ("_index", "_store")
-
-    def __init__(self, store: Store, index: int) -> None:
-        self._store = store
-        self._index = index
-
-    @property
-    def __name__(self) -> str:
-        names = _names.get(self._store)
-        return (names.at(self._index) if names is not None else None) or f"table[{self._index}]"
 
 
 class EntrypointNames:
@@ -64,10 +28,6 @@ class EntrypointNames:
         """The name of the function at that index of the table, if it has one."""
         return self._by_index.get(index)
 
-    def note(self, store: Store) -> None:
-        """The module is instantiated in that store."""
-        _names[store] = self
-
     @cached_property
     def _by_index(self) -> dict[int, str]:
         try:
@@ -79,9 +39,6 @@ class EntrypointNames:
             for (table, index), function in found.elements.items()
             if table == found.table
         }
-
-
-_names: WeakKeyDictionary[Store, EntrypointNames] = WeakKeyDictionary()
 
 
 class _Names:

@@ -1,0 +1,119 @@
+"""wasmtime's own WASI functions, callable from host functions on behalf of a guest.
+
+They use the memory of the instance that calls them. A small generated instance, which owns no memory and exports the
+guest's, makes them work on the guest's memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import wasmtime
+from wasmtime import Engine, Func, Memory, Module, Store
+
+from greenctx.wasix._fibers import calls
+from greenctx.wasix._fibers.wasi_set import check_wasi_is_set
+from greenctx.wasix._modules import abi
+
+if TYPE_CHECKING:
+    from greenctx.wasix._fibers.stores import Caller
+
+PARAMETERS = {
+    "clock_time_get": "i32 i64 i32",
+    "fd_close": "i32",
+    "fd_fdstat_get": "i32 i32",
+    "fd_fdstat_set_flags": "i32 i32",
+    "fd_filestat_get": "i32 i32",
+    "fd_prestat_dir_name": "i32 i32 i32",
+    "fd_prestat_get": "i32 i32",
+    "fd_read": "i32 i32 i32 i32",
+    "fd_renumber": "i32 i32",
+    "fd_seek": "i32 i64 i32 i32",
+    "fd_tell": "i32 i32",
+    "fd_write": "i32 i32 i32 i32",
+    "path_create_directory": "i32 i32 i32",
+    "path_filestat_get": "i32 i32 i32 i32 i32",
+    "path_filestat_set_times": "i32 i32 i32 i32 i64 i64 i32",
+    "path_link": "i32 i32 i32 i32 i32 i32 i32",
+    "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
+    "path_readlink": "i32 i32 i32 i32 i32 i32",
+    "path_remove_directory": "i32 i32 i32",
+    "path_rename": "i32 i32 i32 i32 i32 i32",
+    "path_symlink": "i32 i32 i32 i32 i32",
+    "path_unlink_file": "i32 i32 i32",
+}
+"""The functions that can be called, and the types of their parameters. Each returns an errno."""
+
+SCRATCH_SIZE = 65536
+
+
+class WasmtimeWasi:
+    """The functions on one memory of a guest's."""
+
+    def __init__(self, store: Store, memory: Memory | None) -> None:
+        """With None they work on a new memory, which nothing else uses."""
+        check_wasi_is_set(store)
+        engine = store.engine
+        linker = wasmtime.Linker(engine)  # one for each store: several threads may run a program at the same time
+        linker.define_wasi()
+        if memory is not None:
+            linker.define(store, "guest", abi.MEMORY, memory)
+        shim = (_on_scratch if memory is None else _on_guest).on(engine)
+        self._exports = calls.instantiate(linker, store, shim).exports(store)
+
+    def call(self, caller: Caller, name: str, *args: int) -> int:
+        """Call the function; return its errno."""
+        func = self._exports[name]
+        assert isinstance(func, Func)
+        return calls.call_integers(caller.store, func, PARAMETERS[name], *args)
+
+
+class Scratch(WasmtimeWasi):
+    """The functions on a memory of our own, for what the host itself asks. It begins at 0 and has `SCRATCH_SIZE`."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, None)
+
+    @property
+    def _memory(self) -> Memory:
+        memory = self._exports[abi.MEMORY]
+        assert isinstance(memory, Memory)
+        return memory
+
+    def put(self, caller: Caller, address: int, data: bytes) -> None:
+        """Write to the memory."""
+        self._memory.write(caller.store, data, address)
+
+    def get(self, caller: Caller, address: int, size: int) -> bytes:
+        """Read from the memory."""
+        return bytes(self._memory.read(caller.store, address, address + size))
+
+
+def _shim(memory: str) -> str:
+    """Return the text of the generated module."""
+    imports = functions = ""
+    for name, parameters in PARAMETERS.items():
+        arguments = " ".join(f"(local.get {index})" for index in range(len(parameters.split())))
+        ty = f"(param {parameters}) (result i32)"
+        imports += f'(import "{abi.WASI_MODULE}" "{name}" (func ${name} {ty}))\n'
+        functions += f'(func (export "{name}") {ty} (call ${name} {arguments}))\n'
+    return f"(module {imports} {memory} {functions})"
+
+
+class _Shims:
+    """A generated module, compiled once for each engine."""
+
+    def __init__(self, memory: str) -> None:
+        self._memory = memory
+        self._modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
+
+    def on(self, engine: Engine) -> Module:
+        module = self._modules.get(engine)
+        if module is None:
+            module = self._modules[engine] = Module(engine, _shim(self._memory))
+        return module
+
+
+_on_guest = _Shims('(import "guest" "memory" (memory 0)) (export "memory" (memory 0))')
+_on_scratch = _Shims('(memory (export "memory") 1)')

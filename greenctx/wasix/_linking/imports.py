@@ -1,0 +1,54 @@
+"""What a module imports, checked against a linker before the module is instantiated."""
+
+from __future__ import annotations
+
+from ctypes import POINTER, byref
+from typing import TYPE_CHECKING
+
+from wasmtime import Linker, Module, WasmtimeError
+from wasmtime import _bindings as ffi
+
+from greenctx.errors import InvalidProgram
+from greenctx.wasix._modules.compile import in_one_line
+
+if TYPE_CHECKING:
+    from wasmtime import ImportType, Store
+
+Key = tuple[str, str]
+"""The module and the name of an import, or of a definition in a linker."""
+
+
+def imports_of(module: Module) -> list[Key]:
+    """Return what the module imports. Raises TypeError for anything but a module."""
+    if not isinstance(module, Module):
+        raise TypeError(f"expected a wasmtime.Module, not {module!r}")
+    return [(wanted.module, wanted.name or "") for wanted in module.imports]
+
+
+def import_name(wanted: ImportType) -> str:
+    """Return the import's name as messages have it."""
+    return f"{wanted.module}.{wanted.name}"
+
+
+def missing_imports(linker: Linker, store: Store, module: Module) -> list[str]:
+    """Return the names of the imports that the linker does not define."""
+    missing = []
+    for wanted in module.imports:
+        try:
+            linker.get(store, wanted.module, wanted.name or "")
+        except WasmtimeError:
+            missing.append(import_name(wanted))
+    return missing
+
+
+def check_imports(name: str, linker: Linker, store: Store, module: Module) -> None:
+    """Raise `InvalidProgram` unless the linker defines every import of the module, each with the type it needs."""
+    missing = missing_imports(linker, store, module)
+    if missing:
+        raise InvalidProgram(name, f"nothing provides what it imports: {', '.join(missing)}")
+    checked = POINTER(ffi.wasmtime_instance_pre_t)()
+    failed = ffi.wasmtime_linker_instantiate_pre(linker.ptr(), module.ptr(), byref(checked))
+    if failed:
+        error = WasmtimeError._from_ptr(failed)
+        raise InvalidProgram(name, f"it cannot be linked: {in_one_line(error)}") from error
+    ffi.wasmtime_instance_pre_delete(checked)

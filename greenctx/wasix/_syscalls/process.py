@@ -1,0 +1,83 @@
+"""What is known of one program in one store: the one record, which hangs on the store's `StoreState`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wasmtime import Memory, WasmtimeError
+
+from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._files.descriptors import Descriptors
+from greenctx.wasix._files.directories import Directories
+from greenctx.wasix._files.wasmtime_wasi import Scratch, WasmtimeWasi
+from greenctx.wasix._modules import abi
+from greenctx.wasix._syscalls.signals import Signals
+
+if TYPE_CHECKING:
+    from wasmtime import Store
+
+    from greenctx.wasix._fibers.stores import Caller
+    from greenctx.wasix._files.stdio import Stdio
+    from greenctx.wasix._modules.names import EntrypointNames
+
+
+class Process:
+    """What the program in one store has open and has set up.
+
+    Nothing here may refer to the store: the store's state refers to this, and would keep the store alive for ever.
+    """
+
+    def __init__(self) -> None:
+        self.descriptors: dict[Stdio | None, Descriptors] = {}
+        """By the standard streams that they began with. See `DescriptorTables`."""
+        self.directories = Directories()
+        self.signals = Signals()
+        self.entrypoint_names: EntrypointNames | None = None
+        self._wasi: dict[bytes, WasmtimeWasi] = {}
+        """By the guest's memory, as wasmtime identifies it."""
+        self._scratch: Scratch | None = None
+
+    def wasi(self, caller: Caller) -> WasmtimeWasi:
+        """Return wasmtime's functions on the memory that the calling guest exports."""
+        memory = caller.get(abi.MEMORY)
+        if not isinstance(memory, Memory):
+            raise WasmtimeError(f"a guest that calls WASI has to export its memory as {abi.MEMORY!r}")
+        key = bytes(memory._memory)
+        wasi = self._wasi.get(key)
+        if wasi is None:
+            wasi = self._wasi[key] = WasmtimeWasi(caller.store, memory)
+        return wasi
+
+    def scratch(self, caller: Caller) -> Scratch:
+        """Return wasmtime's functions on a memory of the host's own."""
+        if self._scratch is None:
+            self._scratch = Scratch(caller.store)
+        return self._scratch
+
+
+def process_of(store: Store) -> Process:
+    """Return the process in the store. Raises what `state_of` does."""
+    state = state_of(store)
+    process = state.process
+    if not isinstance(process, Process):
+        process = state.process = Process()
+    return process
+
+
+class DescriptorTables:
+    """Finds the file descriptors of a guest's process. One object for all system calls of a linker.
+
+    A store may have guests of several linkers, each with standard streams of its own: each has a table of its own.
+    """
+
+    def __init__(self) -> None:
+        self.stdio: Stdio | None = None
+        """The standard streams of the linker's guests; None leaves reading and writing to wasmtime."""
+
+    def of(self, caller: Caller) -> Descriptors:
+        """Return the descriptors that are not wasmtime's."""
+        tables = process_of(caller.store).descriptors
+        table = tables.get(self.stdio)
+        if table is None:
+            table = tables[self.stdio] = Descriptors({} if self.stdio is None else self.stdio.streams())
+        return table

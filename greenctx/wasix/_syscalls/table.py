@@ -1,0 +1,54 @@
+"""How system calls are declared: a name, a type, the function that serves the call, and the answer to a bad pointer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from greenctx.wasix._modules import abi
+from greenctx.wasix._syscalls.guest_memory import MemoryFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from greenctx.wasix._fibers.stores import Caller
+
+BAD_POINTER = {abi.WASI_MODULE: abi.FAULT, abi.CONTEXT_MODULE: abi.FAULT, abi.CONTEXT_MODULE_64: abi.FAULT}
+"""The errno that answers a pointer to outside the memory, by the import module of the call."""
+
+
+class SystemCall(NamedTuple):
+    """One function that guests import from WASI or WASIX."""
+
+    module: str
+    name: str
+    type: str
+    """As in WebAssembly text, such as "i32 i64 -> i32". The function gets every argument unsigned."""
+    function: Callable[..., int | None]
+    """It may raise `MemoryFault`. Returns an errno, if the type has a result."""
+    needs_caller: bool = True
+    """Whether the function's first argument is a `Caller`. Without one there is no memory, so no bad pointer either."""
+    is_switch: bool = False
+    """Whether this is context_switch, most of whose calls `Fiber.poll` serves without calling the function."""
+
+    def host_function(self) -> Callable[..., int | None]:
+        """Return the function, which now answers a bad pointer instead of raising `MemoryFault`."""
+        if not self.needs_caller:
+            return self.function
+        answer = None if self.type.endswith("->") else BAD_POINTER[self.module]
+        return _answering(self.function, answer)
+
+
+def calls_of(functions: object, module: str, types: Mapping[str, str]) -> Iterator[SystemCall]:
+    """Declare the methods that have the names of these types."""
+    for name, ty in types.items():
+        yield SystemCall(module, name, ty, getattr(functions, name))
+
+
+def _answering(function: Callable[..., int | None], answer: int | None) -> Callable[..., int | None]:
+    def serve(caller: Caller, *args: int) -> int | None:
+        try:
+            return function(caller, *args)
+        except MemoryFault:
+            return answer
+
+    return serve
