@@ -6,13 +6,12 @@ import select
 import threading
 import time
 from contextvars import ContextVar
-from ctypes import addressof
 from errno import EBADF
 from typing import TYPE_CHECKING
 
 from greenctx._core.aio import await_, current_run
 from greenctx.errors import TimeLimitExceeded
-from greenctx.wasix._clock.engines import another_handle
+from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import Ticker
 
 if TYPE_CHECKING:
@@ -152,8 +151,8 @@ def ticker(engine: Engine) -> Ticker:
     Whoever polls a guest then gets control back once an epoch: to notice a signal, which only the main thread can, or
     the end of a time limit, or to let other threads run.
     """
-    handle = another_handle(engine)
-    return Ticker(handle, addressof(handle.ptr().contents), TICK_MICROSECONDS)
+    handle = capi.clone_engine(engine)
+    return Ticker(handle, capi.engine_address(handle), TICK_MICROSECONDS)
 
 
 def can_be_signalled() -> bool:

@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import os
 import sys
-from ctypes import PYFUNCTYPE, addressof, c_void_p, cast
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from wasmtime._ffi import dll
-
-from greenctx.wasix._clock.engines import another_handle
+from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
     from wasmtime import Engine
@@ -28,7 +25,7 @@ LONGEST = 0.01
 """Between two ends of epochs, in seconds: so soon a new run has its pace, and a time limit is noticed."""
 
 # With the GIL held, so that nobody can close it meanwhile. It is one addition.
-_increment_epoch = PYFUNCTYPE(None, c_void_p)(cast(dll.wasmtime_engine_increment_epoch, c_void_p).value or 0)
+_increment_epoch = capi.quick_function("engine_increment_epoch", 1)
 
 
 def _real(name: str) -> Any:
@@ -47,8 +44,8 @@ class SharedTicker:
     """Ends the epochs of one engine while any run of it is in progress; as often as the most demanding one asks for."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = another_handle(engine)
-        self._address: int | None = addressof(self._engine.ptr().contents)
+        self._engine = capi.clone_engine(engine)
+        self._address: int | None = capi.engine_address(self._engine)
         self._runs: set[Ticks] = set()
         self._reference = ref(self)
 

@@ -9,68 +9,38 @@ pyproject.toml, both ends of which run tests/wasix/test_interleaving.py.
 
 from __future__ import annotations
 
-import ctypes
 from contextlib import suppress
-from ctypes import POINTER, addressof, byref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import wasmtime
 from greenlet import GreenletExit, getcurrent
-from wasmtime import Func, Instance, Store, Trap, Val, WasmtimeError
-from wasmtime import _bindings as ffi
-from wasmtime import _func as wasmtime_func
-from wasmtime._ffi import dll
 
 from greenctx._core.scope import current, of_this_thread
 from greenctx._core.state import GUEST
 from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
-from greenctx.wasix._fibers import collector, exceptions, gc_anchor
+from greenctx.wasix._fibers import exceptions, gc_anchor
 from greenctx.wasix._fibers.stack_limit import check_stacks, explain
 from greenctx.wasix._fibers.stores import state_of, store_of
 from greenctx.wasix._fibers.value_types import kind_of
+from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import FUNCTIONS, LAYOUT, YIELDED, Fiber, configure
+from greenctx.wasix._native.capi_values import LAYOUT as PACKAGE_LAYOUT
+from greenctx.wasix._native.capi_values import forget_object, integers, new_values, read_i32, take_value, to_raw, unroot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasmtime._store import Storelike
+    from wasmtime import Func, Instance, InstancePre, Linker, Module, Store, Trap, WasmtimeError
 
     from greenctx.wasix._native._fiber import StoreState
+    from greenctx.wasix._native.capi import Outcome, Storelike
 
 
-_INTEGER_KINDS = {"i32": 0, "i64": 1}
-
-
-def _address(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-_layout = (
-    ctypes.sizeof(ffi.wasmtime_val_t),
-    ffi.wasmtime_val_t.of.offset,
-    ctypes.sizeof(ffi.wasmtime_async_continuation_t),
-    ctypes.sizeof(ffi.wasmtime_exnref_t),
-)
-if _layout != LAYOUT:
-    raise ImportError(f"this wasmtime package lays out its structures as {_layout}; greenctx was built for {LAYOUT}")
-configure([_address(getattr(dll, f"wasmtime_{name}")) for name in FUNCTIONS], GUEST, collector.forget)
-
-
-class _Outcome:
-    """Where wasmtime writes how a call ended. Must outlive the call's future."""
-
-    def __init__(self) -> None:
-        self.trap = POINTER(ffi.wasm_trap_t)()
-        self.error = POINTER(ffi.wasmtime_error_t)()
-        self.taken = False
-
-    def take(self) -> Trap | WasmtimeError | None:
-        """What the call has ended with, if with any of these. It is given away, so the next time there is none."""
-        if self.taken:
-            return None
-        self.taken = True
-        return gc_anchor.trap_from(self.trap) if self.trap else gc_anchor.error_from(self.error) if self.error else None
+if PACKAGE_LAYOUT != LAYOUT:
+    raise ImportError(
+        f"this wasmtime package lays out its structures as {PACKAGE_LAYOUT}; greenctx was built for {LAYOUT}"
+    )
+configure([capi.function_address(name) for name in FUNCTIONS], GUEST, forget_object)
 
 
 def call(store: Storelike, func: Func, *args: Any) -> Any:
@@ -82,32 +52,25 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     """
     store = store_of(store)
     state = state_of(store)
-    if func._func.store_id != state.store_id:
+    if capi.store_id_of(func) != state.store_id:
         raise WrongStore("function")
     ty = func.type(store)
     param_types, result_types = ty.params, ty.results
     if len(args) != len(param_types):
         raise TypeError(f"the guest's function takes {len(param_types)} arguments but {len(args)} were given")
-    params = (ffi.wasmtime_val_t * len(args))()
-    results = (ffi.wasmtime_val_t * len(result_types))()
+    params, results = new_values(len(args)), new_values(len(result_types))
     converted = 0
     try:
         for index, (param_type, arg) in enumerate(zip(param_types, args, strict=True)):
             if kind_of(param_type) is None:
                 raise TypeError(f"no value of Python's can be argument {index} of the guest's function")
-            params[index] = Val._convert_to_raw(store, param_type, arg)
+            params[index] = to_raw(store, param_type, arg)
             converted += 1
-        _run(
-            store,
-            lambda trap, error: ffi.wasmtime_func_call_async(
-                store._context(), byref(func._func), params, len(args), results, len(result_types), trap, error
-            ),
-            (func, params, results),
-        )
+        _run(store, partial(capi.start_call, store, func, params, results), (func, params, results))
     finally:
         for index in range(converted):
-            ffi.wasmtime_val_unroot(byref(params[index]))
-    values = [Val._from_raw(store, result).value for result in results]
+            unroot(params[index])
+    values = [take_value(store, result) for result in results]
     return values if len(values) > 1 else values[0] if values else None
 
 
@@ -116,62 +79,30 @@ def call_integers(store: Store, func: Func, kinds: str, *args: int) -> int:
 
     It does without wasmtime's objects for types. Those are slow, and a Ctrl-C that comes in one's ``__del__`` is lost.
     """
-    params = (ffi.wasmtime_val_t * len(args))()
-    for param, kind, arg in zip(params, kinds.split(), args, strict=True):
-        param.kind = _INTEGER_KINDS[kind]
-        setattr(param.of, kind, arg)
-    result = ffi.wasmtime_val_t()
-    _run(
-        store,
-        lambda trap, error: ffi.wasmtime_func_call_async(
-            store._context(), byref(func._func), params, len(args), byref(result), 1, trap, error
-        ),
-        (func, params, result),
-        may_wait=True,
-    )
-    return int(result.of.i32)
+    params, results = integers(kinds.split(), args), new_values(1)
+    _run(store, partial(capi.start_call, store, func, params, results), (func, params, results), may_wait=True)
+    return read_i32(results)
 
 
-def instantiate(linker: wasmtime.Linker, store: Storelike, module: wasmtime.Module) -> Instance:
+def instantiate(linker: Linker, store: Storelike, module: Module) -> Instance:
     """Instantiate a module whose start function may call host functions that switch."""
     store = store_of(store)
     if store.engine is not linker.engine:
         raise WrongStore("linker")
     gc_anchor.admit(module, store)
-    instance = ffi.wasmtime_instance_t()
-    _run(
-        store,
-        lambda trap, error: ffi.wasmtime_linker_instantiate_async(
-            linker.ptr(), store._context(), module.ptr(), byref(instance), trap, error
-        ),
-        (linker, module, instance),
-    )
-    return Instance._from_raw(instance)
+    instance = capi.new_instance()
+    _run(store, partial(capi.start_instantiation, linker, store, module, instance), (linker, module, instance))
+    return instance
 
 
-def instantiate_pre(pre: wasmtime.InstancePre, store: Store) -> Instance:
+def instantiate_pre(pre: InstancePre, store: Store) -> Instance:
     """The same for a module whose imports were looked up already, and that `gc_anchor.admit` knows."""
-    instance = ffi.wasmtime_instance_t()
-    _run(
-        store,
-        lambda trap, error: ffi.wasmtime_instance_pre_instantiate_async(
-            pre.ptr(), store._context(), byref(instance), trap, error
-        ),
-        (pre, instance),
-    )
-    return Instance._from_raw(instance)
+    instance = capi.new_instance()
+    _run(store, partial(capi.start_pre_instantiation, pre, store, instance), (pre, instance))
+    return instance
 
 
-def check_imports(linker: wasmtime.Linker, module: wasmtime.Module) -> None:
-    """Raise `WasmtimeError` unless everything that the module imports is defined, and of the type it wants."""
-    checked = POINTER(ffi.wasmtime_instance_pre_t)()
-    error = ffi.wasmtime_linker_instantiate_pre(linker.ptr(), module.ptr(), byref(checked))
-    if error:
-        raise WasmtimeError._from_ptr(error)
-    ffi.wasmtime_instance_pre_delete(checked)
-
-
-def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may_wait: bool = False) -> None:
+def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_wait: bool = False) -> None:
     """Poll a future until it has ended, running host functions in between; raise what it ended with."""
     state = state_of(store)
     environment = current.get()
@@ -180,12 +111,11 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may
         environment._admit(getcurrent())
         environment = of_this_thread()
     check_stacks(state)
-    outcome = _Outcome()
-    context = addressof(store._context().contents)
+    outcome = capi.Outcome()
+    context = capi.context_address(store)
     short_bursts = state.short_bursts and not may_wait
     needed = (outcome, keep_alive, store)
-    future = start(byref(outcome.trap), byref(outcome.error))
-    fiber = Fiber(addressof(future.contents), context, state, needed, environment, getcurrent(), short_bursts)
+    fiber = Fiber(start(outcome), context, state, needed, environment, getcurrent(), short_bursts)
     poll, on_stack = fiber.poll, None
 
     try:
@@ -196,20 +126,22 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may
     finally:
         # A plain wasmtime.Func that raised has left its exception in a global. It has just trapped, so it is ours. (Not
         # to be left there, even by an interruption: the next call that traps would raise it.)
-        raised, wasmtime_func.LAST_EXCEPTION = wasmtime_func.LAST_EXCEPTION, None
+        raised, capi.plain_funcs.LAST_EXCEPTION = capi.plain_funcs.LAST_EXCEPTION, None
         if fiber.thrown is None:
             fiber.given = None  # for its traceback refers to this frame
         fiber.close()  # a guest that is still suspended unwinds
         if on_stack is not None:
             on_stack.end()
-        ended = outcome.take()
+        ended = _take(outcome)
         state.forget_lost()
     if ended is not None:
         exception = ended if raised is None else raised
         raise exceptions.caught(store, fiber, exception) or explain(exception, state)
 
 
-def _poll_to_the_end(poll: Callable[[], Any], fiber: Fiber, store: Store, state: StoreState, outcome: _Outcome) -> None:
+def _poll_to_the_end(
+    poll: Callable[[], Any], fiber: Fiber, store: Store, state: StoreState, outcome: capi.Outcome
+) -> None:
     # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13): were
     # `_run` interrupted there, it would not close the fiber.
     while True:
@@ -233,5 +165,11 @@ def _poll_to_the_end(poll: Callable[[], Any], fiber: Fiber, store: Store, state:
                 with suppress(CalledWithinGuest):  # another thread is in the store: then there is no backtrace
                     while fiber.poll() is YIELDED:
                         pass
-                    exceptions.note_backtrace(error, outcome.take())
+                    exceptions.note_backtrace(error, _take(outcome))
                 raise
+
+
+def _take(outcome: Outcome) -> Trap | WasmtimeError | None:
+    """What the call has ended with, if with any of these; once."""
+    ended = outcome.take()
+    return None if ended is None else gc_anchor.without_others(ended)

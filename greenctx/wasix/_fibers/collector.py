@@ -8,15 +8,11 @@ the stack below it, here as in guests. That takes time with each of them; `floor
 
 from __future__ import annotations
 
-from ctypes import addressof
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary, ref
 
-from wasmtime import _bindings as ffi
-from wasmtime import _ffi
-from wasmtime import _value as values
-
 from greenctx._core.scope import of_this_thread
+from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
     from wasmtime import Store
@@ -29,29 +25,21 @@ _states: WeakValueDictionary[int, StoreState] = WeakValueDictionary()
 
 def watch(store: Store, state: StoreState) -> None:
     """See to it that what collects in that store at the host's request finds what suspended guests hold."""
-    reference, context = ref(store), addressof(store._context().contents)
+    reference, context = ref(store), capi.context_address(store)
 
     def gc() -> None:
         caller = reference()
         assert caller is not None
-        caller._context()  # raises ValueError when it is closed
-        state.collect(context, of_this_thread())
+        state.collect(capi.context_address(caller), of_this_thread())
 
     store.gc = gc  # type: ignore[method-assign]
     _states[context] = state
 
 
-def _new_externref(context: Any, data: Any, finalizer: Any, out: Any) -> bool:
-    """Takes the place of wasmtime_externref_new in the wasmtime package: to make one may take a collection."""
-    state = _states.get(addressof(context.contents))
-    if state is None:
-        return ffi.wasmtime_externref_new(context, data, finalizer, out)
-    return state.new_externref(addressof(context.contents), data, addressof(out._obj), of_this_thread())
+def _new_externref(context: int, handle: int, result: int) -> bool | None:
+    """Make a reference in a known store: to make one may take a collection."""
+    state = _states.get(context)
+    return None if state is None else state.new_externref(context, handle, result, of_this_thread())
 
 
-_ffi.wasmtime_externref_new = _new_externref  # which the package calls by that name for every reference it makes
-
-
-def forget(handle: int) -> None:
-    """Let go of an object that a guest had a reference to."""
-    values.SLAB.deallocate(handle - 1)
+capi.intercept_externref_new(_new_externref)

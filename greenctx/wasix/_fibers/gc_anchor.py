@@ -9,19 +9,19 @@ call end, and those of others begin.
 
 from __future__ import annotations
 
-from ctypes import POINTER, addressof, byref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import wasmtime
 from wasmtime import Engine, Func, FuncType, Module, Trap, WasmtimeError
-from wasmtime import _bindings as ffi
 
 from greenctx.errors import ReferencesTooLate
 from greenctx.wasix._fibers import calls, host_functions
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules.stack_maps import holds_references
+from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import YIELDED, Fiber
+from greenctx.wasix._native.capi_values import new_values
 
 if TYPE_CHECKING:
     from wasmtime import Frame, Store
@@ -51,10 +51,9 @@ def _lay(store: Store, state: StoreState) -> None:
     host_functions.define_func(linker, "host", "wait", FuncType([], []), _wait, access_caller=False)
     floor = calls.instantiate(linker, store, module).exports(store)["floor"]
     assert isinstance(floor, Func)
-    trap, error = POINTER(ffi.wasm_trap_t)(), POINTER(ffi.wasmtime_error_t)()
-    context = store._context()
-    future = ffi.wasmtime_func_call_async(context, byref(floor._func), None, 0, None, 0, byref(trap), byref(error))
-    fiber = Fiber(addressof(future.contents), addressof(context.contents), state, (floor, trap, error))
+    outcome, nothing = capi.Outcome(), new_values(0)
+    future = capi.start_call(store, floor, nothing, nothing, outcome)
+    fiber = Fiber(future, capi.context_address(store), state, (floor, nothing, outcome))
     while fiber.poll() is YIELDED:
         pass
     state.lay_floor(fiber)
@@ -64,17 +63,12 @@ def _wait() -> None:
     raise AssertionError("nobody serves this call")
 
 
-def error_from(pointer: Any) -> WasmtimeError:
-    """The error, with no frames but those of the call that has ended with it."""
-    error = WasmtimeError._from_ptr(pointer)
-    message = str(error)
-    return WasmtimeError(_without_others(message)) if _FRAME in message else error
-
-
-def trap_from(pointer: Any) -> Trap:
-    """The same of a trap."""
-    trap = Trap._from_ptr(pointer)
-    return TrapOnFloor._from_ptr(trap._consume()) if _FRAME in trap.message else trap
+def without_others(ended: Trap | WasmtimeError) -> Trap | WasmtimeError:
+    """The trap or the error, with no frames but those of the call that has ended with it."""
+    message = str(ended)
+    if _FRAME not in message:
+        return ended
+    return capi.move_pointer(ended, TrapOnFloor) if isinstance(ended, Trap) else WasmtimeError(_without_others(message))
 
 
 class TrapOnFloor(Trap):

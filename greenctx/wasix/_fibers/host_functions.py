@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, Any
 
-from wasmtime import FuncType, Linker, Val, WasmtimeError
-from wasmtime import _bindings as ffi
+from wasmtime import FuncType, Linker, Val
 
 from greenctx.wasix._fibers.stores import Caller
 from greenctx.wasix._fibers.value_types import kind_of
 from greenctx.wasix._fibers.values import loading, saving
 from greenctx.wasix._native._fiber import callback_addresses
+from greenctx.wasix._native.capi import define_async_func, invalidate_caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +42,7 @@ class HostFunction:
             try:
                 result = self.function(caller, *arguments)
             finally:
-                caller._invalidate()
+                invalidate_caller(caller)
         else:
             result = self.function(*arguments)
         if isinstance(result, Val):
@@ -74,21 +73,7 @@ def define_func(
         raise TypeError(f"no value of Python's can be the result of host function {f'{module}.{name}'!r}")
     load, save = loading(parameter_kinds), saving(results, result_kinds)
     host_function = HostFunction(f"{module}.{name}", load, save, function, access_caller)
-    callback, data, finalizer = callback_addresses(host_function, is_switch)
     # A type belongs to the engine where it was first used, and wasmtime aborts the process when another one meets it.
     if None not in parameter_kinds:
         ty = FuncType(parameters, results)
-    module_bytes, name_bytes = module.encode(), name.encode()
-    error = ffi.wasmtime_linker_define_async_func(
-        linker.ptr(),
-        ctypes.create_string_buffer(module_bytes),
-        len(module_bytes),
-        ctypes.create_string_buffer(name_bytes),
-        len(name_bytes),
-        ty.ptr(),
-        ffi.wasmtime_func_async_callback_t(callback),
-        data,
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(finalizer),
-    )
-    if error:
-        raise WasmtimeError._from_ptr(error)
+    define_async_func(linker, module, name, ty, *callback_addresses(host_function, is_switch))

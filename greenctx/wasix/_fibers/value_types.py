@@ -10,7 +10,8 @@ from functools import cache
 from typing import Final
 
 from wasmtime import FuncType, ValType
-from wasmtime import _bindings as ffi
+
+from greenctx.wasix._native.capi_values import are_same_types
 
 # A tuple: where memory is short, CPython (3.11 to 3.13) crashes when it cannot begin to iterate over a dict's items.
 _KINDS: Final = tuple((kind, getattr(ValType, kind)()) for kind in ("i32", "i64", "f32", "f64", "externref", "funcref"))
@@ -19,7 +20,7 @@ _KINDS: Final = tuple((kind, getattr(ValType, kind)()) for kind in ("i32", "i64"
 def kind_of(ty: ValType) -> str | None:
     """The type's name in WebAssembly text; None if Python has no values of it."""
     for kind, known in _KINDS:
-        if ffi.wasmtime_wasm_valtype_equal(ty.ptr(), known.ptr()):
+        if are_same_types(ty, known):
             return kind
     return None
 

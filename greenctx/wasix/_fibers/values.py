@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from ctypes import byref
 from functools import partial
 from operator import index
 from struct import Struct
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from wasmtime import Func, Val, ValType
-from wasmtime import _bindings as ffi
+from wasmtime import Func, ValType
 
 from greenctx.errors import WrongStore
 from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._native.capi import store_id_of
+from greenctx.wasix._native.capi_values import VALUE_OFFSET, VALUE_SIZE, read_value, to_raw, unroot_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,15 +27,13 @@ if TYPE_CHECKING:
     Load: TypeAlias = Callable[[bytes, Store], tuple[Any, ...]]
     Save: TypeAlias = Callable[[Any, Store], bytes]
 
-_raw = ffi.wasmtime_val_t
-_SIZE, _OFFSET = ctypes.sizeof(_raw), _raw.of.offset
 # Codes of struct, in the order of wasmtime_valkind_t. The wasmtime package converts what is not here.
 _CODES: dict[str | None, str] = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
 
 
 def loading(kinds: list[str | None]) -> Load:
     """How arguments of those types become Python's values. The wasmtime package converts those that are not numbers."""
-    unpack = Struct("=" + "".join(f"{_OFFSET}x{_padded(_CODES.get(kind, ''))}" for kind in kinds)).unpack
+    unpack = Struct("=" + "".join(f"{VALUE_OFFSET}x{_padded(_CODES.get(kind, ''))}" for kind in kinds)).unpack
     references = [place for place, kind in enumerate(kinds) if kind not in _CODES]
 
     def only_numbers(memory: bytes, _: Store) -> tuple[Any, ...]:
@@ -44,8 +42,7 @@ def loading(kinds: list[str | None]) -> Load:
     def all_kinds(memory: bytes, store: Store) -> tuple[Any, ...]:
         values = [*unpack(memory)]
         for place in references:
-            raw = _raw.from_buffer_copy(memory, place * _SIZE)
-            values.insert(place, Val._from_raw(store, raw, owned=False).value)
+            values.insert(place, read_value(store, memory, place))
         return tuple(values)
 
     return all_kinds if references else only_numbers
@@ -77,7 +74,7 @@ def saving(types: list[ValType], kinds: list[str | None]) -> Save:
                 saved += [save(one, store)]
         except BaseException:
             for one in saved:  # references are owned, by the guest otherwise
-                ffi.wasmtime_val_unroot(byref(_raw.from_buffer_copy(one)))
+                unroot_bytes(one)
             raise
         return b"".join(saved)
 
@@ -111,17 +108,17 @@ def _float(kind: str) -> Save:
 
 def _reference(ty: ValType) -> Save:
     def reference(value: Any, store: Store) -> bytes:
-        if isinstance(value, Func) and value._func.store_id != state_of(store).store_id:
+        if isinstance(value, Func) and store_id_of(value) != state_of(store).store_id:
             raise WrongStore("function")
-        return bytes(Val._convert_to_raw(store, ty, value))
+        return bytes(to_raw(store, ty, value))
 
     return reference
 
 
 def _packing(kind: str, code: str) -> Callable[[Any], bytes]:
-    return partial(Struct(f"=B{_OFFSET - 1}x{_padded(code)}").pack, [*_CODES].index(kind))
+    return partial(Struct(f"=B{VALUE_OFFSET - 1}x{_padded(code)}").pack, [*_CODES].index(kind))
 
 
 def _padded(code: str) -> str:
     """A number of that code in place of a value's union."""
-    return f"{code}{_SIZE - _OFFSET - Struct('=' + code).size}x"
+    return f"{code}{VALUE_SIZE - VALUE_OFFSET - Struct('=' + code).size}x"

@@ -14,6 +14,7 @@ from greenctx.wasix._fibers.wasi_set import check_wasi_is_set
 from greenctx.wasix._files.descriptors import Descriptors
 from greenctx.wasix._files.directories import Directories
 from greenctx.wasix._modules import abi
+from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
     from wasmtime import Engine
@@ -108,7 +109,7 @@ class NativeWasi:
         if not isinstance(memory, Memory):
             raise WasmtimeError(f"a guest that calls WASI has to export its memory as {abi.MEMORY!r}")
         known = self._of_store(caller.store)
-        key = bytes(memory._memory)
+        key = capi.memory_key(memory)
         calls = known.calls.get(key)
         if calls is None:
             calls = known.calls[key] = NativeCalls(caller.store, self._instantiate(caller.store, memory))

@@ -9,12 +9,13 @@ from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
 
 from greenctx.errors import WrongStore
 from greenctx.wasix._fibers import calls, host_functions
-from greenctx.wasix._fibers.stores import check_belongs, state_of, store_id_of
+from greenctx.wasix._fibers.stores import check_belongs, state_of
 from greenctx.wasix._files.process import NativeWasi
 from greenctx.wasix._linking import commands
 from greenctx.wasix._linking.call_reports import reporting
 from greenctx.wasix._linking.requirements import InstancePre, Needs
 from greenctx.wasix._modules.abi import START, WASI_MODULE
+from greenctx.wasix._native.capi import store_id_of
 from greenctx.wasix._syscalls.contexts import define_context_calls
 from greenctx.wasix._syscalls.wasi import WasiCalls
 from greenctx.wasix._syscalls.wasix import WasixCalls
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from wasmtime import Instance
-    from wasmtime._exportable import AsExtern
-    from wasmtime._store import Storelike
 
     from greenctx.wasix._files.stdio import Stdio
+    from greenctx.wasix._native.capi import AsExtern, Storelike
 
 Key = tuple[str, str]
 """A definition's module and name."""

@@ -10,12 +10,14 @@ from greenctx.errors import WrongStore
 from greenctx.wasix._fibers import calls, gc_anchor
 from greenctx.wasix._fibers.stores import state_of, store_of
 from greenctx.wasix._fibers.wasi_set import check_wasi_is_set
+from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wasmtime import Engine, Instance, Store
-    from wasmtime._store import Storelike
+
+    from greenctx.wasix._native.capi import Storelike
 
 
 class Needs(NamedTuple):
@@ -47,8 +49,7 @@ class InstancePre(wasmtime.InstancePre):
 
     @classmethod
     def _of(cls, pre: wasmtime.InstancePre, needs: Needs, module: wasmtime.Module) -> InstancePre:
-        own = cls.__new__(cls)
-        own._set_ptr(pre._consume())
+        own = capi.move_pointer(pre, cls)
         own._needs = needs
         own._module = module
         return own

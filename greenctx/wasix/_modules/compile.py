@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from wasmtime import Config, Engine, FuncType, Linker, MemoryType, Module, Store, WasmtimeError, wat2wasm
 
 from greenctx.errors import InvalidProgram
-from greenctx.wasix._fibers import calls
 from greenctx.wasix._modules import stack_maps
 from greenctx.wasix._modules.abi import CONTEXT_MODULES, START, WAITING_CALLS, WASI_MODULE
+from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
     from wasmtime import ImportType
@@ -145,7 +145,7 @@ def check_imports(name: str, linker: Linker, store: Store, module: Module) -> No
     if missing:
         raise InvalidProgram(name, f"nothing provides what it imports: {', '.join(missing)}")
     try:
-        calls.check_imports(linker, module)
+        capi.check_imports(linker, module)
     except WasmtimeError as error:
         raise InvalidProgram(name, f"it cannot be linked: {in_one_line(error)}") from error
 

@@ -16,7 +16,7 @@ from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInU
 from greenctx.wasix._clock.deadline import YIELD_SECONDS, TimeLimit, can_be_signalled, ticker
 from greenctx.wasix._clock.epochs import SharedTicker
 from greenctx.wasix._fibers.calls import call
-from greenctx.wasix._fibers.stores import close, state_of, yield_every_epoch
+from greenctx.wasix._fibers.stores import state_of, yield_every_epoch
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._modules.abi import START
@@ -31,6 +31,7 @@ from greenctx.wasix._modules.compile import (
     to_binary,
 )
 from greenctx.wasix._modules.shared_memory import with_own_memory
+from greenctx.wasix._native.capi import close
 from greenctx.wasix._program.limits import Limits
 from greenctx.wasix._program.wasi_config import Settings
 from greenctx.wasix._syscalls.entrypoints import EntrypointNames

@@ -14,8 +14,8 @@ from greenctx.wasix._modules.abi import MALLOC, MEMORY
 
 if TYPE_CHECKING:
     from wasmtime import Store
-    from wasmtime._instance import InstanceExports
 
+    from greenctx.wasix._native.capi import InstanceExports
     from greenctx.wasix._shadow_stacks.stack_pointer import StackPointer
 
 ALIGNMENT = 16  # of LLVM's stack pointer
