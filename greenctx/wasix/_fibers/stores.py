@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, finalize, ref
+from typing import TYPE_CHECKING
 
 import wasmtime
 from wasmtime import Global, GlobalType, Store, Val, ValType
 
-from greenctx.errors import StoreInUse, WrongStore
+from greenctx.errors import WasiNotSet, WrongStore
 from greenctx.wasix._clock.deadline import TimeLimit
-from greenctx.wasix._fibers import collector
+from greenctx.wasix._fibers import wasmtime_patches
 from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import ON_EPOCH_END, StoreState
 
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 
     from greenctx.wasix._native.capi import AsExtern, Storelike
 
-_states: WeakKeyDictionary[Store, StoreState] = WeakKeyDictionary()
+_STATE = "greenctx.state"
+"""The key of a store's `StoreState` in the store's ``__dict__``: so the record lives as long as the store."""
 
 
 class Caller(wasmtime.Caller):
@@ -45,15 +45,15 @@ def store_of(store: Storelike) -> Store:
 
 def state_of(store: Store) -> StoreState:
     """What is known of the store. Raises `CalledWithinGuest` where nobody may use the store now."""
-    state = _states.get(store)
+    state: StoreState | None = store.__dict__.get(_STATE)
     if state is None:
         # wasmtime aborts the process when a function meets a store that is not its own, and tells nobody a store's id
         # but in what belongs to it.
         store_id = capi.store_id_of(Global(store, GlobalType(ValType.i32(), mutable=False), Val.i32(0)))
         assert store_id is not None
-        state = _states[store] = StoreState(store_id, TimeLimit(None))
-        _guard(store, state)
-        collector.watch(store, state)
+        state = StoreState(store_id, TimeLimit(None))
+        wasmtime_patches.patch_store(store, state)
+        store.__dict__[_STATE] = state  # last: whoever is interrupted before patches the store once more
     state.check()
     return state
 
@@ -64,30 +64,10 @@ def check_belongs(store: Store, item: AsExtern | Instance) -> None:
         raise WrongStore(type(item).__name__.lower())
 
 
-def _guard(store: Store, state: StoreState) -> None:
-    """Let nobody close the store while a guest is suspended in it: the guest's fiber refers to the store."""
-    reference = ref(store)
-    deleted = False
-
-    def delete(pointer: Any) -> None:
-        nonlocal deleted
-        alive = reference()
-        if state.calls:
-            if alive is not None:
-                raise StoreInUse(state.calls)
-            # They are being collected, too: with the last of them goes the state, and with that the store.
-            state.remove_floor()
-            finalize(state, capi.delete_store, pointer).atexit = False
-            return
-        if alive is not None:  # it is not being collected
-            capi.forget_context(alive)
-        # Before, not after: an interruption of wasmtime's close() lets it delete the store once more later.
-        if not deleted:
-            deleted = True
-            state.remove_floor()
-            capi.delete_store(pointer)
-
-    capi.delete_store_by(store, delete)
+def check_wasi_is_set(store: Store) -> None:
+    """Raise `WasiNotSet` if ``set_wasi`` was not called on the store: WASI's functions would end the process."""
+    if wasmtime_patches.lacks_wasi(store):
+        raise WasiNotSet
 
 
 def yield_every_epoch(store: Store) -> None:

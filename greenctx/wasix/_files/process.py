@@ -10,7 +10,7 @@ import wasmtime
 from wasmtime import Func, Instance, Memory, Module, Store, WasmtimeError
 
 from greenctx.wasix._fibers import calls
-from greenctx.wasix._fibers.wasi_set import check_wasi_is_set
+from greenctx.wasix._fibers.stores import check_wasi_is_set
 from greenctx.wasix._files.descriptors import Descriptors
 from greenctx.wasix._files.directories import Directories
 from greenctx.wasix._modules import abi

@@ -8,8 +8,7 @@ import wasmtime
 
 from greenctx.errors import WrongStore
 from greenctx.wasix._fibers import calls, gc_anchor
-from greenctx.wasix._fibers.stores import state_of, store_of
-from greenctx.wasix._fibers.wasi_set import check_wasi_is_set
+from greenctx.wasix._fibers.stores import check_wasi_is_set, state_of, store_of
 from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ class StoreState:
     calls: int
     time_limit: TimeLimit
     shadow_stacks: ShadowStacks | None
+    process: Any
     short_bursts: bool
     floor: Fiber | None
     def __init__(self, store_id: int, time_limit: TimeLimit) -> None: ...

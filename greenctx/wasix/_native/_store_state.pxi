@@ -32,13 +32,15 @@ cdef class Fiber
 
 @cython.final
 cdef class StoreState:
-    """What is known of one store. Shared by all calls into it."""
+    """All that is known of one store. Shared by all calls into it. It must not refer to the store, which refers to it."""
 
     cdef object __weakref__
     cdef readonly object store_id
     cdef readonly Py_ssize_t calls  # those that have not ended
     cdef public object time_limit
     cdef public object shadow_stacks
+    cdef public object process
+    """What higher layers know of the program in the store; None until they do."""
     cdef readonly Fiber floor
     """None unless guests in the store may hold references to collected objects on their stacks."""
     cdef unsigned char switches  # that were done without Python since it last had its turn
