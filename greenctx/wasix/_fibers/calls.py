@@ -18,10 +18,10 @@ from greenlet import GreenletExit, getcurrent
 from greenctx._core.scope import current, of_this_thread
 from greenctx._core.state import GUEST
 from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
-from greenctx.wasix._fibers import exceptions, gc_anchor
+from greenctx.wasix._fibers import backtraces, exceptions
 from greenctx.wasix._fibers.stack_limit import check_stacks, explain
 from greenctx.wasix._fibers.stores import state_of, store_of
-from greenctx.wasix._fibers.value_types import kind_of
+from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import FUNCTIONS, LAYOUT, YIELDED, Fiber, configure
 from greenctx.wasix._native.capi_values import LAYOUT as PACKAGE_LAYOUT
@@ -30,7 +30,7 @@ from greenctx.wasix._native.capi_values import forget_object, integers, new_valu
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasmtime import Func, Instance, InstancePre, Linker, Module, Store, Trap, WasmtimeError
+    from wasmtime import Func, Instance, InstancePre, Linker, Module, Store
 
     from greenctx.wasix._native._fiber import StoreState
     from greenctx.wasix._native.capi import Outcome, Storelike
@@ -84,19 +84,18 @@ def call_integers(store: Store, func: Func, kinds: str, *args: int) -> int:
     return read_i32(results)
 
 
-def instantiate(linker: Linker, store: Storelike, module: Module) -> Instance:
-    """Instantiate a module whose start function may call host functions that switch."""
-    store = store_of(store)
-    if store.engine is not linker.engine:
-        raise WrongStore("linker")
-    gc_anchor.admit(module, store)
+def instantiate(linker: Linker, store: Store, module: Module) -> Instance:
+    """Instantiate a module whose start function may call host functions that switch.
+
+    The linker must be of the store's engine, and `gc_anchor.admit` must know the module if it may hold references.
+    """
     instance = capi.new_instance()
     _run(store, partial(capi.start_instantiation, linker, store, module, instance), (linker, module, instance))
     return instance
 
 
 def instantiate_pre(pre: InstancePre, store: Store) -> Instance:
-    """The same for a module whose imports were looked up already, and that `gc_anchor.admit` knows."""
+    """The same for a module whose imports were looked up already."""
     instance = capi.new_instance()
     _run(store, partial(capi.start_pre_instantiation, pre, store, instance), (pre, instance))
     return instance
@@ -132,7 +131,7 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
         fiber.close()  # a guest that is still suspended unwinds
         if on_stack is not None:
             on_stack.end()
-        ended = _take(outcome)
+        ended = backtraces.take(outcome)
         state.forget_lost()
     if ended is not None:
         exception = ended if raised is None else raised
@@ -165,11 +164,5 @@ def _poll_to_the_end(
                 with suppress(CalledWithinGuest):  # another thread is in the store: then there is no backtrace
                     while fiber.poll() is YIELDED:
                         pass
-                    exceptions.note_backtrace(error, _take(outcome))
+                    backtraces.note_backtrace(error, backtraces.take(outcome))
                 raise
-
-
-def _take(outcome: Outcome) -> Trap | WasmtimeError | None:
-    """What the call has ended with, if with any of these; once."""
-    ended = outcome.take()
-    return None if ended is None else gc_anchor.without_others(ended)

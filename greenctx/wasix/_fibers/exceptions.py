@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from wasmtime import Trap
 
 from greenctx.errors import GuestException
+from greenctx.wasix._fibers.backtraces import note_backtrace
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._native import capi_values
 
@@ -60,10 +61,3 @@ def caught(store: Store, fiber: Fiber, ended: Exception) -> GuestException | Non
         given = GuestException(payload, capi_values.exception_tag(store, reference.address), reference)
     note_backtrace(given, ended)
     return given
-
-
-def note_backtrace(error: BaseException, ended: object) -> None:
-    """Note on the error where in the guest the call was that has ended so."""
-    backtrace, separator, _ = str(ended).partition("\n\nCaused by:")
-    if separator:  # wasmtime 45 has none for an exception
-        error.add_note(backtrace)

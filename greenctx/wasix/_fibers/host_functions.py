@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from wasmtime import FuncType, Linker, Val
 
+from greenctx._reports.frame_notes import notes
 from greenctx.wasix._fibers.stores import Caller
-from greenctx.wasix._fibers.value_types import kind_of
-from greenctx.wasix._fibers.values import loading, saving
+from greenctx.wasix._fibers.values import kind_of, loading, saving
 from greenctx.wasix._native._fiber import callback_addresses
 from greenctx.wasix._native.capi import define_async_func, invalidate_caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from wasmtime import Store
 
@@ -52,6 +53,20 @@ class HostFunction:
         except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
         fiber.answer(results)
+
+
+def _guest_below(frame: FrameType) -> str:
+    """What stands for the frames of a guest in dumps of stacks.
+
+    wasmtime walks a guest's stack when a trap or an exception is made, and its API can do so for nothing else: the
+    stack of a suspended fiber is not among those that it looks at.
+    """
+    function = frame.f_locals.get("self")
+    name = function.name if isinstance(function, HostFunction) else "a host function"
+    return f"(a guest, which has called {name})"
+
+
+notes[HostFunction.serve.__code__] = _guest_below
 
 
 def define_func(

@@ -1,23 +1,34 @@
-"""Values on their way between guests and host functions: wasmtime_val_t of wasmtime/val.h, many to a piece of memory.
+"""Values on their way between guests and host functions, and their types.
 
-How a function's are converted is chosen once, when it is defined.
+Values are wasmtime_val_t of wasmtime/val.h, many to a piece of memory. How a function's are converted is chosen once,
+when it is defined.
+
+Types are told apart without the wasmtime package's own ``==`` and ``str``. Those abort the process on a type for which
+its C API has no number: v128, exceptions, references of garbage collection. A guest's exports may have any of them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
-from functools import partial
+from functools import cache, partial
 from operator import index
 from struct import Struct
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from wasmtime import Func, ValType
+from wasmtime import Func, FuncType, ValType
 
 from greenctx.errors import WrongStore
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._native.capi import store_id_of
-from greenctx.wasix._native.capi_values import VALUE_OFFSET, VALUE_SIZE, read_value, to_raw, unroot_bytes
+from greenctx.wasix._native.capi_values import (
+    VALUE_OFFSET,
+    VALUE_SIZE,
+    are_same_types,
+    read_value,
+    to_raw,
+    unroot_bytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +40,25 @@ if TYPE_CHECKING:
 
 # Codes of struct, in the order of wasmtime_valkind_t. The wasmtime package converts what is not here.
 _CODES: dict[str | None, str] = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
+
+# A tuple: where memory is short, CPython (3.11 to 3.13) crashes when it cannot begin to iterate over a dict's items.
+_KINDS: Final = tuple((kind, getattr(ValType, kind)()) for kind in ("i32", "i64", "f32", "f64", "externref", "funcref"))
+
+
+def kind_of(ty: ValType) -> str | None:
+    """The type's name in WebAssembly text; None if Python has no values of it."""
+    for kind, known in _KINDS:
+        if are_same_types(ty, known):
+            return kind
+    return None
+
+
+@cache
+def func_type(text: str) -> FuncType:
+    """A function's type, such as "i32 i32 -> i64", for `define_func`, which copies it."""
+    made = dict(_KINDS)
+    parameters, results = ([made[kind] for kind in part.split()] for part in text.split("->"))
+    return FuncType(parameters, results)
 
 
 def loading(kinds: list[str | None]) -> Load:

@@ -8,7 +8,7 @@ import wasmtime
 from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
 
 from greenctx.errors import WrongStore
-from greenctx.wasix._fibers import calls, host_functions
+from greenctx.wasix._fibers import calls, gc_anchor, host_functions
 from greenctx.wasix._fibers.stores import check_belongs, state_of
 from greenctx.wasix._files.process import NativeWasi
 from greenctx.wasix._linking import commands
@@ -184,7 +184,9 @@ class Linker(wasmtime.Linker):
 
     def instantiate(self, store: Storelike, module: Module) -> Instance:
         """Instantiate a module; its start function may call host functions that switch."""
-        return calls.instantiate(self, self._needs(_imports(module)).check(store), module)
+        store = self._needs(_imports(module)).check(store)
+        gc_anchor.admit(module, store)
+        return calls.instantiate(self, store, module)
 
     def instantiate_pre(self, module: Module) -> InstancePre:
         """Look up the imports of a module once, to instantiate it often."""

@@ -9,7 +9,7 @@ from wasmtime import Func, Memory, WasmtimeError
 
 from greenctx.errors import ShadowStackUnavailable
 from greenctx.wasix._fibers import calls
-from greenctx.wasix._fibers.value_types import kind_of
+from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._modules.abi import MALLOC, MEMORY
 
 if TYPE_CHECKING:

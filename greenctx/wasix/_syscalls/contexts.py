@@ -10,7 +10,7 @@ from wasmtime import Func, Table, WasmtimeError
 from greenctx._core.scope import current_environment
 from greenctx.errors import NoEnvironment, ShadowStackUnavailable, TooManyContexts
 from greenctx.wasix._fibers.stores import Caller, state_of
-from greenctx.wasix._fibers.value_types import func_type
+from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.entrypoints import entrypoint_of
 from greenctx.wasix._syscalls.guest_memory import GuestMemory, MemoryFault

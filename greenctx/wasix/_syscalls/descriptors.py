@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from greenctx.wasix._fibers.value_types import func_type
+from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._files.descriptors import FIRST_OWN
 from greenctx.wasix._files.process import PARAMETERS
 from greenctx.wasix._files.stdio import Source

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from greenctx.wasix._fibers.value_types import func_type
+from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._files.paths import LONGEST
 from greenctx.wasix._files.process import PARAMETERS
 from greenctx.wasix._modules import abi

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from greenctx.errors import GuestExit, TimeLimitExceeded
 from greenctx.wasix._fibers.stores import state_of
-from greenctx.wasix._fibers.value_types import func_type
+from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._files.process import PARAMETERS
 from greenctx.wasix._files.stdio import Sink, Source
 from greenctx.wasix._modules import abi

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from greenctx._core.scope import current_context_id
 from greenctx.errors import Deadlock
 from greenctx.wasix._fibers.stores import state_of
-from greenctx.wasix._fibers.value_types import func_type
+from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory, MemoryFault
 from greenctx.wasix._syscalls.signals import MOST as MOST_SIGNALS
