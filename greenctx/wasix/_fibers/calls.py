@@ -18,6 +18,7 @@ from greenlet import GreenletExit, getcurrent
 from greenctx._core.scope import current, of_this_thread
 from greenctx._core.state import GUEST
 from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
+from greenctx.wasix._clock.waiting import checkpoint
 from greenctx.wasix._fibers import backtraces, exceptions
 from greenctx.wasix._fibers.stack_limit import check_stacks, explain
 from greenctx.wasix._fibers.stores import state_of, store_of
@@ -149,7 +150,7 @@ def _poll_to_the_end(
             if function is None:
                 return
             if function is YIELDED:
-                state.time_limit.check()
+                checkpoint(state.deadline)
                 continue
             if fiber.given is not None:
                 exceptions.lighten(fiber)

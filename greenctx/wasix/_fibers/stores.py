@@ -8,10 +8,10 @@ import wasmtime
 from wasmtime import Global, GlobalType, Store, Val, ValType
 
 from greenctx.errors import WasiNotSet, WrongStore
-from greenctx.wasix._clock.deadline import TimeLimit
+from greenctx.wasix._clock.deadline import Deadline
 from greenctx.wasix._fibers import wasmtime_patches
 from greenctx.wasix._native import capi
-from greenctx.wasix._native._fiber import ON_EPOCH_END, StoreState
+from greenctx.wasix._native._fiber import StoreState
 
 if TYPE_CHECKING:
     from wasmtime import Instance
@@ -51,7 +51,7 @@ def state_of(store: Store) -> StoreState:
         # but in what belongs to it.
         store_id = capi.store_id_of(Global(store, GlobalType(ValType.i32(), mutable=False), Val.i32(0)))
         assert store_id is not None
-        state = StoreState(store_id, TimeLimit(None))
+        state = StoreState(store_id, Deadline(None))
         wasmtime_patches.patch_store(store, state)
         store.__dict__[_STATE] = state  # last: whoever is interrupted before patches the store once more
     state.check()
@@ -68,10 +68,3 @@ def check_wasi_is_set(store: Store) -> None:
     """Raise `WasiNotSet` if ``set_wasi`` was not called on the store: WASI's functions would end the process."""
     if wasmtime_patches.lacks_wasi(store):
         raise WasiNotSet
-
-
-def yield_every_epoch(store: Store) -> None:
-    """Let a guest give control back to Python whenever the engine's epoch ends (and trap never)."""
-    # Not by wasmtime_context_epoch_deadline_async_yield_and_update: a collection yields, too, and would look the same.
-    store.set_epoch_deadline(1)
-    capi.call_at_epoch_end(store, ON_EPOCH_END)

@@ -7,7 +7,7 @@ from wasmtime import Engine
 from greenctx._core.scope import WithoutContexts
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestException
-from greenctx.wasix._clock.deadline import TimeLimit
+from greenctx.wasix._clock.deadline import Deadline
 from greenctx.wasix._shadow_stacks.shadow_stacks import ShadowStacks
 
 FUNCTIONS: Final[tuple[str, ...]]
@@ -19,7 +19,7 @@ def callback_addresses(function: object, is_switch: bool = False) -> tuple[int, 
 
 YIELDED: Final[object]
 
-class Ticker:
+class EpochThread:
     @property
     def running(self) -> bool: ...
     def __init__(self, engine: Engine, address: int, microseconds: int) -> None: ...
@@ -32,12 +32,12 @@ class ThrownException:
 class StoreState:
     store_id: int
     calls: int
-    time_limit: TimeLimit
+    deadline: Deadline
     shadow_stacks: ShadowStacks | None
     process: Any
     short_bursts: bool
     floor: Fiber | None
-    def __init__(self, store_id: int, time_limit: TimeLimit) -> None: ...
+    def __init__(self, store_id: int, deadline: Deadline) -> None: ...
     def lay_floor(self, fiber: Fiber) -> None: ...
     def remove_floor(self) -> None: ...
     def check(self) -> None: ...

@@ -37,7 +37,7 @@ cdef class StoreState:
     cdef object __weakref__
     cdef readonly object store_id
     cdef readonly Py_ssize_t calls  # those that have not ended
-    cdef public object time_limit
+    cdef public object deadline
     cdef public object shadow_stacks
     cdef public object process
     """What higher layers know of the program in the store; None until they do."""
@@ -53,8 +53,8 @@ cdef class StoreState:
     cdef public bint short_bursts
     """Whether its guests give control back at the end of each epoch, and call nothing that may wait."""
 
-    def __init__(self, store_id, time_limit):
-        self.store_id, self.time_limit = store_id, time_limit
+    def __init__(self, store_id, deadline):
+        self.store_id, self.deadline = store_id, deadline
         self.stacks.ring.previous = self.stacks.ring.next = &self.stacks.ring
 
     def lay_floor(self, Fiber fiber not None):

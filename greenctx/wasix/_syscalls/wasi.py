@@ -11,6 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NoReturn
 
 from greenctx.errors import GuestExit, TimeLimitExceeded
+from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._files.process import PARAMETERS
@@ -24,7 +25,7 @@ from greenctx.wasix._syscalls.poll import poll_oneoff
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenctx.wasix._clock.deadline import Wait
+    from greenctx.wasix._clock.readiness import Wait
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._files.process import NativeWasi
 
@@ -159,7 +160,7 @@ def _wait(caller: Caller, wanted: Wait) -> int:
     has raised, and goes on.
     """
     try:
-        state_of(caller.store).time_limit.wait(None, [wanted])
+        wait_until_ready(state_of(caller.store).deadline, None, [wanted])
     except OSError as error:
         if error.errno is None:
             raise

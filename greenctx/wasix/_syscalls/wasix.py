@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from greenctx._core.scope import current_context_id
 from greenctx.errors import Deadlock
+from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._modules import abi
@@ -118,7 +119,7 @@ class WasixCalls:
             return abi.SUCCESS
         if has_timeout != 1:
             raise Deadlock(current_context_id(), f"for the lock or condition at {futex & abi.U32_MASK:#x}")
-        state_of(caller.store).time_limit.wait(nanoseconds / 1e9)
+        wait_until_ready(state_of(caller.store).deadline, nanoseconds / 1e9)
         memory.write(stored, _FALSE)
         return abi.SUCCESS
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, cast
 from wasmtime import Config, Engine, FuncType, Module, Trap, ValType, _bindings, _ffi
 
 from greenctx.wasix import GuestException, call
-from greenctx.wasix._fibers.stores import state_of, yield_every_epoch
+from greenctx.wasix._clock.epochs import yield_every_epoch
+from greenctx.wasix._fibers.stores import state_of
 from random_runs.random_run import COOKIE, RandomRun
 
 if TYPE_CHECKING:
