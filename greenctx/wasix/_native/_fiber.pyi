@@ -1,14 +1,10 @@
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from greenlet import greenlet
-from wasmtime import Engine
+from wasmtime import Engine, Store
 
-from greenctx._core.scope import WithoutContexts
-from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestException
-from greenctx.wasix._clock.deadline import Deadline
-from greenctx.wasix._shadow_stacks.shadow_stacks import ShadowStacks
 
 FUNCTIONS: Final[tuple[str, ...]]
 LAYOUT: Final[tuple[int, int, int, int]]
@@ -29,26 +25,36 @@ class EpochThread:
 class ThrownException:
     address: int
 
+# What is known of a store by folders above this one, as far as it is used below them.
+
+class _Call(Protocol):
+    def poll(self, fiber: Fiber, state: StoreState) -> Any: ...
+    def end(self) -> None: ...
+
+class _ShadowStacks(Protocol):
+    def begin(self, store: Store) -> _Call: ...
+    def create_context(self, store: Store, environment: Any, entrypoint: Callable[[], object]) -> int: ...
+
 class StoreState:
     store_id: int
     calls: int
-    deadline: Deadline
-    shadow_stacks: ShadowStacks | None
+    deadline: Any  # a Deadline of _clock
+    shadow_stacks: _ShadowStacks | None
     process: Any
     short_bursts: bool
     floor: Fiber | None
-    def __init__(self, store_id: int, deadline: Deadline) -> None: ...
+    def __init__(self, store_id: int, deadline: object) -> None: ...
     def lay_floor(self, fiber: Fiber) -> None: ...
     def remove_floor(self) -> None: ...
     def check(self) -> None: ...
     def forget_lost(self) -> None: ...
-    def collect(self, context: int, environment: ContextSwitchingEnvironment | WithoutContexts | None) -> None: ...
+    def collect(self, context: int, environment: object) -> None: ...
     def new_externref(
         self,
         context: int,
         handle: int,
         reference: int,
-        environment: ContextSwitchingEnvironment | WithoutContexts | None,
+        environment: object,
     ) -> bool: ...
 
 class Fiber:
@@ -60,7 +66,7 @@ class Fiber:
         context: int,
         state: StoreState,
         keep_alive: object,
-        environment: ContextSwitchingEnvironment | WithoutContexts | None = None,
+        environment: object = None,
         greenlet: greenlet | None = None,
         short_bursts: bool = False,
     ) -> None: ...
