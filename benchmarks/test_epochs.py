@@ -16,8 +16,7 @@ import pytest
 from wasmtime import Config, Engine, Func, FuncType, Module, Store
 
 from greenctx.wasix import Linker, Program, call
-from greenctx.wasix._clock.deadline import ticker
-from greenctx.wasix._fibers.stores import yield_every_epoch
+from greenctx.wasix._clock.epochs import epoch_thread, yield_every_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +70,7 @@ def test_with_epochs(name: str, measure: Callable[..., None]) -> None:
 def test_while_epochs_tick(name: str, measure: Callable[..., None]) -> None:
     """The same while epochs end, as they do in the main thread and under a limit of time."""
     engine, run = loop(name, epochs=True)
-    with ticker(engine):
+    with epoch_thread(engine):
         measure(run, times=TIMES // 1000, baseline=f"without_epochs[{name}]")
 
 

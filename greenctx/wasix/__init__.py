@@ -31,7 +31,6 @@ from greenctx.errors import (
     WasiNotSet,
     WrongStore,
 )
-from greenctx.wasix._fibers import guest_frames as _guest_frames  # noqa: F401
 from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.stores import Caller
 from greenctx.wasix._files.stdio import Stdio

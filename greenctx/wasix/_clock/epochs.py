@@ -1,10 +1,12 @@
-"""One thread that ends the epochs of all engines whose guests run on event loops.
+"""Epochs, at whose ends guests give control back: what ends an engine's epochs, and how a guest yields then.
 
-There may be a thousand runs at a time, and one for each request of a server: too many for a thread each, as
-`_fiber.Ticker` has. Nobody waits for this one: it ends by itself when it finds nothing to do.
+A program outside of event loops has a native `EpochThread` of its own, which needs no GIL. On event loops there may be
+a thousand runs at a time, and one for each request of a server: too many for a thread each. So one thread in Python
+ends the epochs of all engines whose guests run on event loops. Nobody waits for that thread: it ends by itself when it
+finds nothing to do.
 
 Nor does anybody wait for a lock. A collection may come anywhere, and with it a ``__del__`` that closes a program, in
-this thread, too; so may a signal's handler. What the thread and the runs share changes in single steps, each of which
+that thread, too; so may a signal's handler. What the thread and the runs share changes in single steps, each of which
 the GIL makes whole, and in an order that is right whoever comes in between.
 """
 
@@ -12,23 +14,48 @@ from __future__ import annotations
 
 import os
 import sys
-from ctypes import PYFUNCTYPE, addressof, c_void_p, cast
+import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from wasmtime._ffi import dll
-
-from greenctx.wasix._clock.engines import another_handle
+from greenctx.wasix._native import capi
+from greenctx.wasix._native._fiber import ON_EPOCH_END, EpochThread
 
 if TYPE_CHECKING:
-    from wasmtime import Engine
+    from wasmtime import Engine, Store
 
-LONGEST = 0.01
+EPOCH_MICROSECONDS = 10_000
+
+MAX_EPOCH_SECONDS = 0.01
 """Between two ends of epochs, in seconds: so soon a new run has its pace, and a time limit is noticed."""
 
+
+def yield_every_epoch(store: Store) -> None:
+    """Let guests give control back to Python whenever the engine's epoch ends, and never trap for it."""
+    # Not by wasmtime_context_epoch_deadline_async_yield_and_update: a collection yields, too, and would look the same.
+    store.set_epoch_deadline(1)
+    capi.call_at_epoch_end(store, ON_EPOCH_END)
+
+
+def epoch_thread(engine: Engine) -> EpochThread:
+    """Return what ends the engine's epoch every `EPOCH_MICROSECONDS` while it is entered.
+
+    Whoever polls a guest then gets control back once an epoch: to notice a signal, which only the main thread can, or
+    a deadline, or to let other threads run.
+    """
+    handle = capi.clone_engine(engine)
+    return EpochThread(handle, capi.engine_address(handle), EPOCH_MICROSECONDS)
+
+
+def can_be_signalled() -> bool:
+    """Return whether Python runs signal handlers in the calling thread."""
+    # Not by `current_thread`, which under gevent is another one for each greenlet.
+    return threading.get_native_id() == threading.main_thread().native_id
+
+
 # With the GIL held, so that nobody can close it meanwhile. It is one addition.
-_increment_epoch = PYFUNCTYPE(None, c_void_p)(cast(dll.wasmtime_engine_increment_epoch, c_void_p).value or 0)
+_increment_epoch = capi.quick_function("engine_increment_epoch", 1)
 
 
 def _real(name: str) -> Any:
@@ -39,75 +66,75 @@ def _real(name: str) -> Any:
 
 start_new_thread, allocate_lock = _real("start_new_thread"), _real("allocate_lock")
 
-_active: set[ref[SharedTicker]] = set()
+_active: set[ref[SharedEpochThread]] = set()
 _thread_runs = allocate_lock()  # locked while it does; taken and given back, never waited for
 
 
-class SharedTicker:
+class SharedEpochThread:
     """Ends the epochs of one engine while any run of it is in progress; as often as the most demanding one asks for."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = another_handle(engine)
-        self._address: int | None = addressof(self._engine.ptr().contents)
-        self._runs: set[Ticks] = set()
+        self._engine = capi.clone_engine(engine)
+        self._address: int | None = capi.engine_address(self._engine)
+        self._subscriptions: set[EpochSubscription] = set()
         self._reference = ref(self)
 
-    def every(self, seconds: float) -> Ticks:
+    def every(self, seconds: float) -> EpochSubscription:
         """What a run is to enter."""
-        return Ticks(self, seconds)
+        return EpochSubscription(self, seconds)
 
     @property
     def seconds(self) -> float | None:
         """How often it does; None where no run is in progress."""
-        return min([run.seconds for run in self._runs.copy()], default=None)
+        return min([one.seconds for one in self._subscriptions.copy()], default=None)
 
-    def begin(self, run: Ticks) -> None:
-        self._runs.add(run)
+    def begin(self, subscription: EpochSubscription) -> None:
+        self._subscriptions.add(subscription)
         _active.add(self._reference)
         if _thread_runs.acquire(blocking=False):
             try:
                 start_new_thread(_run, ())
             except BaseException:
                 _thread_runs.release()
-                self.end(run)
+                self.end(subscription)
                 raise
 
-    def end(self, run: Ticks) -> None:
-        self._runs.discard(run)  # the thread does the rest
+    def end(self, subscription: EpochSubscription) -> None:
+        self._subscriptions.discard(subscription)  # the thread does the rest
 
     def close(self) -> None:
         """Let go of the engine, whatever an interruption has left behind."""
         self._address = None
         self._engine.close()
 
-    def tick(self) -> bool:
+    def end_epoch(self) -> bool:
         """End an epoch; return whether there is still a run that wants that."""
         # Nothing is called between the first line and the call, so that nobody can close it in between.
         address = self._address
-        if address is None or not self._runs:
+        if address is None or not self._subscriptions:
             return False
         _increment_epoch(address)
         return True
 
 
-class Ticks:
+class EpochSubscription:
     """One run's share."""
 
-    def __init__(self, ticker: SharedTicker, seconds: float) -> None:
-        self._ticker = ticker
+    def __init__(self, shared: SharedEpochThread, seconds: float) -> None:
+        self._shared = shared
         self.seconds = seconds
 
     def __enter__(self) -> None:
-        self._ticker.begin(self)
+        self._shared.begin(self)
 
     def __exit__(self, *_: object) -> None:
-        self._ticker.end(self)
+        self._shared.end(self)
 
 
 def _run() -> None:
     while True:
         try:
-            _tick()
+            _end_epochs()
         finally:
             _thread_runs.release()
         # A run that has begun since found that this thread still ran.
@@ -115,28 +142,28 @@ def _run() -> None:
             return
 
 
-def _tick() -> None:
+def _end_epochs() -> None:
     """End epochs for as long as somebody wants that."""
     never = allocate_lock()  # not time.sleep, which gevent may have replaced
     never.acquire()
     while _active:
-        never.acquire(timeout=min(map(_pace, _active.copy()), default=LONGEST))
+        never.acquire(timeout=min(map(_pace, _active.copy()), default=MAX_EPOCH_SECONDS))
         for reference in _active.copy():
-            _tick_one(reference)
+            _end_epoch_of(reference)
 
 
-def _pace(reference: ref[SharedTicker]) -> float:
-    ticker = reference()
-    return LONGEST if ticker is None else min(ticker.seconds or LONGEST, LONGEST)
+def _pace(reference: ref[SharedEpochThread]) -> float:
+    shared = reference()
+    return MAX_EPOCH_SECONDS if shared is None else min(shared.seconds or MAX_EPOCH_SECONDS, MAX_EPOCH_SECONDS)
 
 
-def _tick_one(reference: ref[SharedTicker]) -> None:
-    ticker = reference()
-    if ticker is None:
+def _end_epoch_of(reference: ref[SharedEpochThread]) -> None:
+    shared = reference()
+    if shared is None:
         _active.discard(reference)
-    elif not ticker.tick():
+    elif not shared.end_epoch():
         _active.discard(reference)
-        if ticker.tick():  # for a run that has begun in between, and found it there
+        if shared.end_epoch():  # for a run that has begun in between, and found it there
             _active.add(reference)
 
 

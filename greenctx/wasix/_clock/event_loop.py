@@ -1,25 +1,20 @@
-"""What programs need of the event loop that they run on: asyncio by itself, any other (trio) by means of anyio."""
+"""Waiting by the event loop that a program runs on: asyncio's by itself, any other (trio's) by means of anyio."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from greenctx._core.aio import run_in_task
-from greenctx.errors import TimeLimitExceeded
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
-    from greenctx.wasix._clock.deadline import TimeLimit, Wait
-
-T = TypeVar("T")
+    from greenctx.wasix._clock.readiness import Wait
 
 
-def _other() -> Any:
-    """The module anyio, where it is not a task of asyncio's that runs; else None."""
+def anyio_unless_asyncio() -> Any:
+    """Return the module anyio where the task that runs is not asyncio's, else None."""
     try:
         if asyncio.current_task() is not None:
             return None
@@ -34,14 +29,14 @@ def _other() -> Any:
 
 
 async def give_way() -> None:
-    """Let others run."""
-    anyio = _other()
+    """Let the loop's other tasks run."""
+    anyio = anyio_unless_asyncio()
     await (asyncio.sleep(0) if anyio is None else anyio.lowlevel.checkpoint())
 
 
 async def wait(wanted: Collection[Wait], seconds: float) -> None:
     """Wait until one of those is ready, or for so long."""
-    anyio = _other()
+    anyio = anyio_unless_asyncio()
     if anyio is not None:
         await _wait_by(anyio, wanted, seconds)
         return
@@ -76,30 +71,3 @@ async def _wait_by(anyio: Any, wanted: Collection[Wait], seconds: float) -> None
             for one in wanted:
                 group.start_soon(wait_for, *one)
             await anyio.sleep_forever()
-
-
-async def run_within(limit: TimeLimit, function: Callable[[], T]) -> T:
-    """Run the function in the calling task; cancel that when the limit is over, and raise `TimeLimitExceeded`."""
-    seconds = limit.left()
-    if seconds is None:
-        return await run_in_task(function)
-    anyio = _other()
-    if anyio is None:
-        try:
-            async with asyncio.timeout(seconds) as scope:
-                return await run_in_task(function)
-        except TimeoutError as error:
-            if isinstance(error, TimeLimitExceeded) or not scope.expired():
-                raise
-            raise limit.exceeded() from error
-    ended: BaseException | None = None
-    try:
-        with anyio.move_on_after(seconds):
-            try:
-                return await run_in_task(function)
-            except BaseException as error:
-                ended = error  # with those that came while the contexts were unwound
-                raise
-        raise limit.exceeded() from ended
-    finally:
-        del ended  # whose traceback refers to this frame

@@ -9,67 +9,38 @@ pyproject.toml, both ends of which run tests/wasix/test_interleaving.py.
 
 from __future__ import annotations
 
-import ctypes
 from contextlib import suppress
-from ctypes import POINTER, addressof, byref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import wasmtime
 from greenlet import GreenletExit, getcurrent
-from wasmtime import Func, Instance, Store, Trap, Val, WasmtimeError
-from wasmtime import _bindings as ffi
-from wasmtime import _func as wasmtime_func
-from wasmtime._ffi import dll
 
 from greenctx._core.scope import IN_GUEST, admit_caller
 from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
-from greenctx.wasix._fibers import collector, exceptions, gc_anchor
+from greenctx.wasix._clock.waiting import checkpoint
+from greenctx.wasix._fibers import backtraces, exceptions
 from greenctx.wasix._fibers.stack_limit import check_stacks, explain
 from greenctx.wasix._fibers.stores import state_of, store_of
-from greenctx.wasix._fibers.value_types import kind_of
+from greenctx.wasix._fibers.values import kind_of
+from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import FUNCTIONS, LAYOUT, YIELDED, Fiber, configure
+from greenctx.wasix._native.capi_values import LAYOUT as PACKAGE_LAYOUT
+from greenctx.wasix._native.capi_values import forget_object, integers, new_values, read_i32, take_value, to_raw, unroot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasmtime._store import Storelike
+    from wasmtime import Func, Instance, InstancePre, Linker, Module, Store
 
     from greenctx.wasix._native._fiber import StoreState
+    from greenctx.wasix._native.capi import Outcome, Storelike
 
 
-_INTEGER_KINDS = {"i32": 0, "i64": 1}
-
-
-def _address(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-_layout = (
-    ctypes.sizeof(ffi.wasmtime_val_t),
-    ffi.wasmtime_val_t.of.offset,
-    ctypes.sizeof(ffi.wasmtime_async_continuation_t),
-    ctypes.sizeof(ffi.wasmtime_exnref_t),
-)
-if _layout != LAYOUT:
-    raise ImportError(f"this wasmtime package lays out its structures as {_layout}; greenctx was built for {LAYOUT}")
-configure([_address(getattr(dll, f"wasmtime_{name}")) for name in FUNCTIONS], IN_GUEST, collector.forget)
-
-
-class _Outcome:
-    """Where wasmtime writes how a call ended. Must outlive the call's future."""
-
-    def __init__(self) -> None:
-        self.trap = POINTER(ffi.wasm_trap_t)()
-        self.error = POINTER(ffi.wasmtime_error_t)()
-        self.taken = False
-
-    def take(self) -> Trap | WasmtimeError | None:
-        """What the call has ended with, if with any of these. It is given away, so the next time there is none."""
-        if self.taken:
-            return None
-        self.taken = True
-        return gc_anchor.trap_from(self.trap) if self.trap else gc_anchor.error_from(self.error) if self.error else None
+if PACKAGE_LAYOUT != LAYOUT:
+    raise ImportError(
+        f"this wasmtime package lays out its structures as {PACKAGE_LAYOUT}; greenctx was built for {LAYOUT}"
+    )
+configure([capi.function_address(name) for name in FUNCTIONS], IN_GUEST, forget_object)
 
 
 def call(store: Storelike, func: Func, *args: Any) -> Any:
@@ -81,32 +52,25 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     """
     store = store_of(store)
     state = state_of(store)
-    if func._func.store_id != state.store_id:
+    if capi.store_id_of(func) != state.store_id:
         raise WrongStore("function")
     ty = func.type(store)
     param_types, result_types = ty.params, ty.results
     if len(args) != len(param_types):
         raise TypeError(f"the guest's function takes {len(param_types)} arguments but {len(args)} were given")
-    params = (ffi.wasmtime_val_t * len(args))()
-    results = (ffi.wasmtime_val_t * len(result_types))()
+    params, results = new_values(len(args)), new_values(len(result_types))
     converted = 0
     try:
         for index, (param_type, arg) in enumerate(zip(param_types, args, strict=True)):
             if kind_of(param_type) is None:
                 raise TypeError(f"no value of Python's can be argument {index} of the guest's function")
-            params[index] = Val._convert_to_raw(store, param_type, arg)
+            params[index] = to_raw(store, param_type, arg)
             converted += 1
-        _run(
-            store,
-            lambda trap, error: ffi.wasmtime_func_call_async(
-                store._context(), byref(func._func), params, len(args), results, len(result_types), trap, error
-            ),
-            (func, params, results),
-        )
+        _run(store, partial(capi.start_call, store, func, params, results), (func, params, results))
     finally:
         for index in range(converted):
-            ffi.wasmtime_val_unroot(byref(params[index]))
-    values = [Val._from_raw(store, result).value for result in results]
+            unroot(params[index])
+    values = [take_value(store, result) for result in results]
     return values if len(values) > 1 else values[0] if values else None
 
 
@@ -115,64 +79,39 @@ def call_integers(store: Store, func: Func, kinds: str, *args: int) -> int:
 
     It does without wasmtime's objects for types. Those are slow, and a Ctrl-C that comes in one's ``__del__`` is lost.
     """
-    params = (ffi.wasmtime_val_t * len(args))()
-    for param, kind, arg in zip(params, kinds.split(), args, strict=True):
-        param.kind = _INTEGER_KINDS[kind]
-        setattr(param.of, kind, arg)
-    result = ffi.wasmtime_val_t()
-    _run(
-        store,
-        lambda trap, error: ffi.wasmtime_func_call_async(
-            store._context(), byref(func._func), params, len(args), byref(result), 1, trap, error
-        ),
-        (func, params, result),
-        may_wait=True,
-    )
-    return int(result.of.i32)
+    params, results = integers(kinds.split(), args), new_values(1)
+    _run(store, partial(capi.start_call, store, func, params, results), (func, params, results), may_wait=True)
+    return read_i32(results)
 
 
-def instantiate(linker: wasmtime.Linker, store: Storelike, module: wasmtime.Module) -> Instance:
-    """Instantiate a module whose start function may call host functions that switch."""
-    store = store_of(store)
-    if store.engine is not linker.engine:
-        raise WrongStore("linker")
-    gc_anchor.admit(module, store)
-    instance = ffi.wasmtime_instance_t()
-    _run(
-        store,
-        lambda trap, error: ffi.wasmtime_linker_instantiate_async(
-            linker.ptr(), store._context(), module.ptr(), byref(instance), trap, error
-        ),
-        (linker, module, instance),
-    )
-    return Instance._from_raw(instance)
+def instantiate(linker: Linker, store: Store, module: Module) -> Instance:
+    """Instantiate a module whose start function may call host functions that switch.
+
+    The linker must be of the store's engine, and `gc_anchor.admit` must know the module if it may hold references.
+    """
+    instance = capi.new_instance()
+    _run(store, partial(capi.start_instantiation, linker, store, module, instance), (linker, module, instance))
+    return instance
 
 
-def instantiate_pre(pre: wasmtime.InstancePre, store: Store) -> Instance:
-    """The same for a module whose imports were looked up already, and that `gc_anchor.admit` knows."""
-    instance = ffi.wasmtime_instance_t()
-    _run(
-        store,
-        lambda trap, error: ffi.wasmtime_instance_pre_instantiate_async(
-            pre.ptr(), store._context(), byref(instance), trap, error
-        ),
-        (pre, instance),
-    )
-    return Instance._from_raw(instance)
+def instantiate_pre(pre: InstancePre, store: Store) -> Instance:
+    """The same for a module whose imports were looked up already."""
+    instance = capi.new_instance()
+    _run(store, partial(capi.start_pre_instantiation, pre, store, instance), (pre, instance))
+    return instance
 
 
-def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may_wait: bool = False) -> None:
+def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_wait: bool = False) -> None:
     """Poll a future until it has ended, running host functions in between; raise what it ended with."""
     state = state_of(store)
     # No reference to the greenlet is kept here: it would keep itself alive, suspended for ever when others forget it.
     scope = admit_caller()
     check_stacks(state)
-    outcome = _Outcome()
-    context = addressof(store._context().contents)
+    outcome = capi.Outcome()
+    context = capi.context_address(store)
     short_bursts = state.short_bursts and not may_wait
     needed = (outcome, keep_alive, store)
-    future = start(byref(outcome.trap), byref(outcome.error))
-    fiber = Fiber(addressof(future.contents), context, state, needed, scope, getcurrent(), short_bursts)
+    fiber = Fiber(start(outcome), context, state, needed, scope, getcurrent(), short_bursts)
     poll, on_stack = fiber.poll, None
 
     try:
@@ -183,20 +122,22 @@ def _run(store: Store, start: Callable[[Any, Any], Any], keep_alive: object, may
     finally:
         # A plain wasmtime.Func that raised has left its exception in a global. It has just trapped, so it is ours. (Not
         # to be left there, even by an interruption: the next call that traps would raise it.)
-        raised, wasmtime_func.LAST_EXCEPTION = wasmtime_func.LAST_EXCEPTION, None
+        raised, capi.plain_funcs.LAST_EXCEPTION = capi.plain_funcs.LAST_EXCEPTION, None
         if fiber.thrown is None:
             fiber.given = None  # for its traceback refers to this frame
         fiber.close()  # a guest that is still suspended unwinds
         if on_stack is not None:
             on_stack.end()
-        ended = outcome.take()
+        ended = backtraces.take(outcome)
         state.forget_lost()
     if ended is not None:
         exception = ended if raised is None else raised
         raise exceptions.caught(store, fiber, exception) or explain(exception, state)
 
 
-def _poll_to_the_end(poll: Callable[[], Any], fiber: Fiber, store: Store, state: StoreState, outcome: _Outcome) -> None:
+def _poll_to_the_end(
+    poll: Callable[[], Any], fiber: Fiber, store: Store, state: StoreState, outcome: capi.Outcome
+) -> None:
     # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13): were
     # `_run` interrupted there, it would not close the fiber.
     while True:
@@ -205,7 +146,7 @@ def _poll_to_the_end(poll: Callable[[], Any], fiber: Fiber, store: Store, state:
             if function is None:
                 return
             if function is YIELDED:
-                state.time_limit.check()
+                checkpoint(state.deadline)
                 continue
             if fiber.given is not None:
                 exceptions.lighten(fiber)
@@ -220,5 +161,5 @@ def _poll_to_the_end(poll: Callable[[], Any], fiber: Fiber, store: Store, state:
                 with suppress(CalledWithinGuest):  # another thread is in the store: then there is no backtrace
                     while fiber.poll() is YIELDED:
                         pass
-                    exceptions.note_backtrace(error, outcome.take())
+                    backtraces.note_backtrace(error, backtraces.take(outcome))
                 raise

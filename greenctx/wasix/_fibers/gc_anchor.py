@@ -9,27 +9,29 @@ call end, and those of others begin.
 
 from __future__ import annotations
 
-from ctypes import POINTER, addressof, byref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import wasmtime
-from wasmtime import Engine, Func, FuncType, Module, Trap, WasmtimeError
-from wasmtime import _bindings as ffi
+from wasmtime import Engine, Func, FuncType, Module
 
 from greenctx.errors import ReferencesTooLate
 from greenctx.wasix._fibers import calls, host_functions
+from greenctx.wasix._fibers.backtraces import ANCHOR_FUNCTION, ANCHOR_MODULE
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules.stack_maps import holds_references
+from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import YIELDED, Fiber
+from greenctx.wasix._native.capi_values import new_values
 
 if TYPE_CHECKING:
-    from wasmtime import Frame, Store
+    from wasmtime import Store
 
     from greenctx.wasix._native._fiber import StoreState
 
-_TEXT = '(module $greenctx (import "host" "wait" (func $wait)) (func $floor (export "floor") (call $wait)))'
-_FRAME = "greenctx!floor"
+_TEXT = f"""(module ${ANCHOR_MODULE}
+  (import "host" "wait" (func $wait))
+  (func ${ANCHOR_FUNCTION} (export "wait_for_ever") (call $wait)))"""
 _modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
 
 
@@ -49,12 +51,11 @@ def _lay(store: Store, state: StoreState) -> None:
         module = _modules[store.engine] = Module(store.engine, _TEXT)
     linker = wasmtime.Linker(store.engine)
     host_functions.define_func(linker, "host", "wait", FuncType([], []), _wait, access_caller=False)
-    floor = calls.instantiate(linker, store, module).exports(store)["floor"]
+    floor = calls.instantiate(linker, store, module).exports(store)["wait_for_ever"]
     assert isinstance(floor, Func)
-    trap, error = POINTER(ffi.wasm_trap_t)(), POINTER(ffi.wasmtime_error_t)()
-    context = store._context()
-    future = ffi.wasmtime_func_call_async(context, byref(floor._func), None, 0, None, 0, byref(trap), byref(error))
-    fiber = Fiber(addressof(future.contents), addressof(context.contents), state, (floor, trap, error))
+    outcome, nothing = capi.Outcome(), new_values(0)
+    future = capi.start_call(store, floor, nothing, nothing, outcome)
+    fiber = Fiber(future, capi.context_address(store), state, (floor, nothing, outcome))
     while fiber.poll() is YIELDED:
         pass
     state.lay_floor(fiber)
@@ -62,39 +63,3 @@ def _lay(store: Store, state: StoreState) -> None:
 
 def _wait() -> None:
     raise AssertionError("nobody serves this call")
-
-
-def error_from(pointer: Any) -> WasmtimeError:
-    """The error, with no frames but those of the call that has ended with it."""
-    error = WasmtimeError._from_ptr(pointer)
-    message = str(error)
-    return WasmtimeError(_without_others(message)) if _FRAME in message else error
-
-
-def trap_from(pointer: Any) -> Trap:
-    """The same of a trap."""
-    trap = Trap._from_ptr(pointer)
-    return TrapOnFloor._from_ptr(trap._consume()) if _FRAME in trap.message else trap
-
-
-class TrapOnFloor(Trap):
-    """A trap, without the frames of other calls."""
-
-    @property
-    def message(self) -> str:
-        return _without_others(super().message)
-
-    @property
-    def frames(self) -> list[Frame]:
-        frames = super().frames
-        names = [f"{frame.module_name}!{frame.func_name}" for frame in frames]
-        return frames[: names.index(_FRAME)] if _FRAME in names else frames
-
-
-def _without_others(message: str) -> str:
-    """An error's message, with no frames but those of the call that has ended with it."""
-    floor = message.find(f" - {_FRAME}")
-    if floor < 0:
-        return message
-    cause = message.find("\n\nCaused by:", floor)
-    return message[: message.rfind("\n", 0, floor)] + (message[cause:] if cause >= 0 else "")

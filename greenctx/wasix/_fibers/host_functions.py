@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, Any
 
-from wasmtime import FuncType, Linker, Val, WasmtimeError
-from wasmtime import _bindings as ffi
+from wasmtime import FuncType, Linker, Val
 
+from greenctx._reports.frame_notes import notes
 from greenctx.wasix._fibers.stores import Caller
-from greenctx.wasix._fibers.value_types import kind_of
-from greenctx.wasix._fibers.values import loading, saving
+from greenctx.wasix._fibers.values import kind_of, loading, saving
 from greenctx.wasix._native._fiber import callback_addresses
+from greenctx.wasix._native.capi import define_async_func, invalidate_caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from wasmtime import Store
 
@@ -43,7 +43,7 @@ class HostFunction:
             try:
                 result = self.function(caller, *arguments)
             finally:
-                caller._invalidate()
+                invalidate_caller(caller)
         else:
             result = self.function(*arguments)
         if isinstance(result, Val):
@@ -53,6 +53,20 @@ class HostFunction:
         except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
         fiber.answer(results)
+
+
+def _guest_below(frame: FrameType) -> str:
+    """What stands for the frames of a guest in dumps of stacks.
+
+    wasmtime walks a guest's stack when a trap or an exception is made, and its API can do so for nothing else: the
+    stack of a suspended fiber is not among those that it looks at.
+    """
+    function = frame.f_locals.get("self")
+    name = function.name if isinstance(function, HostFunction) else "a host function"
+    return f"(a guest, which has called {name})"
+
+
+notes[HostFunction.serve.__code__] = _guest_below
 
 
 def define_func(
@@ -76,21 +90,7 @@ def define_func(
         raise TypeError(f"no value of Python's can be the result of host function {f'{module}.{name}'!r}")
     load, save = loading(parameter_kinds, unsigned=unsigned), saving(results, result_kinds)
     host_function = HostFunction(f"{module}.{name}", load, save, function, access_caller)
-    callback, data, finalizer = callback_addresses(host_function, is_switch)
     # A type belongs to the engine where it was first used, and wasmtime aborts the process when another one meets it.
     if None not in parameter_kinds:
         ty = FuncType(parameters, results)
-    module_bytes, name_bytes = module.encode(), name.encode()
-    error = ffi.wasmtime_linker_define_async_func(
-        linker.ptr(),
-        ctypes.create_string_buffer(module_bytes),
-        len(module_bytes),
-        ctypes.create_string_buffer(name_bytes),
-        len(name_bytes),
-        ty.ptr(),
-        ffi.wasmtime_func_async_callback_t(callback),
-        data,
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(finalizer),
-    )
-    if error:
-        raise WasmtimeError._from_ptr(error)
+    define_async_func(linker, module, name, ty, *callback_addresses(host_function, is_switch))

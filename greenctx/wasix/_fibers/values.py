@@ -1,23 +1,34 @@
-"""Values on their way between guests and host functions: wasmtime_val_t of wasmtime/val.h, many to a piece of memory.
+"""Values on their way between guests and host functions, and their types.
 
-How a function's are converted is chosen once, when it is defined.
+Values are wasmtime_val_t of wasmtime/val.h, many to a piece of memory. How a function's are converted is chosen once,
+when it is defined.
+
+Types are told apart without the wasmtime package's own ``==`` and ``str``. Those abort the process on a type for which
+its C API has no number: v128, exceptions, references of garbage collection. A guest's exports may have any of them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
-from ctypes import byref
-from functools import partial
+from functools import cache, partial
 from operator import index
 from struct import Struct
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from wasmtime import Func, Val, ValType
-from wasmtime import _bindings as ffi
+from wasmtime import Func, FuncType, ValType
 
 from greenctx.errors import WrongStore
 from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._native.capi import store_id_of
+from greenctx.wasix._native.capi_values import (
+    VALUE_OFFSET,
+    VALUE_SIZE,
+    are_same_types,
+    read_value,
+    to_raw,
+    unroot_bytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,17 +38,34 @@ if TYPE_CHECKING:
     Load: TypeAlias = Callable[[bytes, Store], tuple[Any, ...]]
     Save: TypeAlias = Callable[[Any, Store], bytes]
 
-_raw = ffi.wasmtime_val_t
-_SIZE, _OFFSET = ctypes.sizeof(_raw), _raw.of.offset
 # Codes of struct, in the order of wasmtime_valkind_t. The wasmtime package converts what is not here.
 _CODES: dict[str | None, str] = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
 _UNSIGNED_CODES = _CODES | {"i32": "I", "i64": "Q"}
+
+# A tuple: where memory is short, CPython (3.11 to 3.13) crashes when it cannot begin to iterate over a dict's items.
+_KINDS: Final = tuple((kind, getattr(ValType, kind)()) for kind in ("i32", "i64", "f32", "f64", "externref", "funcref"))
+
+
+def kind_of(ty: ValType) -> str | None:
+    """The type's name in WebAssembly text; None if Python has no values of it."""
+    for kind, known in _KINDS:
+        if are_same_types(ty, known):
+            return kind
+    return None
+
+
+@cache
+def func_type(text: str) -> FuncType:
+    """A function's type, such as "i32 i32 -> i64", for `define_func`, which copies it."""
+    made = dict(_KINDS)
+    parameters, results = ([made[kind] for kind in part.split()] for part in text.split("->"))
+    return FuncType(parameters, results)
 
 
 def loading(kinds: list[str | None], *, unsigned: bool = False) -> Load:
     """How arguments of those types become Python's values. The wasmtime package converts those that are not numbers."""
     codes = _UNSIGNED_CODES if unsigned else _CODES
-    unpack = Struct("=" + "".join(f"{_OFFSET}x{_padded(codes.get(kind, ''))}" for kind in kinds)).unpack
+    unpack = Struct("=" + "".join(f"{VALUE_OFFSET}x{_padded(codes.get(kind, ''))}" for kind in kinds)).unpack
     references = [place for place, kind in enumerate(kinds) if kind not in _CODES]
 
     def only_numbers(memory: bytes, _: Store) -> tuple[Any, ...]:
@@ -46,8 +74,7 @@ def loading(kinds: list[str | None], *, unsigned: bool = False) -> Load:
     def all_kinds(memory: bytes, store: Store) -> tuple[Any, ...]:
         values = [*unpack(memory)]
         for place in references:
-            raw = _raw.from_buffer_copy(memory, place * _SIZE)
-            values.insert(place, Val._from_raw(store, raw, owned=False).value)
+            values.insert(place, read_value(store, memory, place))
         return tuple(values)
 
     return all_kinds if references else only_numbers
@@ -79,7 +106,7 @@ def saving(types: list[ValType], kinds: list[str | None]) -> Save:
                 saved += [save(one, store)]
         except BaseException:
             for one in saved:  # references are owned, by the guest otherwise
-                ffi.wasmtime_val_unroot(byref(_raw.from_buffer_copy(one)))
+                unroot_bytes(one)
             raise
         return b"".join(saved)
 
@@ -113,17 +140,17 @@ def _float(kind: str) -> Save:
 
 def _reference(ty: ValType) -> Save:
     def reference(value: Any, store: Store) -> bytes:
-        if isinstance(value, Func) and value._func.store_id != state_of(store).store_id:
+        if isinstance(value, Func) and store_id_of(value) != state_of(store).store_id:
             raise WrongStore("function")
-        return bytes(Val._convert_to_raw(store, ty, value))
+        return bytes(to_raw(store, ty, value))
 
     return reference
 
 
 def _packing(kind: str, code: str) -> Callable[[Any], bytes]:
-    return partial(Struct(f"=B{_OFFSET - 1}x{_padded(code)}").pack, [*_CODES].index(kind))
+    return partial(Struct(f"=B{VALUE_OFFSET - 1}x{_padded(code)}").pack, [*_CODES].index(kind))
 
 
 def _padded(code: str) -> str:
     """A number of that code in place of a value's union."""
-    return f"{code}{_SIZE - _OFFSET - Struct('=' + code).size}x"
+    return f"{code}{VALUE_SIZE - VALUE_OFFSET - Struct('=' + code).size}x"

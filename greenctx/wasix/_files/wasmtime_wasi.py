@@ -13,7 +13,7 @@ import wasmtime
 from wasmtime import Engine, Func, Memory, Module, Store
 
 from greenctx.wasix._fibers import calls
-from greenctx.wasix._fibers.wasi_set import check_wasi_is_set
+from greenctx.wasix._fibers.stores import check_wasi_is_set
 from greenctx.wasix._modules import abi
 
 if TYPE_CHECKING:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ctypes import POINTER, byref
 from typing import TYPE_CHECKING
 
 from wasmtime import Linker, Module, WasmtimeError
-from wasmtime import _bindings as ffi
 
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._modules.compile import in_one_line
+from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
     from wasmtime import ImportType, Store
@@ -46,9 +45,7 @@ def check_imports(name: str, linker: Linker, store: Store, module: Module) -> No
     missing = missing_imports(linker, store, module)
     if missing:
         raise InvalidProgram(name, f"nothing provides what it imports: {', '.join(missing)}")
-    checked = POINTER(ffi.wasmtime_instance_pre_t)()
-    failed = ffi.wasmtime_linker_instantiate_pre(linker.ptr(), module.ptr(), byref(checked))
-    if failed:
-        error = WasmtimeError._from_ptr(failed)
+    try:
+        capi.check_imports(linker, module)
+    except WasmtimeError as error:
         raise InvalidProgram(name, f"it cannot be linked: {in_one_line(error)}") from error
-    ffi.wasmtime_instance_pre_delete(checked)

@@ -8,14 +8,15 @@ import wasmtime
 from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
 
 from greenctx.errors import WrongStore
-from greenctx.wasix._fibers import calls, host_functions
-from greenctx.wasix._fibers.stores import check_belongs, state_of, store_id_of
-from greenctx.wasix._fibers.value_types import func_type
+from greenctx.wasix._fibers import calls, gc_anchor, host_functions
+from greenctx.wasix._fibers.stores import check_belongs, state_of
+from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._linking import commands
 from greenctx.wasix._linking.call_reports import reporting
 from greenctx.wasix._linking.imports import imports_of
 from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre
 from greenctx.wasix._modules.abi import START, WASI_MODULE
+from greenctx.wasix._native.capi import store_id_of
 from greenctx.wasix._syscalls.contexts import context_calls
 from greenctx.wasix._syscalls.process import DescriptorTables
 from greenctx.wasix._syscalls.wasi import WasiCalls
@@ -25,12 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from wasmtime import Instance
-    from wasmtime._exportable import AsExtern
-    from wasmtime._store import Storelike
 
     from greenctx.wasix._files.stdio import Stdio
     from greenctx.wasix._linking.imports import Key
     from greenctx.wasix._linking.requirements import InstancePre
+    from greenctx.wasix._native.capi import AsExtern, Storelike
     from greenctx.wasix._syscalls.table import SystemCall
 
 
@@ -194,7 +194,9 @@ class Linker(wasmtime.Linker):
 
     def instantiate(self, store: Storelike, module: Module) -> Instance:
         """Instantiate a module; its start function may call host functions that switch."""
-        return calls.instantiate(self, self._requirements(imports_of(module)).check(store), module)
+        store = self._requirements(imports_of(module)).check(store)
+        gc_anchor.admit(module, store)
+        return calls.instantiate(self, store, module)
 
     def instantiate_pre(self, module: Module) -> InstancePre:
         """Look up the imports of a module once, to instantiate it often."""

@@ -8,16 +8,16 @@ import wasmtime
 
 from greenctx.errors import WrongStore
 from greenctx.wasix._fibers import calls, gc_anchor
-from greenctx.wasix._fibers.stores import state_of, store_of
-from greenctx.wasix._fibers.wasi_set import check_wasi_is_set
+from greenctx.wasix._fibers.stores import check_wasi_is_set, state_of, store_of
+from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wasmtime import Engine, Instance, Module, Store
-    from wasmtime._store import Storelike
 
     from greenctx.wasix._linking.imports import Key
+    from greenctx.wasix._native.capi import Storelike
 
 
 class StoreRequirements(NamedTuple):
@@ -58,8 +58,7 @@ class InstancePre(wasmtime.InstancePre):
 
 def checked_instance_pre(pre: wasmtime.InstancePre, requirements: StoreRequirements, module: Module) -> InstancePre:
     """Return an `InstancePre` that takes the place of wasmtime's, which is empty afterwards."""
-    checked = InstancePre.__new__(InstancePre)
-    checked._set_ptr(pre._consume())
+    checked = capi.move_pointer(pre, InstancePre)
     checked._requirements = requirements
     checked._module = module
     return checked

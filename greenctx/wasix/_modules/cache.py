@@ -13,7 +13,7 @@ import zlib
 from contextlib import suppress
 from threading import get_ident
 
-from wasmtime._ffi import filename as _library
+from greenctx.wasix._native.capi import LIBRARY
 
 MOST_BYTES = 256 * 2**20
 """Of all files together. Beyond that those go that were not used for the longest time."""
@@ -93,8 +93,8 @@ class CompiledModules:
 
 def _origin(code: bytes, collector: bool) -> bytes:
     """What a compiled module depends on. (The engine and the processor wasmtime compares itself when it loads one.)"""
-    library = os.stat(_library)
-    made_by = ascii((collector, str(_library), library.st_size, library.st_mtime_ns, len(code)))
+    library = os.stat(LIBRARY)
+    made_by = ascii((collector, str(LIBRARY), library.st_size, library.st_mtime_ns, len(code)))
     return made_by.encode() + b"\n" + code
 
 

@@ -1,13 +1,11 @@
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from greenlet import greenlet
-from wasmtime import Engine
+from wasmtime import Engine, Store
 
 from greenctx._core.scope import Scope
 from greenctx.errors import GuestException
-from greenctx.wasix._clock.deadline import TimeLimit
-from greenctx.wasix._shadow_stacks.shadow_stacks import ShadowStacks
 
 FUNCTIONS: Final[tuple[str, ...]]
 LAYOUT: Final[tuple[int, int, int, int]]
@@ -18,7 +16,7 @@ def callback_addresses(function: object, is_switch: bool = False) -> tuple[int, 
 
 YIELDED: Final[object]
 
-class Ticker:
+class EpochThread:
     @property
     def running(self) -> bool: ...
     def __init__(self, engine: Engine, address: int, microseconds: int) -> None: ...
@@ -28,15 +26,25 @@ class Ticker:
 class ThrownException:
     address: int
 
+# What is known of a store by folders above this one, as far as it is used below them.
+
+class _Call(Protocol):
+    def poll(self, fiber: Fiber, state: StoreState) -> Any: ...
+    def end(self) -> None: ...
+
+class _ShadowStacks(Protocol):
+    def begin(self, store: Store) -> _Call: ...
+    def create_context(self, store: Store, environment: Any, entrypoint: Callable[[], object]) -> int: ...
+
 class StoreState:
     store_id: int
     calls: int
-    time_limit: TimeLimit
-    shadow_stacks: ShadowStacks | None
-    process: object
+    deadline: Any  # a Deadline of _clock
+    shadow_stacks: _ShadowStacks | None
+    process: Any
     short_bursts: bool
     floor: Fiber | None
-    def __init__(self, store_id: int, time_limit: TimeLimit) -> None: ...
+    def __init__(self, store_id: int, deadline: object) -> None: ...
     def lay_floor(self, fiber: Fiber) -> None: ...
     def remove_floor(self) -> None: ...
     def check(self) -> None: ...

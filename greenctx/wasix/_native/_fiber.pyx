@@ -33,7 +33,7 @@ from greenctx.errors import CalledWithinGuest
 include "_wasmtime.pxi"
 include "_callbacks.pxi"
 include "_store_state.pxi"
-include "_ticker.pxi"
+include "_epoch_thread.pxi"
 
 YIELDED = object()
 

@@ -32,15 +32,15 @@ cdef class Fiber
 
 @cython.final
 cdef class StoreState:
-    """What is known of one store. Shared by all calls into it."""
+    """All that is known of one store. Shared by all calls into it. It must not refer to the store, which refers to it."""
 
     cdef object __weakref__
     cdef readonly object store_id
     cdef readonly Py_ssize_t calls  # those that have not ended
-    cdef public object time_limit
+    cdef public object deadline
     cdef public object shadow_stacks
     cdef public object process
-    """What the program in the store has open and has set up, for the system calls; or None."""
+    """What higher layers know of the program in the store; None until they do."""
     cdef readonly Fiber floor
     """None unless guests in the store may hold references to collected objects on their stacks."""
     cdef unsigned char switches  # that were done without Python since it last had its turn
@@ -53,8 +53,8 @@ cdef class StoreState:
     cdef public bint short_bursts
     """Whether its guests give control back at the end of each epoch, and call nothing that may wait."""
 
-    def __init__(self, store_id, time_limit):
-        self.store_id, self.time_limit = store_id, time_limit
+    def __init__(self, store_id, deadline):
+        self.store_id, self.deadline = store_id, deadline
         self.stacks.ring.previous = self.stacks.ring.next = &self.stacks.ring
 
     def lay_floor(self, Fiber fiber not None):

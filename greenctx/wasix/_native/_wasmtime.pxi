@@ -66,7 +66,7 @@ cdef struct summit_t:
     reference_t *reference
     c_bool done
 
-cdef struct ticking_t:
+cdef struct epoch_thread_t:
     void *engine
     long microseconds
     PyThread_type_lock stop  # locked until the thread is to end, which takes it then

@@ -13,10 +13,10 @@ from greenctx._core.aio import await_, current_run
 from greenctx._core.scope import NoContexts
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse, StoreInUse
-from greenctx.wasix._clock.deadline import YIELD_SECONDS, TimeLimit, can_be_signalled, ticker
-from greenctx.wasix._clock.epochs import SharedTicker
+from greenctx.wasix._clock.deadline import YIELD_SECONDS, Deadline
+from greenctx.wasix._clock.epochs import SharedEpochThread, can_be_signalled, epoch_thread, yield_every_epoch
 from greenctx.wasix._fibers.calls import call
-from greenctx.wasix._fibers.stores import close, state_of, yield_every_epoch
+from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.imports import check_imports
 from greenctx.wasix._linking.linker import Linker
@@ -32,6 +32,7 @@ from greenctx.wasix._modules.compile import (
 )
 from greenctx.wasix._modules.names import EntrypointNames
 from greenctx.wasix._modules.shared_memory import with_own_memory
+from greenctx.wasix._native.capi import close
 from greenctx.wasix._program.limits import Limits
 from greenctx.wasix._program.wasi_config import Settings
 from greenctx.wasix._syscalls.process import process_of
@@ -135,7 +136,7 @@ class Program:
         # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
         self._short_bursts = contexts and switches_contexts(self._module) and never_waits(self._module)
         self._entrypoint_names = EntrypointNames(self._code)
-        self._shared_ticker = SharedTicker(self._engine)
+        self._shared_epoch_thread = SharedEpochThread(self._engine)
         self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix(files=imports_file_calls(self._module))
@@ -160,9 +161,10 @@ class Program:
         this_run = object()
         try:
             self._begin(this_run)
-            limit = TimeLimit.within_the_current(self.limits.seconds)
-            needs_ticks = limit or can_be_signalled() or self._short_bursts
-            return self._run(limit, ticker(self._engine) if needs_ticks else nullcontext(), self._short_bursts)
+            deadline = Deadline.within_current(self.limits.seconds)
+            needs_epochs = deadline or can_be_signalled() or self._short_bursts
+            epochs = epoch_thread(self._engine) if needs_epochs else nullcontext()
+            return self._run(deadline, epochs, self._short_bursts)
         finally:
             self._runs.discard(this_run)
 
@@ -176,16 +178,16 @@ class Program:
         waits for the event loop; every context is unwound, and the task ends cancelled, or `TimeLimitExceeded` is
         raised.
         """
-        from greenctx.wasix._clock.event_loop import run_within  # with asyncio, which takes long to import
+        from greenctx.wasix._program.run_async import run_within  # with asyncio, which takes long to import
 
         if not yield_every >= LEAST_YIELD_SECONDS:
             raise ValueError(f"yield_every must be at least {LEAST_YIELD_SECONDS} seconds, not {yield_every!r}")
         this_run = object()
         try:
             self._begin(this_run)
-            limit = TimeLimit.within_the_current(self.limits.seconds, yield_every)
-            ticks = self._shared_ticker.every(yield_every / 2)
-            return await run_within(limit, partial(self._run, limit, ticks, short_bursts=False))
+            deadline = Deadline.within_current(self.limits.seconds, yield_every)
+            epochs = self._shared_epoch_thread.every(yield_every / 2)
+            return await run_within(deadline, partial(self._run, deadline, epochs, short_bursts=False))
         finally:
             self._runs.discard(this_run)
 
@@ -194,11 +196,11 @@ class Program:
         if self._closed:
             raise ProgramClosed
 
-    def _run(self, limit: TimeLimit, ticks: AbstractContextManager[None], short_bursts: bool) -> int:
+    def _run(self, deadline: Deadline, epochs: AbstractContextManager[None], short_bursts: bool) -> int:
         store = Store(self._engine)
         try:
-            with ticks, limit:
-                status = self._run_in(store, limit, short_bursts)
+            with epochs, deadline:
+                status = self._run_in(store, deadline, short_bursts)
         except BaseException:
             with suppress(StoreInUse):  # by another thread; it is freed when that has done with it
                 close(store)
@@ -206,14 +208,14 @@ class Program:
         close(store)
         return status
 
-    def _run_in(self, store: Store, limit: TimeLimit, short_bursts: bool) -> int:
+    def _run_in(self, store: Store, deadline: Deadline, short_bursts: bool) -> int:
         store.set_wasi(self.settings.wasi_config(self._stdio))
         self.limits.apply(store)
         check_imports(self.name, self.linker, store, self._module)
         yield_every_epoch(store)
         process_of(store).entrypoint_names = self._entrypoint_names
         state = state_of(store)
-        state.time_limit = limit
+        state.deadline = deadline
         state.short_bursts = short_bursts
         try:
             if self.contexts:
@@ -239,7 +241,7 @@ class Program:
         if self._runs:
             self._closed = closed
             raise ProgramInUse
-        self._shared_ticker.close()
+        self._shared_epoch_thread.close()
         for thing in (self.linker, self._module, self._engine):
             close(thing)
 

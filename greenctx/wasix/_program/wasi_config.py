@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from ctypes import POINTER, Array, c_char, create_string_buffer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wasmtime import WasiConfig, WasmtimeError
-from wasmtime import _bindings as ffi
 
 from greenctx.errors import InvalidProgram
+from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from greenctx.wasix._files.stdio import Stdio
 
@@ -36,10 +35,8 @@ class Settings:
 
     def wasi_config(self, stdio: Stdio) -> WasiConfig:
         """They, for wasmtime."""
-        # Not by the config's own argv and env, which leave reference cycles behind.
         config = WasiConfig()
-        ffi.wasi_config_set_argv(config.ptr(), len(self.argv), _strings(self.argv))
-        ffi.wasi_config_set_env(config.ptr(), len(self.env), _strings(self.env), _strings(self.env.values()))
+        capi.set_arguments(config, self.argv, self.env)
         stdio.configure(config)
         for guest, host in self.preopens.items():
             try:
@@ -47,11 +44,6 @@ class Settings:
             except WasmtimeError as error:  # it was there when the program was loaded
                 raise InvalidProgram(self.name, f"the directory {host!r} cannot be opened") from error
         return config
-
-
-def _strings(texts: Iterable[str]) -> Array[Any]:
-    buffers: list[Any] = [create_string_buffer(text.encode()) for text in texts]
-    return (POINTER(c_char) * len(buffers))(*buffers)
 
 
 def _has_surrogates(text: str) -> bool:

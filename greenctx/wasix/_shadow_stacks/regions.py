@@ -9,13 +9,13 @@ from wasmtime import Func, Memory, WasmtimeError
 
 from greenctx.errors import ShadowStackUnavailable
 from greenctx.wasix._fibers import calls
-from greenctx.wasix._fibers.value_types import kind_of
+from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._modules.abi import MALLOC, MEMORY
 
 if TYPE_CHECKING:
     from wasmtime import Store
-    from wasmtime._instance import InstanceExports
 
+    from greenctx.wasix._native.capi import InstanceExports
     from greenctx.wasix._shadow_stacks.stack_pointer import StackPointer
 
 ALIGNMENT = 16  # of LLVM's stack pointer

@@ -23,7 +23,7 @@ from wasmtime import Global, GlobalType, Memory, MemoryType
 
 from greenctx._core.scope import current_context_id
 from greenctx.errors import InvalidProgram, ShadowStackOverflow, ShadowStackUnavailable
-from greenctx.wasix._fibers.value_types import kind_of
+from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._modules.abi import MEMORY, STACK_POINTER
 from greenctx.wasix._native._fiber import YIELDED
 from greenctx.wasix._shadow_stacks.regions import Regions

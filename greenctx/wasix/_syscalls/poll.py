@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from greenctx._core.scope import current_context_id
 from greenctx.errors import Deadlock
+from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._files.pipes import ReadEnd, WriteEnd
 from greenctx.wasix._files.stdio import Sink, Source
@@ -15,7 +16,7 @@ from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 
 if TYPE_CHECKING:
-    from greenctx.wasix._clock.deadline import Wait
+    from greenctx.wasix._clock.readiness import Wait
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._files.descriptors import Descriptors
     from greenctx.wasix._files.wasmtime_wasi import WasmtimeWasi
@@ -105,7 +106,7 @@ def poll_oneoff(
     if not (ready or clocks or waits):
         raise Deadlock(current_context_id(), "for a pipe")
     left = 0.0 if ready else min((seconds for seconds, _ in clocks), default=None)
-    found = state_of(caller.store).time_limit.wait(left, {wait for wait, _ in waits})
+    found = wait_until_ready(state_of(caller.store).deadline, left, {wait for wait, _ in waits})
     ready += [one.event() for wait, one in waits if wait in found]
     passed = time.monotonic() - begin
     if not ready and left is not None:

@@ -11,6 +11,7 @@ from greenctx.wasix._files.descriptors import Descriptors
 from greenctx.wasix._files.directories import Directories
 from greenctx.wasix._files.wasmtime_wasi import Scratch, WasmtimeWasi
 from greenctx.wasix._modules import abi
+from greenctx.wasix._native import capi
 from greenctx.wasix._syscalls.signals import Signals
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Process:
         memory = caller.get(abi.MEMORY)
         if not isinstance(memory, Memory):
             raise WasmtimeError(f"a guest that calls WASI has to export its memory as {abi.MEMORY!r}")
-        key = bytes(memory._memory)
+        key = capi.memory_key(memory)
         wasi = self._wasi.get(key)
         if wasi is None:
             wasi = self._wasi[key] = WasmtimeWasi(caller.store, memory)

@@ -8,7 +8,7 @@ from wasmtime import Func
 
 from greenctx._core.scope import current_context_id
 from greenctx.wasix._fibers.calls import call
-from greenctx.wasix._fibers.value_types import kind_of
+from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._modules import abi
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NoReturn
 
 from greenctx.errors import GuestExit, TimeLimitExceeded
+from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._files.stdio import Sink, Source
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
@@ -25,7 +26,7 @@ from greenctx.wasix._syscalls.table import SystemCall, calls_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from greenctx.wasix._clock.deadline import Wait
+    from greenctx.wasix._clock.readiness import Wait
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._syscalls.process import DescriptorTables
 
@@ -150,7 +151,7 @@ def _wait(caller: Caller, wanted: Wait) -> int:
     has raised, and goes on.
     """
     try:
-        state_of(caller.store).time_limit.wait(None, [wanted])
+        wait_until_ready(state_of(caller.store).deadline, None, [wanted])
     except OSError as error:
         if error.errno is None:
             raise

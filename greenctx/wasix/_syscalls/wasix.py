@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from greenctx._core.scope import current_context_id
 from greenctx.errors import Deadlock
+from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
@@ -109,7 +110,7 @@ class WasixCalls:
             return abi.SUCCESS
         if has_timeout != 1:
             raise Deadlock(current_context_id(), f"for the lock or condition at {futex:#x}")
-        state_of(caller.store).time_limit.wait(nanoseconds / 1e9)
+        wait_until_ready(state_of(caller.store).deadline, nanoseconds / 1e9)
         memory.write(result_pointer, _FALSE)
         return abi.SUCCESS
 

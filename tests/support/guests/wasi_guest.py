@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from wasmtime import Func, Memory
 
-    from greenctx.wasix._clock.deadline import TimeLimit
+    from greenctx.wasix._clock.deadline import Deadline
 
 _SIGNATURES = {
     "clock_time_get": "i32 i64 i32",
@@ -116,9 +116,9 @@ class WasiGuest:
         self.exports = linker.instantiate(self.store, module).exports(self.store)
         self.memory = cast("Memory", self.exports["memory"])
 
-    def limit(self, limit: TimeLimit) -> None:
-        """What `Program` does with its limit of time."""
-        state_of(self.store).time_limit = limit
+    def limit(self, deadline: Deadline) -> None:
+        """What `Program` does with its deadline."""
+        state_of(self.store).deadline = deadline
 
     def call(self, name: str, *args: int) -> int:
         """Make the call; return its errno."""

@@ -5,7 +5,7 @@ switches, creates, destroys, calls guests again, raises, throws, or lets guests 
 make garbage and collect it. Every object carries the cookie of the call that made it; a wrong one anywhere ends the run
 with an AssertionError. FAULTs come on top: ``interrupt`` (a signal's KeyboardInterrupt at any moment), ``epochs`` (the
 guests yield all the time), and ``unprotected``, which shows what collections do without
-`greenctx.wasix._fibers.collector`.
+`greenctx.wasix._fibers.wasmtime_patches`.
 Prints what happened as JSON.
 """
 
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, cast
 from wasmtime import Config, Engine, FuncType, Module, Trap, ValType, _bindings, _ffi
 
 from greenctx.wasix import GuestException, call
-from greenctx.wasix._fibers.stores import state_of, yield_every_epoch
+from greenctx.wasix._clock.epochs import yield_every_epoch
+from greenctx.wasix._fibers.stores import state_of
 from random_runs.random_run import COOKIE, RandomRun
 
 if TYPE_CHECKING:

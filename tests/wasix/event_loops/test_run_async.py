@@ -26,7 +26,7 @@ from greenctx import (
 )
 from greenctx.wasix import Limits, Program, ProgramClosed, ProgramInUse, TimeLimitExceeded
 from greenctx.wasix._clock import epochs, event_loop
-from greenctx.wasix._clock.deadline import TimeLimit
+from greenctx.wasix._clock.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -553,10 +553,10 @@ def test_ctrl_c() -> None:
 
 def test_the_limit_of_a_program_that_has_ended() -> None:
     """It is none of a task's that a host function of the program has started, and that goes on: a pool's, say."""
-    with TimeLimit(1000):
+    with Deadline(1000):
         inherited = contextvars.copy_context()
-        assert inherited.run(TimeLimit.within_the_current, None)
-    assert not inherited.run(TimeLimit.within_the_current, None)
+        assert inherited.run(Deadline.within_current, None)
+    assert not inherited.run(Deadline.within_current, None)
 
 
 def test_closing() -> None:
@@ -613,26 +613,26 @@ def test_one_thread_ends_all_epochs() -> None:
 
 def test_the_most_demanding_run_sets_the_pace() -> None:
     """Of those in progress; what is over does not count."""
-    ticker = good()._shared_ticker
-    with ticker.every(0.5):
-        with ticker.every(0.1), ticker.every(0.2):
-            assert ticker.seconds == 0.1
-        with ticker.every(0.7):
-            assert ticker.seconds == 0.5
-    with ticker.every(0.5):
-        assert ticker.seconds == 0.5
-    assert ticker.seconds is None
-    assert not ticker.tick()
+    shared = good()._shared_epoch_thread
+    with shared.every(0.5):
+        with shared.every(0.1), shared.every(0.2):
+            assert shared.seconds == 0.1
+        with shared.every(0.7):
+            assert shared.seconds == 0.5
+    with shared.every(0.5):
+        assert shared.seconds == 0.5
+    assert shared.seconds is None
+    assert not shared.end_epoch()
 
 
 def test_a_run_whose_end_was_interrupted() -> None:
     """Closing the program ends its epochs for good, before its engine is gone."""
     program = good()
-    ticker = program._shared_ticker
-    ticker.begin(ticker.every(0.001))
-    assert ticker.tick()
+    shared = program._shared_epoch_thread
+    shared.begin(shared.every(0.001))
+    assert shared.end_epoch()
     program.close()
-    assert not ticker.tick()
+    assert not shared.end_epoch()
 
 
 @pytest.mark.parametrize("yield_every", [30, 1e11, float("inf")])
@@ -679,7 +679,7 @@ def test_programs_are_closed_anywhere() -> None:
         def close(frame, event, arg):
             if frame.f_code.co_filename == epochs.__file__:
                 other = Program(b'(module (func (export "_start")))')
-                other._shared_ticker.begin(other._shared_ticker.every(1))
+                other._shared_epoch_thread.begin(other._shared_epoch_thread.every(1))
                 other.close()
                 closed.append(frame.f_lineno)
                 return close

@@ -20,7 +20,8 @@ from wasmtime import Config, Engine, Func, Global, Trap
 
 from greenctx import ContextSwitchingEnvironment
 from greenctx.wasix import CalledWithinGuest, GuestException, Linker, Program, ReferencesTooLate, call
-from greenctx.wasix._fibers.stores import state_of, yield_every_epoch
+from greenctx.wasix._clock.epochs import yield_every_epoch
+from greenctx.wasix._fibers.stores import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -409,7 +410,7 @@ def test_interrupted_in_the_middle_of_its_code() -> None:
                     use()
 
     limit: Any = Limit()
-    state_of(holders.store).time_limit = limit
+    state_of(holders.store).deadline = limit
 
     def main() -> None:
         for _ in range(3):

@@ -24,7 +24,7 @@ from processes import TIMEOUT, check_embedder, run_python
 
 from greenctx import NoEnvironment, current_environment
 from greenctx.wasix import Limits, Program, TimeLimitExceeded, call
-from greenctx.wasix._clock.deadline import ticker
+from greenctx.wasix._clock.epochs import epoch_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from wasmtime import Engine
 
     from greenctx.wasix import Caller
-    from greenctx.wasix._native._fiber import Ticker
+    from greenctx.wasix._native._fiber import EpochThread
 
 MODES = ["spin", "spin-without-calls", "switch", "read", "sleep", "usleep", "nanosleep", "poll", "write"]
 
@@ -470,9 +470,9 @@ def test_epochs_tick_only_where_they_are_needed(monkeypatch: pytest.MonkeyPatch)
     """
     ticked: list[str] = []
 
-    def start(engine: Engine) -> Ticker:
+    def start(engine: Engine) -> EpochThread:
         ticked.append(threading.current_thread().name)
-        return ticker(engine)
+        return epoch_thread(engine)
 
     def run(name: str, limits: Limits | None, imports: str = "") -> None:
         program = Program(f'(module {imports} (func (export "_start")))'.encode(), limits=limits)
@@ -480,7 +480,7 @@ def test_epochs_tick_only_where_they_are_needed(monkeypatch: pytest.MonkeyPatch)
         thread.start()
         thread.join()
 
-    monkeypatch.setattr("greenctx.wasix._program.program.ticker", start)
+    monkeypatch.setattr("greenctx.wasix._program.program.epoch_thread", start)
     switch = '(import "wasix_32v1" "context_switch" (func (param i64) (result i32)))'
     check_good_guest()
     run("unlimited", None)
@@ -493,7 +493,7 @@ def test_epochs_tick_only_where_they_are_needed(monkeypatch: pytest.MonkeyPatch)
     assert ticked == ["MainThread", "a limit of time", "switches"]
 
 
-def test_ticker() -> None:
+def test_epoch_thread() -> None:
     """Its thread ends when it is left; and with it if it never is, which an interruption may be the reason of."""
     program = Program(b'(module (func (export "_start")))')
 
@@ -505,7 +505,7 @@ def test_ticker() -> None:
         while tasks.exists() and len(list(tasks.iterdir())) != before + count:
             assert time.monotonic() < end
 
-    ticking = ticker(program._engine)
+    ticking = epoch_thread(program._engine)
     for _ in range(3):
         assert not ticking.running
         with ticking:

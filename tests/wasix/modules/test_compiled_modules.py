@@ -123,7 +123,7 @@ def test_mistaken_identity(kept: CompiledModules, directory: Path, monkeypatch: 
     assert kept.find(b"code", True) is None
     library = directory.parent / "libwasmtime"
     library.write_bytes(b"50.0.1")
-    monkeypatch.setattr(cache, "_library", library)
+    monkeypatch.setattr(cache, "LIBRARY", library)
     assert kept.find(b"code", False) is None
     kept.keep(b"code", False, b"compiled")
     assert kept.find(b"code", False) == b"compiled"

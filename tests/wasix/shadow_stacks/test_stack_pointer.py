@@ -275,7 +275,7 @@ def test_contexts_created_by_python() -> None:
         plain.switch(host)
         assert plain.dead
         assert where(host) == TOP - 2 * 64
-        stacks = state_of(host.store).shadow_stacks
+        stacks: Any = state_of(host.store).shadow_stacks
         assert stacks
         assert len(stacks._stacks) == 4
 
@@ -405,7 +405,7 @@ def test_interruption(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def main(host: Host) -> None:
         nonlocal left
-        stacks = state_of(host.store).shadow_stacks
+        stacks: Any = state_of(host.store).shadow_stacks
         assert stacks
         context = host.create()
         host.env.switch_context(context)

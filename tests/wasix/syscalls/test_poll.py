@@ -15,7 +15,7 @@ from guests.wasi_guest import END, EVENTS, MONOTONIC, RESULT, SUBSCRIPTIONS, Was
 
 from greenctx.errors import TimeLimitExceeded
 from greenctx.wasix import Limits, Program, Stdio
-from greenctx.wasix._clock.deadline import TimeLimit
+from greenctx.wasix._clock.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,13 +164,13 @@ def test_many_subscriptions(guest: WasiGuest) -> None:
 
 def test_time_limit(guest: WasiGuest) -> None:
     """The limit of time ends every wait, and everything that would wait after it."""
-    guest.limit(TimeLimit(0.02))
+    guest.limit(Deadline(0.02))
     for subscription in ((1, CLOCK, MONOTONIC, NEVER), (1, READ, 0)):
         with pytest.raises(TimeLimitExceeded, match=r"its limit of 0\.02 seconds"):
             guest.poll(subscription)
     with pytest.raises(TimeLimitExceeded):
         guest.read(0, 1)
-    guest.limit(TimeLimit(None))
+    guest.limit(Deadline(None))
     assert guest.poll((1, CLOCK, MONOTONIC, 1)) == [(1, 0, CLOCK)]
 
 

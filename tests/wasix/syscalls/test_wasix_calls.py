@@ -15,7 +15,7 @@ from wasmtime import Module, Store, WasiConfig, WasmtimeError
 from greenctx import ContextSwitchingEnvironment
 from greenctx.errors import Deadlock, TimeLimitExceeded, WasiNotSet
 from greenctx.wasix import Limits, Linker, Program, Stdio, call
-from greenctx.wasix._clock.deadline import TimeLimit
+from greenctx.wasix._clock.deadline import Deadline
 from greenctx.wasix._files.pipes import ATOMIC, CAPACITY
 
 if TYPE_CHECKING:
@@ -335,7 +335,7 @@ def test_timeout_ends_a_wait(guest: WasiGuest) -> None:
 
 def test_time_limit_ends_a_wait(guest: WasiGuest) -> None:
     """However long its timeout is."""
-    guest.limit(TimeLimit(0.05))
+    guest.limit(Deadline(0.05))
     with pytest.raises(TimeLimitExceeded):
         wait(guest, 0, (1, 2**64 - 1))
 

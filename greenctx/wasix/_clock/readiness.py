@@ -1,0 +1,36 @@
+"""Readiness of file descriptors: what can be waited for, and the system's call that tells what is ready."""
+
+from __future__ import annotations
+
+import select
+from errno import EBADF
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+Wait = tuple[int, bool]
+"""A file descriptor to wait for: until it can be written to, if true; else until it can be read from."""
+
+
+def find_ready(wanted: Collection[Wait], seconds: float) -> set[Wait]:
+    """Wait for so long until one of those is ready; return all that are. Raises OSError for one that is not open."""
+    if not wanted:
+        return set()
+    if not hasattr(select, "poll"):  # Windows, where only sockets can be waited for
+        return set(wanted)
+    masks: dict[int, int] = {}
+    for descriptor, to_write in wanted:
+        masks[descriptor] = masks.get(descriptor, 0) | (select.POLLOUT if to_write else select.POLLIN)
+    poll = select.poll()
+    for descriptor, mask in masks.items():
+        poll.register(descriptor, mask)
+    found = dict(poll.poll(seconds * 1000))
+    if any(mask & select.POLLNVAL for mask in found.values()):
+        raise OSError(EBADF, "not an open file descriptor")
+    # Reading and writing do not block on an error or a hang-up either, so both count as ready.
+    return {
+        (descriptor, to_write)
+        for descriptor, to_write in wanted
+        if found.get(descriptor, 0) & ~(select.POLLIN if to_write else select.POLLOUT)
+    }

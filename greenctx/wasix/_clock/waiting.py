@@ -1,0 +1,64 @@
+"""Waiting on behalf of a guest: interruptibly, no longer than its deadline, and with the event loop if there is one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from greenctx._core.aio import await_, current_run
+from greenctx.wasix._clock.readiness import find_ready
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from greenctx.wasix._clock.deadline import Deadline
+    from greenctx.wasix._clock.readiness import Wait
+
+MAX_LOOP_WAIT = 3600.0
+"""Of one wait by an event loop, in seconds: loops have limits. A longer wait is done in parts."""
+
+MAX_SYSTEM_WAIT = 0.25
+"""Of one call of the system's, in seconds. A signal that comes right before such a call, or to another thread, does not
+end it."""
+
+
+def checkpoint(deadline: Deadline) -> None:
+    """Raise `TimeLimitExceeded` if the deadline is over. On an event loop, let other tasks run if it is time to."""
+    deadline.check()
+    run = current_run()
+    # Half of it: an epoch that ends a little too early to yield would double the time; the next one yields in time.
+    if run is not None and time.monotonic() - run.resumed_at >= deadline.yield_every / 2:
+        from greenctx.wasix._clock import event_loop  # with asyncio, which takes long to import
+
+        await_(event_loop.give_way())
+        deadline.check()
+
+
+def wait_until_ready(deadline: Deadline, seconds: float | None, wanted: Collection[Wait] = ()) -> set[Wait]:
+    """Wait for so long, or without end, or until one of those is ready; return those that are.
+
+    On an event loop other tasks run meanwhile. Signal handlers do, so Ctrl-C ends it with KeyboardInterrupt. Raises
+    `TimeLimitExceeded`, and OSError for a descriptor that is not open.
+    """
+    until = None if seconds is None else time.monotonic() + seconds
+    while True:
+        checkpoint(deadline)
+        now, on_loop = time.monotonic(), current_run() is not None
+        ends = [end for end in (until, deadline.ends_at) if end is not None]
+        left = min([MAX_LOOP_WAIT if on_loop else MAX_SYSTEM_WAIT, *(max(0.0, end - now) for end in ends)])
+        if on_loop:
+            if not (found := find_ready(wanted, 0)) and left:
+                from greenctx.wasix._clock import event_loop
+
+                await_(event_loop.wait(wanted, left))
+                found = find_ready(wanted, 0)
+        elif wanted:
+            found = find_ready(wanted, left)
+        else:
+            found = set()
+            time.sleep(left)
+        if found:
+            return found
+        if until is not None and time.monotonic() >= until:
+            checkpoint(deadline)
+            return set()

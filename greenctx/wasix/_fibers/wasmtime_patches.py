@@ -1,0 +1,110 @@
+"""Every patch of the wasmtime package. Importing `greenctx.wasix` makes them.
+
+Two patches are for the whole process, so code that uses wasmtime without greenctx meets them, too:
+
+- ``Store.__init__`` and ``Store.set_wasi`` leave a mark on each store. wasmtime panics, which ends the process, when a
+  guest calls WASI in a store without WASI's settings, and it cannot be asked beforehand. Stores that are older than
+  the patch have no mark, and are let through.
+- ``wasmtime_externref_new``, which the package calls for each reference to a Python object. Making a reference may take
+  a collection. For stores that greenctx does not know the patch calls wasmtime's function and nothing else.
+
+Two patches are for a store that greenctx knows, from its first use with greenctx on:
+
+- ``store.gc`` runs the collector so that it finds what suspended guests hold.
+- ``store._delete`` refuses to delete the store while a guest is suspended in it.
+
+wasmtime's collector finds what guests hold by walking their stacks, and it does not walk the stacks of suspended
+fibers. What only those guests hold it would free, or move without telling them. At best a guest then found one
+exception's payload in another; at worst the process ended. So `StoreState` runs the collector only with all suspended
+calls on the stack below it, at the host's request here as in guests. `gc_anchor` knows which guests need that.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary, finalize, ref
+
+from wasmtime import Store
+
+from greenctx._core.scope import of_this_thread
+from greenctx.errors import StoreInUse
+from greenctx.wasix._native import capi
+
+if TYPE_CHECKING:
+    from greenctx.wasix._native._fiber import StoreState
+
+_LACKS_WASI = "greenctx.lacks_wasi"
+"""The mark, a key in the store's ``__dict__``. No attribute can have that name."""
+
+_by_context: WeakValueDictionary[int, StoreState] = WeakValueDictionary()
+"""The states of known stores, by the address of the store's context: all that wasmtime_externref_new is told."""
+
+_init, _set_wasi = Store.__init__, Store.set_wasi
+
+
+@wraps(_init)
+def _init_and_mark(self: Store, *args: Any, **kwargs: Any) -> None:
+    _init(self, *args, **kwargs)
+    self.__dict__[_LACKS_WASI] = True
+
+
+@wraps(_set_wasi)
+def _set_wasi_and_unmark(self: Store, *args: Any, **kwargs: Any) -> None:
+    _set_wasi(self, *args, **kwargs)
+    self.__dict__.pop(_LACKS_WASI, None)
+
+
+def _new_externref(context: int, handle: int, result: int) -> bool | None:
+    state = _by_context.get(context)
+    return None if state is None else state.new_externref(context, handle, result, of_this_thread())
+
+
+Store.__init__ = _init_and_mark  # type: ignore[method-assign]
+Store.set_wasi = _set_wasi_and_unmark  # type: ignore[method-assign]
+capi.intercept_externref_new(_new_externref)
+
+
+def lacks_wasi(store: Store) -> bool:
+    """Return whether ``set_wasi`` was not called on the store."""
+    return _LACKS_WASI in store.__dict__
+
+
+def patch_store(store: Store, state: StoreState) -> None:
+    """Patch a store that greenctx has not known until now."""
+    _guard_deletion(store, state)
+    reference, context = ref(store), capi.context_address(store)
+
+    def gc() -> None:
+        caller = reference()
+        assert caller is not None
+        state.collect(capi.context_address(caller), of_this_thread())
+
+    store.gc = gc  # type: ignore[method-assign]
+    _by_context[context] = state
+
+
+def _guard_deletion(store: Store, state: StoreState) -> None:
+    # The fiber of a suspended guest refers to the store, so wasmtime would use the store after freeing it.
+    reference = ref(store)
+    deleted = False
+
+    def delete(pointer: Any) -> None:
+        nonlocal deleted
+        alive = reference()
+        if state.calls:
+            if alive is not None:
+                raise StoreInUse(state.calls)
+            # The calls are being collected with the store. The last of them frees the state; that deletes the store.
+            state.remove_floor()
+            finalize(state, capi.delete_store, pointer).atexit = False
+            return
+        if alive is not None:  # it is not being collected
+            capi.forget_context(alive)
+        # `deleted` is set before, not after: wasmtime's own close(), interrupted here, calls this again later.
+        if not deleted:
+            deleted = True
+            state.remove_floor()
+            capi.delete_store(pointer)
+
+    capi.delete_store_by(store, delete)

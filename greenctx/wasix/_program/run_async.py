@@ -1,0 +1,44 @@
+"""Running within a deadline on an event loop: asyncio's by itself, any other (trio's) by means of anyio."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from greenctx._core.aio import run_in_task
+from greenctx.errors import TimeLimitExceeded
+from greenctx.wasix._clock.event_loop import anyio_unless_asyncio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from greenctx.wasix._clock.deadline import Deadline
+
+T = TypeVar("T")
+
+
+async def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
+    """Run the function in the calling task; cancel that when the deadline is over, and raise `TimeLimitExceeded`."""
+    seconds = deadline.left()
+    if seconds is None:
+        return await run_in_task(function)
+    anyio = anyio_unless_asyncio()
+    if anyio is None:
+        try:
+            async with asyncio.timeout(seconds) as scope:
+                return await run_in_task(function)
+        except TimeoutError as error:
+            if isinstance(error, TimeLimitExceeded) or not scope.expired():
+                raise
+            raise deadline.exceeded() from error
+    ended: BaseException | None = None
+    try:
+        with anyio.move_on_after(seconds):
+            try:
+                return await run_in_task(function)
+            except BaseException as error:
+                ended = error  # with those that came while the contexts were unwound
+                raise
+        raise deadline.exceeded() from ended
+    finally:
+        del ended  # whose traceback refers to this frame
