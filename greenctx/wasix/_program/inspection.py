@@ -13,7 +13,6 @@ from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.imports import check_imports, import_name, missing_imports
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._modules import abi
-from greenctx.wasix._modules.binary import Size, sizes
 from greenctx.wasix._modules.compile import (
     check_start,
     compile_module,
@@ -21,7 +20,8 @@ from greenctx.wasix._modules.compile import (
     read_code,
     to_binary,
 )
-from greenctx.wasix._modules.shared_memory import with_own_memory
+from greenctx.wasix._modules.shared_memory import unshare_memory
+from greenctx.wasix._modules.sizes import Size, Sizes
 from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
     binary = to_binary(name, content)
     engine, module = compile_module(name, binary)
     imports, exports = module.imports, tuple(Export(export.name, _kind(export.type)) for export in module.exports)
-    own = with_own_memory(binary)
+    own = unshare_memory(binary)
     if own is not binary:  # as Program runs it
         module = Module(engine, own)
     with Store(engine) as store, Linker(engine) as linker:
@@ -117,7 +117,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         linker.define_wasix()
         missing = missing_imports(linker, store, module)
         reason = _reason(lambda: check_start(name, module), lambda: check_imports(name, linker, store, module))
-    memories, tables = sizes(binary)
+    sizes = Sizes(binary)
     return Inspection(
         file=name,
         type=f"core module ({'binary' if content is binary else 'text'})",
@@ -133,8 +133,8 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         ),
         missing=tuple(missing),
         exports=exports,
-        memories=tuple(memories),
-        tables=tuple(tables),
+        memories=tuple(sizes.memories),
+        tables=tuple(sizes.tables),
         stack_pointer=_reason(lambda: check_exports(name, module)) is None,
         malloc=Export(abi.MALLOC, "function") in exports,
     )

@@ -6,12 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from greenctx.errors import InvalidProgram
-from greenctx.wasix._modules.binary import PAGE, NotUnderstood, Sizes
+from greenctx.wasix._modules.binary import NotUnderstood
+from greenctx.wasix._modules.sizes import PAGE, Sizes
 
 if TYPE_CHECKING:
     from wasmtime import Store
 
-    from greenctx.wasix._modules.binary import Size
+    from greenctx.wasix._modules.sizes import Size
 
 ELEMENT = 8  # bytes that wasmtime takes for an element of a table
 TABLE_SHARE = 8  # where memories may grow, too, tables may by one part in so many of what is left

@@ -31,7 +31,7 @@ from greenctx.wasix._modules.compile import (
     to_binary,
 )
 from greenctx.wasix._modules.names import EntrypointNames
-from greenctx.wasix._modules.shared_memory import with_own_memory
+from greenctx.wasix._modules.shared_memory import unshare_memory
 from greenctx.wasix._program.limits import Limits
 from greenctx.wasix._program.wasi_config import Settings
 from greenctx.wasix._syscalls.process import process_of
@@ -125,7 +125,7 @@ class Program:
         self.contexts = contexts
         self.instruments = [*instruments]
         self._stdio = Stdio(stdin, stdout, stderr)
-        self._code = with_own_memory(to_binary(name, code))
+        self._code = unshare_memory(to_binary(name, code))
         self._engine, self._module = compile_module(name, self.limits.cap(name, self._code), _kept() if cache else None)
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
