@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 FIRST_OWN = 1 << 20
 """From here on numbers are given out here. wasmtime takes the lowest ones, and no process may open that many files."""
 
-MOST_OWN = 1024
-LARGEST = 2**31 - 1  # to guests they are signed
+MAX_OWN = 1024
+MAX_FD = 2**31 - 1  # to guests they are signed
 CLOSE_ON_EXEC = 1
 """The one flag of descriptors (``fdflagsext``). It has no effect: there is no exec."""
 
@@ -41,14 +41,14 @@ class Descriptors:
     def add(self, *files: Source | Sink, lowest: int = 0, flags: int = 0) -> list[int]:
         """Give each a new number, no less than the lowest. Raises `TooManyDescriptors`."""
         own = sum(fd >= FIRST_OWN for fd in self._files)
-        if own + len(files) > MOST_OWN:
+        if own + len(files) > MAX_OWN:
             raise TooManyDescriptors
         numbers: list[int] = []
         candidate = max(lowest, FIRST_OWN)
         for file in files:
             while candidate in self._files:
                 candidate += 1
-            if candidate > LARGEST:
+            if candidate > MAX_FD:
                 raise TooManyDescriptors
             self._files[candidate] = file
             self.set_flags(candidate, flags)
@@ -69,7 +69,7 @@ class Descriptors:
             file.close()
         return file
 
-    def native(self, fd: int) -> int | None:
+    def wasmtime_fd(self, fd: int) -> int | None:
         """The descriptor of wasmtime's that is the same thing, or nothing at all; None if there is none of the kind."""
         file = self._files.get(fd)
         if file is None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 Preopen = tuple[int, bytes]
 """A descriptor and the guest's name of the directory."""
 
-LONGEST = 4096
+MAX_LENGTH = 4096
 """Bytes of a path, as on most systems."""
 
 

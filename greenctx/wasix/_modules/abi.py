@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-CONTEXT_MODULE: Final = "wasix_32v1"
-"""Import module of the context calls, for guests with 32-bit pointers."""
+WASIX_MODULE: Final = "wasix_32v1"
+"""Import module of WASIX's calls, for guests with 32-bit pointers."""
 
-CONTEXT_MODULE_64: Final = "wasix_64v1"
+WASIX_MODULE_64: Final = "wasix_64v1"
 """The same for guests with 64-bit pointers (memory64)."""
 
-CONTEXT_MODULES: Final = (CONTEXT_MODULE, CONTEXT_MODULE_64)
+WASIX_MODULES: Final = (WASIX_MODULE, WASIX_MODULE_64)
 
 WASI_MODULE: Final = "wasi_snapshot_preview1"
 

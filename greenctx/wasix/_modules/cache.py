@@ -15,14 +15,14 @@ from threading import get_ident
 
 from wasmtime._ffi import filename as _library
 
-MOST_BYTES = 256 * 2**20
+MAX_BYTES = 256 * 2**20
 """Of all files together. Beyond that those go that were not used for the longest time."""
 
 _CHECKSUM = 4  # bytes of it, at the end of a file
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-class CompiledModules:
+class ModuleCache:
     """The files in a directory. Each begins with what it was made from, after which comes the compiled module."""
 
     def __init__(self, directory: str) -> None:
@@ -30,7 +30,7 @@ class CompiledModules:
         self.directory = directory
 
     @classmethod
-    def of_the_user(cls) -> CompiledModules | None:
+    def of_the_user(cls) -> ModuleCache | None:
         """Those in the user's cache directory, if there is one: ``$XDG_CACHE_HOME``, or ``.cache`` at home."""
         base = os.environ.get("XDG_CACHE_HOME", "")
         if not os.path.isabs(base):
@@ -57,7 +57,7 @@ class CompiledModules:
         with suppress(OSError):
             origin = _origin(code, collector)
             content = origin + compiled
-            if len(content) > MOST_BYTES // 4:
+            if len(content) > MAX_BYTES // 4:
                 return
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             _check_own(os.stat(self.directory))
@@ -85,7 +85,7 @@ class CompiledModules:
         files = [(status, path) for status, path in found if not stat.S_ISDIR(status.st_mode)]
         total = sum(status.st_size for status, _ in files)
         for status, path in sorted(files, key=lambda file: file[0].st_mtime):
-            if total <= MOST_BYTES:
+            if total <= MAX_BYTES:
                 break
             os.unlink(path)
             total -= status.st_size

@@ -10,12 +10,12 @@ from wasmtime import Config, Engine, FuncType, MemoryType, Module, WasmtimeError
 
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._modules import stack_maps
-from greenctx.wasix._modules.abi import CONTEXT_MODULES, START, WAITING_CALLS, WASI_MODULE
+from greenctx.wasix._modules.abi import START, WAITING_CALLS, WASI_MODULE, WASIX_MODULES
 
 if TYPE_CHECKING:
-    from greenctx.wasix._modules.cache import CompiledModules
+    from greenctx.wasix._modules.cache import ModuleCache
 
-LONGEST_MESSAGE = 600
+MAX_MESSAGE = 600
 _BINARY_MAGIC = b"\0asm"
 _COMPONENT_LAYER = b"\1\0"
 
@@ -51,21 +51,21 @@ def to_binary(name: str, code: bytes) -> bytes:
     return binary
 
 
-def compile_module(name: str, binary: bytes, kept: CompiledModules | None = None) -> tuple[Engine, Module]:
+def compile_module(name: str, binary: bytes, cache: ModuleCache | None = None) -> tuple[Engine, Module]:
     """Compile a module, without garbage collection if it can do without; `InvalidProgram` if it is not valid.
 
     If it was kept it is loaded instead, else it is kept now.
     """
-    found = None if kept is None else _load(binary, kept)
-    engine, module, collector = found or _compile_anew(name, binary, kept)
+    found = None if cache is None else _load(binary, cache)
+    engine, module, collector = found or _compile_anew(name, binary, cache)
     if not collector:
         stack_maps.note_none(module)
     return engine, module
 
 
-def _load(binary: bytes, kept: CompiledModules) -> tuple[Engine, Module, bool] | None:
+def _load(binary: bytes, cache: ModuleCache) -> tuple[Engine, Module, bool] | None:
     for collector in (False, True):
-        compiled = kept.find(binary, collector)
+        compiled = cache.find(binary, collector)
         if compiled is not None:
             engine = _engine(collector)
             with suppress(WasmtimeError):  # it is another processor's, for one
@@ -73,32 +73,32 @@ def _load(binary: bytes, kept: CompiledModules) -> tuple[Engine, Module, bool] |
     return None
 
 
-def _compile_anew(name: str, binary: bytes, kept: CompiledModules | None) -> tuple[Engine, Module, bool]:
+def _compile_anew(name: str, binary: bytes, cache: ModuleCache | None) -> tuple[Engine, Module, bool]:
     # A collection does not see the stacks of suspended fibers (see README.md), so guests that need none get none.
     collector = False
     try:
-        engine, module = _compile(binary, collector=False)
+        engine, module = compile_binary(binary, collector=False)
     except WasmtimeError:
         collector = True
         try:
-            engine, module = _compile(binary, collector=True)
+            engine, module = compile_binary(binary, collector=True)
         except WasmtimeError as error:
             raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
-    if kept is not None:
-        kept.keep(binary, collector, bytes(module.serialize()))
+    if cache is not None:
+        cache.keep(binary, collector, bytes(module.serialize()))
     return engine, module, collector
 
 
 def needs_collector(binary: bytes) -> bool:
     """Whether a module that compiles needs garbage collection for it."""
     try:
-        _compile(binary, collector=False)
+        compile_binary(binary, collector=False)
     except WasmtimeError:
         return True
     return False
 
 
-def _compile(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:
+def compile_binary(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:
     engine = _engine(collector)
     return engine, Module(engine, binary)
 
@@ -124,7 +124,7 @@ def check_start(name: str, module: Module) -> None:
 
 def switches_contexts(module: Module) -> bool:
     """Whether the module imports WASIX's context_switch."""
-    return any(wanted.module in CONTEXT_MODULES and wanted.name == "context_switch" for wanted in module.imports)
+    return any(wanted.module in WASIX_MODULES and wanted.name == "context_switch" for wanted in module.imports)
 
 
 def never_waits(module: Module) -> bool:
@@ -139,4 +139,4 @@ def never_waits(module: Module) -> bool:
 def in_one_line(error: WasmtimeError) -> str:
     """What it says, without the lines of a text that it quotes where they are long."""
     text = " ".join(str(error).split())
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} ..."

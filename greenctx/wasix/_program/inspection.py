@@ -27,7 +27,7 @@ from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-LONGEST = 100
+MAX_NAME = 100
 """Characters of a name that the text shows. Those of real programs are shorter."""
 
 _CONTEXT_CALLS = ("context_create", "context_switch", "context_destroy")
@@ -85,7 +85,7 @@ class Inspection:
     def _lines(self) -> Iterable[str]:
         reason = f" ({len(self.missing)} of its imports are missing)" if self.missing else ""
         if self.reason and not self.missing:
-            reason = f" ({_printable(self.reason, 4 * LONGEST)})"
+            reason = f" ({_printable(self.reason, 4 * MAX_NAME)})"
         yield f"{_printable(self.file, len(self.file))}: {self.type}, {self.size} bytes"
         yield f"runnable: {_yes(self.runnable)}{reason}"
         yield f"contexts: {_yes(self.contexts)}"
@@ -125,7 +125,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         runnable=reason is None,
         reason=reason,
         contexts=any(
-            one.module in (abi.CONTEXT_MODULE, abi.CONTEXT_MODULE_64) and one.name in _CONTEXT_CALLS for one in imports
+            one.module in (abi.WASIX_MODULE, abi.WASIX_MODULE_64) and one.name in _CONTEXT_CALLS for one in imports
         ),
         needs_collector=needs_collector(binary),
         imports=tuple(
@@ -182,7 +182,7 @@ def _yes(flag: bool) -> str:
     return "yes" if flag else "no"
 
 
-def _printable(text: str, longest: int = LONGEST) -> str:
+def _printable(text: str, max_length: int = MAX_NAME) -> str:
     """The text without what would move a terminal's cursor or fill its screens."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:longest])
-    return shown if len(text) <= longest else f"{shown}... ({len(text)} characters)"
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:max_length])
+    return shown if len(text) <= max_length else f"{shown}... ({len(text)} characters)"

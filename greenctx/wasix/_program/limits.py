@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ELEMENT = 8  # bytes that wasmtime takes for an element of a table
 TABLE_SHARE = 8  # where memories may grow, too, tables may by one part in so many of what is left
-LARGEST = 2**63 - 1  # that wasmtime can be told
+MAX_SIZE = 2**63 - 1  # that wasmtime can be told
 
 
 class Limits:
@@ -98,7 +98,7 @@ class Limits:
     def apply(self, store: Store) -> None:
         """Limit what is none of the module's own memories and tables: the heap of the garbage collector."""
         if self.memory is not None:
-            store.set_limits(memory_size=min(self.memory, LARGEST))
+            store.set_limits(memory_size=min(self.memory, MAX_SIZE))
 
 
 def _can_grow(one: Size) -> bool:

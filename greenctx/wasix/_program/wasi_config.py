@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._files.stdio import Stdio
 
 
-class Settings:
+class WasiSettings:
     """The settings of one program, named ``name``. Raises `InvalidProgram` for those that no guest can be given."""
 
     def __init__(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def context_calls() -> Iterator[SystemCall]:
     """Yield the calls, for guests with 32-bit and with 64-bit pointers."""
-    for module, pointer in ((abi.CONTEXT_MODULE, "i32"), (abi.CONTEXT_MODULE_64, "i64")):
+    for module, pointer in ((abi.WASIX_MODULE, "i32"), (abi.WASIX_MODULE_64, "i64")):
         yield SystemCall(module, "context_create", f"{pointer} i32 -> i32", context_create)
         yield SystemCall(module, "context_switch", "i64 -> i32", context_switch, needs_caller=False, is_switch=True)
         yield SystemCall(module, "context_destroy", "i64 -> i32", context_destroy, needs_caller=False)

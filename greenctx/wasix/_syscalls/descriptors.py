@@ -64,7 +64,7 @@ class DescriptorCalls:
         """
         descriptors = self._descriptors.of(caller)
         file = descriptors.get(fd)
-        copied = file is not None and (descriptors.copies or descriptors.native(fd) is None)
+        copied = file is not None and (descriptors.copies or descriptors.wasmtime_fd(fd) is None)
         if fd < FIRST_OWN and to < FIRST_OWN and not copied:
             result = process_of(caller.store).wasi(caller).call(caller, "fd_renumber", fd, to)
             if result == abi.SUCCESS and fd != to:
@@ -125,12 +125,12 @@ class DescriptorCalls:
     def _own(self, caller: Caller, fd: int) -> Source | Sink | None:
         """What the descriptor stands for, if wasmtime knows nothing of that."""
         descriptors = self._descriptors.of(caller)
-        return descriptors.get(fd) if descriptors.native(fd) is None else None
+        return descriptors.get(fd) if descriptors.wasmtime_fd(fd) is None else None
 
     def _as_wasmtime(self, caller: Caller, name: str, fd: int, *args: int) -> int:
-        native = self._descriptors.of(caller).native(fd)
-        assert native is not None
-        return process_of(caller.store).wasi(caller).call(caller, name, native, *args)
+        wasmtime_fd = self._descriptors.of(caller).wasmtime_fd(fd)
+        assert wasmtime_fd is not None
+        return process_of(caller.store).wasi(caller).call(caller, name, wasmtime_fd, *args)
 
 
 def _store(caller: Caller, result_pointer: int, data: bytes) -> int:

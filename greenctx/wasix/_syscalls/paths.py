@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from greenctx.wasix._files.paths import LONGEST
+from greenctx.wasix._files.paths import MAX_LENGTH
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
@@ -79,7 +79,7 @@ class PathCalls:
         memory.check(pointer, length)
         if length == 0 or memory.read(pointer, 1) != b"/":
             return None
-        if length > LONGEST:
+        if length > MAX_LENGTH:
             raise _TooLong
         return memory.read(pointer, length)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._files.descriptors import Descriptors
     from greenctx.wasix._files.wasmtime_wasi import WasmtimeWasi
 
-MOST_SUBSCRIPTIONS = 65536  # as any system's poll refuses more than a process can have open
+MAX_SUBSCRIPTIONS = 65536  # as any system's poll refuses more than a process can have open
 
 # subscription and event of WASI preview 1 (wasi/api.h)
 _SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")  # userdata, tag, clock id or fd, timeout, precision, flags
@@ -63,7 +63,7 @@ def poll_oneoff(
     """
     memory = GuestMemory(caller)
     memory.check(subscriptions, count * _SUBSCRIPTION.size)
-    if not 0 < count <= MOST_SUBSCRIPTIONS:
+    if not 0 < count <= MAX_SUBSCRIPTIONS:
         return abi.INVAL
     data = memory.read(subscriptions, count * _SUBSCRIPTION.size)
     asked = [_Subscription(*fields) for fields in _SUBSCRIPTION.iter_unpack(data)]

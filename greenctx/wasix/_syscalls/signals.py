@@ -14,7 +14,7 @@ from greenctx.wasix._modules import abi
 if TYPE_CHECKING:
     from greenctx.wasix._fibers.stores import Caller
 
-MOST = 64
+MAX_SIGNAL = 64
 """The highest number of a signal."""
 
 Raised = tuple[int, int]
@@ -43,7 +43,7 @@ class Signals:
     def deliver(self, caller: Caller) -> None:
         """Have the guest handle what waits in the context that is running, unless it has no handler."""
         context_id = current_context_id()
-        while (handler := self._find(caller)) is not None:
+        while (handler := self._find_handler(caller)) is not None:
             waiting = [one for one in self._pending if one[0] == context_id and one not in self._handled]
             if not waiting:
                 return
@@ -55,7 +55,7 @@ class Signals:
             finally:
                 self._handled.discard(raised)
 
-    def _find(self, caller: Caller) -> Func | None:
+    def _find_handler(self, caller: Caller) -> Func | None:
         handler = caller.get(self.handler)
         if not isinstance(handler, Func):
             return None

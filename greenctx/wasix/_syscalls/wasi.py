@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from greenctx.wasix._syscalls.process import DescriptorTables
 
 # Of one call, however much memory its arguments name: reading and writing may always do less than was asked for.
-MOST_AT_ONCE = 1 << 20  # bytes
-MOST_BUFFERS = 1024
+MAX_BYTES = 1 << 20  # bytes
+MAX_BUFFERS = 1024
 
 _IOVEC = Struct("<I I")
 
@@ -159,10 +159,10 @@ def _wait(caller: Caller, wanted: Wait) -> int:
 
 
 def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, int]]:
-    """The address and length of each buffer, all within the memory: the first ones, `MOST_AT_ONCE` bytes at most."""
+    """The address and length of each buffer, all within the memory: the first ones, `MAX_BYTES` bytes at most."""
     memory.check(iovecs, count * _IOVEC.size)
-    left, buffers = MOST_AT_ONCE, []
-    for start, length in _IOVEC.iter_unpack(memory.read(iovecs, min(count, MOST_BUFFERS) * _IOVEC.size)):
+    left, buffers = MAX_BYTES, []
+    for start, length in _IOVEC.iter_unpack(memory.read(iovecs, min(count, MAX_BUFFERS) * _IOVEC.size)):
         memory.check(start, length)
         buffers.append((start, min(length, left)))
         left -= buffers[-1][1]

@@ -15,7 +15,7 @@ from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.process import process_of
-from greenctx.wasix._syscalls.signals import MOST as MOST_SIGNALS
+from greenctx.wasix._syscalls.signals import MAX_SIGNAL
 from greenctx.wasix._syscalls.table import SystemCall, calls_of
 from greenctx.wasix._syscalls.wasi import proc_exit
 from greenctx.wasix._syscalls.wasix_files import FILE_TYPES, FileCalls, text
@@ -53,11 +53,11 @@ class WasixCalls:
 
     def calls(self, *, files: bool) -> Iterator[SystemCall]:
         """Yield the calls: with ``files``, those about files as well."""
-        yield from calls_of(self, abi.CONTEXT_MODULE, _TYPES)
+        yield from calls_of(self, abi.WASIX_MODULE, _TYPES)
         if files:
-            yield from calls_of(self._files, abi.CONTEXT_MODULE, FILE_TYPES)
+            yield from calls_of(self._files, abi.WASIX_MODULE, FILE_TYPES)
         for name in ("proc_exit2", "thread_exit"):  # of the only thread
-            yield SystemCall(abi.CONTEXT_MODULE, name, "i32 ->", proc_exit, needs_caller=False)
+            yield SystemCall(abi.WASIX_MODULE, name, "i32 ->", proc_exit, needs_caller=False)
         yield SystemCall(abi.THREADS_MODULE, "thread-spawn", "i32 -> i32", lambda _: -abi.AGAIN, needs_caller=False)
 
     # Start-up and signals. Each store is one process.
@@ -88,7 +88,7 @@ class WasixCalls:
 
     def thread_signal(self, caller: Caller, _: int, signal: int) -> int:
         """Raise a signal in the thread, of which there is one: in the context that is running."""
-        if signal > MOST_SIGNALS:
+        if signal > MAX_SIGNAL:
             return abi.INVAL
         process_of(caller.store).signals.raise_(caller, signal)
         return abi.SUCCESS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from greenctx.wasix._files import paths
-from greenctx.wasix._files.descriptors import CLOSE_ON_EXEC, LARGEST, TooManyDescriptors
+from greenctx.wasix._files.descriptors import CLOSE_ON_EXEC, MAX_FD, TooManyDescriptors
 from greenctx.wasix._files.pipes import make_pipe
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.descriptors import DescriptorCalls
@@ -32,7 +32,7 @@ FILE_TYPES = {
 
 def imports_file_calls(module: Module) -> bool:
     """Whether the module asks for any of them. One that does not has neither pipes nor paths from the root."""
-    return any(wanted.module == abi.CONTEXT_MODULE and wanted.name in FILE_TYPES for wanted in module.imports)
+    return any(wanted.module == abi.WASIX_MODULE and wanted.name in FILE_TYPES for wanted in module.imports)
 
 
 class FileCalls:
@@ -57,7 +57,7 @@ class FileCalls:
     def chdir(self, caller: Caller, path: int, length: int) -> int:
         """Change the working directory."""
         name = text(caller, path, length)
-        if len(name) > paths.LONGEST:
+        if len(name) > paths.MAX_LENGTH:
             return abi.NAMETOOLONG
         if not name:
             return abi.NOENT
@@ -82,7 +82,7 @@ class FileCalls:
         memory = GuestMemory(caller)
         memory.check(result_pointer, 4)
         name = text(caller, path, length)
-        if len(name) > paths.LONGEST:
+        if len(name) > paths.MAX_LENGTH:
             return abi.NAMETOOLONG
         if flags & ~CLOSE_ON_EXEC:
             return abi.INVAL
@@ -129,7 +129,7 @@ class FileCalls:
         """Duplicate a descriptor, no lower than that one. WASI has nothing of the kind for files: that is notsup."""
         memory = GuestMemory(caller)
         memory.check(result_pointer, 4)
-        if lowest > LARGEST:
+        if lowest > MAX_FD:
             return abi.INVAL
         descriptors = self._descriptors.of(caller)
         file = descriptors.get(fd)
@@ -165,4 +165,4 @@ def text(caller: Caller, pointer: int, length: int) -> bytes:
     """A path, or a name; of one that is too long, only so much that this can be seen."""
     memory = GuestMemory(caller)
     memory.check(pointer, length)
-    return memory.read(pointer, min(length, paths.LONGEST + 1))
+    return memory.read(pointer, min(length, paths.MAX_LENGTH + 1))
