@@ -1,4 +1,4 @@
-"""A program's working directory, and its preopened ones: where a path of the guest's leads."""
+"""A program's working directory and its preopened directories: where a guest's path leads."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 FIRST_PREOPEN = 3
 AT_FDCWD = 2**32 - 2
-"""Stands for the working directory in the place of a descriptor, in WASI's libcs."""
+"""What WASI's libcs pass in place of a descriptor to mean the working directory."""
 
-# Addresses in the scratch memory, and what WASI preview 1 (wasi/api.h) has there.
+# Addresses in the scratch memory, and values of WASI preview 1 (wasi/api.h).
 _PATH, _RESULT = 0, 2 * paths.MAX_LENGTH
-_FOLLOW = 1  # lookupflags
-_FILE_TYPE, _DIRECTORY = 16, 3  # where it is in a filestat, and one of them
+_FOLLOW = 1  # of lookupflags: follow symbolic links
+_FILE_TYPE, _DIRECTORY = 16, 3  # the offset of the type in a filestat, and the type of directories
 
 
 class Directories:
-    """Those of one program. Each call gets wasmtime's functions."""
+    """The directories of one program. Its methods call wasmtime through ``scratch``."""
 
     def __init__(self) -> None:
         self.current = b"/"
@@ -31,7 +31,7 @@ class Directories:
         self._preopens: list[Preopen] | None = None
 
     def change(self, scratch: Scratch, caller: Caller, path: bytes) -> int:
-        """Make it the working directory; return an errno. The root always is one, as every program begins there."""
+        """Change the working directory; return an errno. The root needs no check: every program begins there."""
         wanted = paths.normalized(path, self.current)
         if wanted != b"/":
             error = self._check_directory(scratch, caller, wanted)
@@ -41,7 +41,7 @@ class Directories:
         return abi.SUCCESS
 
     def find(self, scratch: Scratch, caller: Caller, path: bytes) -> tuple[int, int] | None:
-        """Where an absolute path leads: a descriptor, and how much of the path that stands for. None: nowhere."""
+        """Return the descriptor of the preopen that an absolute path is in, and how much of the path names it."""
         if self._preopens is None:
             self._preopens = [*_preopens(scratch, caller)]
         return paths.find(path, self._preopens)
@@ -49,7 +49,10 @@ class Directories:
     def open(
         self, scratch: Scratch, caller: Caller, fd: int, flags: int, path: bytes, *options: int
     ) -> tuple[int, int]:
-        """``path_open`` for a path that may be absolute, or from the working directory: an errno and a descriptor."""
+        """Open a path as ``path_open``, which refuses absolute ones; return an errno and a descriptor.
+
+        The path may also be relative to the working directory.
+        """
         if fd == AT_FDCWD and not paths.is_absolute(path):
             path = self.current + b"/" + path
         if paths.is_absolute(path):

@@ -1,4 +1,4 @@
-"""A guest's code: read, told apart from what is none, and compiled."""
+"""A guest's code: read from a file, checked to be a core module, and compiled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COMPONENT_LAYER = b"\1\0"
 
 
 def read_code(name: str) -> bytes:
-    """The content of a file; `InvalidProgram` if it cannot be read."""
+    """Return the content of a file. Raises `InvalidProgram` if it cannot be read."""
     try:
         return Path(name).read_bytes()
     except (OSError, ValueError) as error:
@@ -29,7 +29,7 @@ def read_code(name: str) -> bytes:
 
 
 def to_binary(name: str, code: bytes) -> bytes:
-    """A core module's binary, from itself or from its text; `InvalidProgram` if it is neither."""
+    """Return a core module's binary, of code in binary or text form. Raises `InvalidProgram` for anything else."""
     if not code.strip():
         raise InvalidProgram(name, "it is empty")
     if code.startswith(_BINARY_MAGIC):
@@ -52,9 +52,9 @@ def to_binary(name: str, code: bytes) -> bytes:
 
 
 def compile_module(name: str, binary: bytes, cache: ModuleCache | None = None) -> tuple[Engine, Module]:
-    """Compile a module, without garbage collection if it can do without; `InvalidProgram` if it is not valid.
+    """Compile a module, without garbage collection if possible. Raises `InvalidProgram` for an invalid one.
 
-    If it was kept it is loaded instead, else it is kept now.
+    A module that is in the cache is loaded instead; another one is put there.
     """
     found = None if cache is None else _load(binary, cache)
     engine, module, collector = found or _compile_anew(name, binary, cache)
@@ -68,13 +68,13 @@ def _load(binary: bytes, cache: ModuleCache) -> tuple[Engine, Module, bool] | No
         compiled = cache.find(binary, collector)
         if compiled is not None:
             engine = _engine(collector)
-            with suppress(WasmtimeError):  # it is another processor's, for one
+            with suppress(WasmtimeError):  # it was compiled for another processor, for example
                 return engine, Module.deserialize(engine, compiled), collector
     return None
 
 
 def _compile_anew(name: str, binary: bytes, cache: ModuleCache | None) -> tuple[Engine, Module, bool]:
-    # A collection does not see the stacks of suspended fibers (see README.md), so guests that need none get none.
+    # A collection does not see the stacks of suspended fibers, so guests that can do without a collector get none.
     collector = False
     try:
         engine, module = compile_binary(binary, collector=False)
@@ -90,7 +90,7 @@ def _compile_anew(name: str, binary: bytes, cache: ModuleCache | None) -> tuple[
 
 
 def needs_collector(binary: bytes) -> bool:
-    """Whether a module that compiles needs garbage collection for it."""
+    """Whether a valid module compiles only with garbage collection."""
     try:
         compile_binary(binary, collector=False)
     except WasmtimeError:
@@ -128,15 +128,15 @@ def switches_contexts(module: Module) -> bool:
 
 
 def never_waits(module: Module) -> bool:
-    """Whether the module imports nothing that could let it wait, on its fiber, for anything but its computing."""
+    """Whether the guest cannot wait on its fiber: the module imports nothing that may wait there."""
     return not any(
-        isinstance(wanted.type, MemoryType)  # in a shared one it may wait for another thread
+        isinstance(wanted.type, MemoryType)  # in a shared memory it may wait for another thread
         or (wanted.module == WASI_MODULE and WAITING_CALLS.match(wanted.name or ""))
         for wanted in module.imports
     )
 
 
 def in_one_line(error: WasmtimeError) -> str:
-    """What it says, without the lines of a text that it quotes where they are long."""
+    """Return the error's message in one line of limited length. It may quote the module's text."""
     text = " ".join(str(error).split())
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} ..."

@@ -1,4 +1,4 @@
-"""Inspection: what a module asks of its host, what it offers, and what keeps it from being run."""
+"""Inspection: what a module imports and exports, and what keeps it from being run."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 MAX_NAME = 100
-"""Characters of a name that the text shows. Those of real programs are shorter."""
+"""Characters of a name that the text shows. Names in real programs are shorter."""
 
 _CONTEXT_CALLS = ("context_create", "context_switch", "context_destroy")
 
 
 @dataclass(frozen=True)
 class Import:
-    """Something that the module asks for. ``name`` is as in error messages."""
+    """An import of the module. ``name`` is as in error messages."""
 
     name: str
     kind: str
@@ -44,7 +44,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Export:
-    """Something that the module offers."""
+    """An export of the module."""
 
     name: str
     kind: str
@@ -52,7 +52,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found out about a module. Sizes of memories are in bytes, those of tables in elements."""
+    """What a module is and needs. Sizes of memories are in bytes, those of tables in elements."""
 
     file: str
     type: str
@@ -65,7 +65,7 @@ class Inspection:
     needs_collector: bool
     imports: tuple[Import, ...]
     missing: tuple[str, ...]
-    """The names of the imports that nothing provides, as when the program is run."""
+    """The names of the imports that nothing provides when the program is run."""
     exports: tuple[Export, ...]
     memories: tuple[Size, ...]
     tables: tuple[Size, ...]
@@ -74,12 +74,12 @@ class Inspection:
     malloc: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as a dictionary that JSON can hold."""
+        """Return the inspection as a dictionary that JSON can hold."""
         sizes = {"memories": self.memories, "tables": self.tables}
         return asdict(self) | {what: tuple(one._asdict() for one in found) for what, found in sizes.items()}
 
     def as_text(self) -> str:
-        """The same to read, in lines that a terminal can show whatever the names in the module are."""
+        """Return the inspection as lines that a terminal can show, whatever the names in the module."""
         return "".join(f"{line}\n" for line in self._lines())
 
     def _lines(self) -> Iterable[str]:
@@ -102,7 +102,7 @@ class Inspection:
 
 
 def inspect_file(path: str | os.PathLike[str]) -> Inspection:
-    """Inspect a .wasm or .wat file. `InvalidProgram` if it is not a module that this wasmtime can compile."""
+    """Inspect a .wasm or .wat file. Raises `InvalidProgram` unless this wasmtime can compile it."""
     name = os.fspath(path)
     content = read_code(name)
     binary = to_binary(name, content)
@@ -183,6 +183,6 @@ def _yes(flag: bool) -> str:
 
 
 def _printable(text: str, max_length: int = MAX_NAME) -> str:
-    """The text without what would move a terminal's cursor or fill its screens."""
+    """Return the text without what would move a terminal's cursor or fill its screen."""
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:max_length])
     return shown if len(text) <= max_length else f"{shown}... ({len(text)} characters)"

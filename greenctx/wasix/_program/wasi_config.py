@@ -1,4 +1,4 @@
-"""What a guest is given: arguments, environment variables and directories."""
+"""What a guest gets: arguments, environment variables and directories."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WasiSettings:
-    """The settings of one program, named ``name``. Raises `InvalidProgram` for those that no guest can be given."""
+    """WASI's settings of the program ``name``. Raises `InvalidProgram` for settings that WASI cannot pass on."""
 
     def __init__(
         self, name: str, argv: Sequence[str], env: Mapping[str, str], preopens: Mapping[str, str | os.PathLike[str]]
@@ -35,7 +35,7 @@ class WasiSettings:
                 raise InvalidProgram(name, f"the directory {host!r} to preopen is not there")
 
     def wasi_config(self, stdio: Stdio) -> WasiConfig:
-        """They, for wasmtime."""
+        """Return these settings as a wasmtime.WasiConfig."""
         # Not by the config's own argv and env, which leave reference cycles behind.
         config = WasiConfig()
         ffi.wasi_config_set_argv(config.ptr(), len(self.argv), _strings(self.argv))
@@ -44,7 +44,7 @@ class WasiSettings:
         for guest, host in self.preopens.items():
             try:
                 config.preopen_dir(host, guest)
-            except WasmtimeError as error:  # it was there when the program was loaded
+            except WasmtimeError as error:  # it has vanished since the program was loaded
                 raise InvalidProgram(self.name, f"the directory {host!r} cannot be opened") from error
         return config
 
