@@ -1,4 +1,4 @@
-"""A program's working directory, and its preopened ones: where a path of the guest's leads."""
+"""A program's working directory and its preopened directories: where a guest's path leads."""
 
 from __future__ import annotations
 
@@ -14,78 +14,83 @@ if TYPE_CHECKING:
 
 FIRST_PREOPEN = 3
 AT_FDCWD = 2**32 - 2
-"""Stands for the working directory in the place of a descriptor, in WASI's libcs."""
+"""What WASI's libcs pass in place of a descriptor to mean the working directory."""
 
-# Addresses in the scratch memory, and what WASI preview 1 (wasi/api.h) has there.
-_PATH, _RESULT = 0, 2 * paths.LONGEST
-_FOLLOW = 1  # lookupflags
-_FILE_TYPE, _DIRECTORY = 16, 3  # where it is in a filestat, and one of them
+# Addresses in the scratch memory, and values of WASI preview 1 (wasi/api.h).
+_PATH, _RESULT = 0, 2 * paths.MAX_LENGTH
+_FOLLOW = 1  # of lookupflags: follow symbolic links
+_FILE_TYPE, _DIRECTORY = 16, 3  # the offset of the type in a filestat, and the type of directories
 
 
 class Directories:
-    """Those of one program. Each call gets wasmtime's functions."""
+    """The directories of one program. Its methods call wasmtime through ``scratch``."""
 
     def __init__(self) -> None:
         self.current = b"/"
         """The working directory: an absolute path."""
         self._preopens: list[Preopen] | None = None
 
-    def change(self, native: Scratch, caller: Caller, path: bytes) -> int:
-        """Make it the working directory; return an errno. The root always is one, as every program begins there."""
+    def change(self, scratch: Scratch, caller: Caller, path: bytes) -> int:
+        """Change the working directory; return an errno. The root needs no check: every program begins there."""
         wanted = paths.normalized(path, self.current)
         if wanted != b"/":
-            error = self._check_directory(native, caller, wanted)
+            error = self._check_directory(scratch, caller, wanted)
             if error:
                 return error
         self.current = wanted
         return abi.SUCCESS
 
-    def find(self, native: Scratch, caller: Caller, path: bytes) -> tuple[int, int] | None:
-        """Where an absolute path leads: a descriptor, and how much of the path that stands for. None: nowhere."""
+    def find(self, scratch: Scratch, caller: Caller, path: bytes) -> tuple[int, int] | None:
+        """Return the descriptor of the preopen that an absolute path is in, and how much of the path names it."""
         if self._preopens is None:
-            self._preopens = [*_preopens(native, caller)]
+            self._preopens = [*_preopens(scratch, caller)]
         return paths.find(path, self._preopens)
 
-    def open(self, native: Scratch, caller: Caller, fd: int, flags: int, path: bytes, *options: int) -> tuple[int, int]:
-        """``path_open`` for a path that may be absolute, or from the working directory: an errno and a descriptor."""
+    def open(
+        self, scratch: Scratch, caller: Caller, fd: int, flags: int, path: bytes, *options: int
+    ) -> tuple[int, int]:
+        """Open a path as ``path_open``, which refuses absolute ones; return an errno and a descriptor.
+
+        The path may also be relative to the working directory.
+        """
         if fd == AT_FDCWD and not paths.is_absolute(path):
             path = self.current + b"/" + path
         if paths.is_absolute(path):
-            found = self.find(native, caller, path)
+            found = self.find(scratch, caller, path)
             if found is None:
                 return abi.NOENT, 0
             fd, path = found[0], path[found[1] :] or b"."
-        if len(path) > paths.LONGEST:
+        if len(path) > paths.MAX_LENGTH:
             return abi.NAMETOOLONG, 0
-        native.put(caller, _PATH, path)
-        error = native.call(caller, "path_open", fd, flags, _PATH, len(path), *options, _RESULT)
-        return error, _number(native, caller, _RESULT)
+        scratch.put(caller, _PATH, path)
+        error = scratch.call(caller, "path_open", fd, flags, _PATH, len(path), *options, _RESULT)
+        return error, _number(scratch, caller, _RESULT)
 
-    def _check_directory(self, native: Scratch, caller: Caller, path: bytes) -> int:
-        found = self.find(native, caller, path)
+    def _check_directory(self, scratch: Scratch, caller: Caller, path: bytes) -> int:
+        found = self.find(scratch, caller, path)
         if found is None:
             return abi.NOENT
         rest = path[found[1] :] or b"."
-        if len(rest) > paths.LONGEST:
+        if len(rest) > paths.MAX_LENGTH:
             return abi.NAMETOOLONG
-        native.put(caller, _PATH, rest)
-        error = native.call(caller, "path_filestat_get", found[0], _FOLLOW, _PATH, len(rest), _RESULT)
+        scratch.put(caller, _PATH, rest)
+        error = scratch.call(caller, "path_filestat_get", found[0], _FOLLOW, _PATH, len(rest), _RESULT)
         if error:
             return error
-        is_directory = native.get(caller, _RESULT + _FILE_TYPE, 1)[0] == _DIRECTORY
+        is_directory = scratch.get(caller, _RESULT + _FILE_TYPE, 1)[0] == _DIRECTORY
         return abi.SUCCESS if is_directory else abi.NOTDIR
 
 
-def _preopens(native: Scratch, caller: Caller) -> list[Preopen]:
+def _preopens(scratch: Scratch, caller: Caller) -> list[Preopen]:
     found = []
     fd = FIRST_PREOPEN
-    while native.call(caller, "fd_prestat_get", fd, _RESULT) == abi.SUCCESS:
-        length = _number(native, caller, _RESULT + 4)
-        if native.call(caller, "fd_prestat_dir_name", fd, _PATH, length) == abi.SUCCESS:
-            found.append((fd, native.get(caller, _PATH, length)))
+    while scratch.call(caller, "fd_prestat_get", fd, _RESULT) == abi.SUCCESS:
+        length = _number(scratch, caller, _RESULT + 4)
+        if scratch.call(caller, "fd_prestat_dir_name", fd, _PATH, length) == abi.SUCCESS:
+            found.append((fd, scratch.get(caller, _PATH, length)))
         fd += 1
     return found
 
 
-def _number(native: Scratch, caller: Caller, address: int) -> int:
-    return int.from_bytes(native.get(caller, address, 4), "little")
+def _number(scratch: Scratch, caller: Caller, address: int) -> int:
+    return int.from_bytes(scratch.get(caller, address, 4), "little")

@@ -1,4 +1,4 @@
-"""Paths, as a guest means them: from its root and its working directory, found in its preopened directories."""
+"""Paths as a guest means them: from its root or its working directory, and found in its preopened directories."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Preopen = tuple[int, bytes]
-"""A descriptor and the guest's name of the directory."""
+"""A preopened directory: its descriptor, and the name that the guest knows it by."""
 
-LONGEST = 4096
-"""Bytes of a path, as on most systems."""
+MAX_LENGTH = 4096
+"""Of a path, in bytes, as on most systems."""
 
 
 def is_absolute(path: bytes) -> bool:
@@ -19,7 +19,7 @@ def is_absolute(path: bytes) -> bool:
 
 
 def normalized(path: bytes, directory: bytes = b"/") -> bytes:
-    """The absolute path without ``.``, ``..`` and empty parts, worked out from the text: links are not followed."""
+    """Return the absolute path without ``.``, ``..`` and empty parts, from the text alone: no links are followed."""
     parts: list[bytes] = []
     for part in (path if is_absolute(path) else directory + b"/" + path).split(b"/"):
         if part == b"..":
@@ -30,10 +30,11 @@ def normalized(path: bytes, directory: bytes = b"/") -> bytes:
 
 
 def find(path: bytes, preopens: Sequence[Preopen]) -> tuple[int, int] | None:
-    """Where an absolute path is: the descriptor, and how much of the path that stands for. None: in no preopen.
+    """Return the descriptor of the preopen that an absolute path is in, and how much of the path names it, or None.
 
-    That is the innermost directory and, of several by the same name, the last, as in WASIX's libc. A relative name is
-    taken from the root, where every program begins. What is left of the path may be nothing: the directory itself.
+    Like WASIX's libc, choose the innermost preopen and, of several by the same name, the last. A preopen's relative
+    name is relative to the root, where every program begins. If the path names the preopen itself, nothing is left of
+    the path.
     """
     best: tuple[int, int, int] | None = None
     for fd, name in preopens:
@@ -45,7 +46,7 @@ def find(path: bytes, preopens: Sequence[Preopen]) -> tuple[int, int] | None:
 
 
 def _match(path: bytes, wanted: list[bytes]) -> int | None:
-    """Where the rest of the path begins if it begins with those parts."""
+    """Return where the rest of the path begins, if the path begins with those parts."""
     end = _skip(path, 0)
     for part in wanted:
         after = end + len(part)
@@ -56,7 +57,7 @@ def _match(path: bytes, wanted: list[bytes]) -> int | None:
 
 
 def _skip(path: bytes, position: int) -> int:
-    """Past slashes, and parts that are a dot."""
+    """Return the position after slashes, and after parts that are a dot."""
     while path[position : position + 1] == b"/" or (
         path[position : position + 1] == b"." and path[position + 1 : position + 2] in (b"", b"/")
     ):

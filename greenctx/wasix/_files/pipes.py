@@ -1,4 +1,4 @@
-"""Pipes in memory, for contexts to talk to one another through."""
+"""Pipes in memory, through which contexts talk to one another."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import errno
 from greenctx.wasix._files.stdio import Sink, Source
 
 CAPACITY = 65536
-"""Bytes that wait to be read, at most."""
+"""The most bytes that a pipe holds."""
 
 ATOMIC = 4096
-"""A write of no more bytes is done whole or not at all."""
+"""A write of at most this many bytes is done whole or not at all."""
 
 
 class _Pipe:
@@ -20,14 +20,14 @@ class _Pipe:
 
 
 class ReadEnd(Source):
-    """Where a pipe is read. Nothing waits here: whoever could write is another context, to which the guest switches."""
+    """The end of a pipe that is read. Reading never waits: only another context could write, and the guest switches."""
 
     def __init__(self, pipe: _Pipe) -> None:
         self._pipe = pipe
         self.descriptor = None
 
     def read(self, size: int) -> bytes | None:
-        """What is there, up to so many bytes; nothing at the end: when nobody can write; None if there is none yet."""
+        """Return at most ``size`` bytes; None if there are none yet; no bytes once the other end is closed."""
         content = self._pipe.content
         if not content and self._pipe.has_writer:
             return None
@@ -37,24 +37,27 @@ class ReadEnd(Source):
 
     @property
     def ready(self) -> int | None:
-        """How many bytes can be read: none at the end. None if there is nothing to read yet."""
+        """How many bytes can be read; 0 once the other end is closed, None if there is nothing to read yet."""
         return None if self._pipe.has_writer and not self._pipe.content else len(self._pipe.content)
 
     def close(self) -> None:
-        """Nobody will read."""
+        """Close the end: what is in the pipe is lost, and writing fails."""
         self._pipe.has_reader = False
         self._pipe.content.clear()
 
 
 class WriteEnd(Sink):
-    """Where a pipe is written."""
+    """The end of a pipe that is written to."""
 
     def __init__(self, pipe: _Pipe) -> None:
         self._pipe = pipe
         self.descriptor = None
 
     def write(self, data: bytes) -> int | None:
-        """Write what there is room for; return how much, None if that is nothing. Raises OSError if nobody can read."""
+        """Write what there is room for; return how much, or None for nothing.
+
+        Raises OSError once the other end is closed.
+        """
         if not self._pipe.has_reader:
             raise OSError(errno.EPIPE, "nobody can read from the pipe")
         room = CAPACITY - len(self._pipe.content)
@@ -65,18 +68,18 @@ class WriteEnd(Sink):
 
     @property
     def ready(self) -> int | None:
-        """How many bytes can be written: none if nobody can read. None if there is too little room."""
+        """How many bytes can be written; 0 once the other end is closed, None if there is too little room."""
         if not self._pipe.has_reader:
             return 0
         room = CAPACITY - len(self._pipe.content)
         return room if room >= ATOMIC else None
 
     def close(self) -> None:
-        """Nobody will write: what is in the pipe can still be read."""
+        """Close the end: what is in the pipe can still be read."""
         self._pipe.has_writer = False
 
 
 def make_pipe() -> tuple[ReadEnd, WriteEnd]:
-    """The two ends of a new pipe."""
+    """Return the two ends of a new pipe."""
     pipe = _Pipe()
     return ReadEnd(pipe), WriteEnd(pipe)

@@ -1,7 +1,7 @@
-"""A guest's stdin, stdout and stderr: the process's own, or files and buffers of the host's.
+"""A guest's stdin, stdout and stderr: those of the Python process, or the host's files and buffers.
 
-Where there is a file descriptor that reading or writing could wait for, it is known, so that the wait can be ended by
-Ctrl-C or a time limit.
+If reading or writing a file may wait for a file descriptor, that descriptor is known. So Ctrl-C and time limits can end
+the wait.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class Source:
-    """What a guest's stdin reads. ``descriptor`` is what to wait for before a read; None where reading never waits."""
+    """What a guest reads from. ``descriptor`` is the one to wait for before a read; None if reading never waits."""
 
     descriptor: int | None
     flags = 0
@@ -34,10 +34,10 @@ class Source:
             self.descriptor = None
 
     def read(self, size: int) -> bytes | None:
-        """Up to so many bytes, none at the end; None if there is nothing yet. Raises OSError."""
+        """Return at most ``size`` bytes, no bytes at the end, None if there is nothing yet. Raises OSError."""
         if self._file is None:
             return os.read(STDIN, size)
-        # The one that does not wait for all of it, if there is such a one.
+        # `read1`, if there is one, does not wait until all of it is there.
         data: object = getattr(self._file, "read1", self._file.read)(size)
         if data is not None and not (isinstance(data, bytes) and len(data) <= size):
             raise TypeError(f"stdin must be a binary file, but {self._file!r} returned {data!r:.80} for {size} bytes")
@@ -45,7 +45,7 @@ class Source:
 
 
 class Sink:
-    """What a guest's stdout or stderr writes to. ``descriptor`` is what to wait for before a write, or None."""
+    """What a guest writes to. ``descriptor`` is the one to wait for before a write; None if writing never waits."""
 
     descriptor: int | None
     flags = 0
@@ -58,9 +58,9 @@ class Sink:
         self._raw = inherited if file is None else self.descriptor
 
     def write(self, data: bytes) -> int | None:
-        """Write some of it, and flush that; return how much, None if that has to wait. Raises OSError.
+        """Write some of the data and flush it; return how much, or None if that has to wait. Raises OSError.
 
-        After a wait for the descriptor it does not wait itself: not for pipes, nor for terminals in practice.
+        After a wait for the descriptor the write itself does not wait: pipes never do, terminals not in practice.
         """
         if self._file is not None:
             if self._raw is None:
@@ -69,13 +69,13 @@ class Sink:
                     raise TypeError(f"{self._file!r} returned {written!r} for a write of {len(data)} bytes")
                 self._file.flush()
                 return written
-            self._file.flush()  # what the host has written so far comes first
+            self._file.flush()  # what the host has written before comes first
         assert self._raw is not None
         return os.write(self._raw, data if self.descriptor is None else data[: select.PIPE_BUF])
 
 
 def _descriptor(file: BinaryIO) -> int | None:
-    """The descriptor whose bytes are the file's. (A gzip.GzipFile, say, has one whose are not.)"""
+    """Return the descriptor that holds the file's very bytes. (That of a gzip.GzipFile holds others.)"""
     raw: object = file
     if isinstance(file, io.BufferedReader | io.BufferedWriter | io.BufferedRandom):
         raw = file.raw
@@ -85,29 +85,29 @@ def _descriptor(file: BinaryIO) -> int | None:
 def _is_regular(descriptor: int) -> bool:
     try:
         return stat.S_ISREG(os.fstat(descriptor).st_mode)
-    except OSError:  # it is not open; the guest gets that answer when it reads or writes
+    except OSError:  # not open: the guest gets the errno when it reads or writes
         return False
 
 
 class Stdio:
-    """The three of them. None: the process's own."""
+    """The three standard streams. None means that of the Python process."""
 
     def __init__(
         self, stdin: BinaryIO | bytes | None = None, stdout: BinaryIO | None = None, stderr: BinaryIO | None = None
     ) -> None:
-        """Raises TypeError for what is neither (bytes that a guest reads, and) a binary file."""
+        """Raises TypeError for anything but binary files and, for stdin, bytes."""
         _check("stdin", stdin if not isinstance(stdin, bytes) else None, "read", "bytes or a binary file to read")
         _check("stdout", stdout, "write", "a binary file to write to")
         _check("stderr", stderr, "write", "a binary file to write to")
         self._stdin, self._stdout, self._stderr = stdin, stdout, stderr
 
     def streams(self) -> dict[int, Source | Sink]:
-        """What a program's file descriptors 0, 1 and 2 are when it starts. Bytes start again with each program."""
+        """Return what descriptors 0, 1 and 2 refer to when a program starts. Each reads bytes from the beginning."""
         sinks = {STDOUT: Sink(self._stdout, STDOUT), STDERR: Sink(self._stderr, STDERR)}
         return {STDIN: Source(self._stdin), **sinks}
 
     def configure(self, config: WasiConfig) -> None:
-        """Let wasmtime answer what the guest asks about those that are the process's own: are they terminals?"""
+        """Let wasmtime know which streams are the Python process's, for guests that ask whether one is a terminal."""
         if self._stdin is None:
             config.inherit_stdin()
         if self._stdout is None:

@@ -1,7 +1,7 @@
-"""wasmtime's own WASI functions, callable from host functions on behalf of a guest.
+"""wasmtime's own WASI functions, for host functions to call on behalf of a guest.
 
-They use the memory of the instance that calls them. A small generated instance, which owns no memory and exports the
-guest's, makes them work on the guest's memory.
+wasmtime's functions use the memory of the instance that calls them. A small generated instance, which owns no memory
+and exports the guest's, makes them work on the guest's memory.
 """
 
 from __future__ import annotations
@@ -45,14 +45,12 @@ PARAMETERS = {
 }
 """The functions that can be called, and the types of their parameters. Each returns an errno."""
 
-SCRATCH_SIZE = 65536
-
 
 class WasmtimeWasi:
-    """The functions on one memory of a guest's."""
+    """wasmtime's functions, which read and write one memory."""
 
     def __init__(self, store: Store, memory: Memory | None) -> None:
-        """With None they work on a new memory, which nothing else uses."""
+        """Without a memory of a guest's, the functions use a new one. Raises `WasiNotSet`."""
         check_wasi_is_set(store)
         engine = store.engine
         linker = wasmtime.Linker(engine)  # one for each store: several threads may run a program at the same time
@@ -70,7 +68,7 @@ class WasmtimeWasi:
 
 
 class Scratch(WasmtimeWasi):
-    """The functions on a memory of our own, for what the host itself asks. It begins at 0 and has `SCRATCH_SIZE`."""
+    """The functions on a memory of the host's own, for questions that the guest did not ask."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, None)

@@ -1,4 +1,4 @@
-"""Reports of host calls to the instruments of the environment in which they are made."""
+"""Reports of host calls to the instruments of the current environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def reporting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A host function that does the same, and reports when it is called."""
+    """Return a host function that does the same, and reports each call."""
     from greenctx._reports.reporting_environment import (
         ReportingEnvironment,  # which takes long to import, and is seldom needed
     )

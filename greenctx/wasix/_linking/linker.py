@@ -38,8 +38,8 @@ class Linker(wasmtime.Linker):
     """A `wasmtime.Linker` whose host functions run on the calling context's greenlet, where they may switch.
 
     Call the functions of its instances by `greenctx.wasix.call`: once a store has such a host function, wasmtime
-    refuses every other way in. Where wasmtime would end the process, because store, engine and items do not belong
-    together, it is `WrongStore`.
+    refuses every other way in. If store, engine and items do not belong together, wasmtime would end the process; the
+    linker raises `WrongStore`.
 
     **Unsafe**: `define` and `define_instance` take a plain `wasmtime.Func` as it is, and its Python then runs on the
     guest's fiber. Calls to the environment from there are refused, but a bare greenlet (or gevent) switch aborts the
@@ -47,9 +47,9 @@ class Linker(wasmtime.Linker):
     """
 
     def __init__(self, engine: Engine, *, report_host_calls: bool = False) -> None:
-        """With ``report_host_calls`` the instruments of environments are told of calls of what `define_func` defines.
+        """With ``report_host_calls``, report calls of host functions to the instruments of the current environment.
 
-        That are WASI's and WASIX's functions as well, where they are done here and not by wasmtime.
+        Those are the functions of `define_func`, and WASI's and WASIX's where wasmtime does not serve them itself.
         """
         if not isinstance(engine, Engine):
             raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
@@ -59,9 +59,9 @@ class Linker(wasmtime.Linker):
         self._has_wasi = self._has_wasix_files = False
         self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
-        """The host functions that are defined in place of WASI's, and do not use it."""
+        """The definitions in place of WASI's functions that do not use WASI."""
         self._owners: dict[Key, int] = {}
-        """The ids of the stores that definitions belong to; host functions belong to none."""
+        """The ids of the stores that definitions belong to. Host functions belong to no store."""
 
     @property
     def allow_shadowing(self) -> bool:
@@ -102,9 +102,9 @@ class Linker(wasmtime.Linker):
             self._note(name, export, store_id_of(instance))
 
     def define_module(self, store: Storelike, name: str, module: Module) -> None:
-        """Define the exports of a module, as WASI's commands and reactors have it.
+        """Define the exports of a module, a command or a reactor of WASI.
 
-        Each call of a function of a command (a module that exports ``_start``) is to a fresh instance. Anything else is
+        A command exports ``_start``: each call of its functions is to a fresh instance. Any other module is
         instantiated now, and its ``_initialize`` is called if it has one.
         """
         store = self._requirements(imports_of(module)).check(store)
@@ -121,11 +121,11 @@ class Linker(wasmtime.Linker):
             self.define_instance(store, name, instance)
 
     def define_wasi(self, stdio: Stdio | None = None) -> None:
-        """Define WASI preview 1: wasmtime's own but for ``proc_exit``, which raises `GuestExit`, and calls that wait.
+        """Define WASI preview 1: wasmtime's own, but for ``proc_exit``, which raises `GuestExit`, and calls that wait.
 
-        With ``stdio``, reading and writing the standard streams is done here too, and can be interrupted. As with
-        `wasmtime.Linker`, the store needs its ``set_wasi`` called before anything is instantiated that uses it; that is
-        `WasiNotSet` otherwise.
+        With ``stdio``, reading and writing the standard streams is not left to wasmtime either, and can be interrupted.
+        As with `wasmtime.Linker`, call the store's ``set_wasi`` before you instantiate a module that uses WASI;
+        otherwise that raises `WasiNotSet`.
         """
         super().define_wasi()
         self._has_wasi = True
@@ -136,10 +136,10 @@ class Linker(wasmtime.Linker):
             self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
     def define_wasix(self, *, files: bool = True) -> None:
-        """Define the WASIX context calls, for 32 and 64 bits, and what else of WASIX there is, for 32 bits.
+        """Define the WASIX context calls, for 32 and 64 bits, and WASIX's other calls, for 32 bits.
 
-        Outside of an environment the context calls answer notsup. Those about files are for guests that have
-        `define_wasi`, too, some of whose functions then take longer; ``files=False`` leaves them out.
+        Outside an environment the context calls return notsup. The calls about files are for guests that have
+        `define_wasi` as well, some of whose functions then take longer; ``files=False`` leaves them out.
         """
         self._define_calls(context_calls())
         self._define_calls(WasixCalls(self._descriptors).calls(files=files))
@@ -162,7 +162,7 @@ class Linker(wasmtime.Linker):
             self._define(call.module, call.name, ty, function, call.needs_caller, **options)
 
     def _replace_wasi(self, calls: Iterable[SystemCall]) -> None:
-        """Define some of WASI's functions in place of wasmtime's, on which they rely."""
+        """Define functions in place of wasmtime's WASI functions, which they call."""
         without_wasi, allow_shadowing = {*self._without_wasi}, self._allow_shadowing
         self.allow_shadowing = True
         try:
@@ -172,12 +172,12 @@ class Linker(wasmtime.Linker):
             self._without_wasi = without_wasi
 
     def define_unknown_imports_as_traps(self, module: Module) -> None:
-        """Define the imports of a module that nothing provides as functions that trap."""
+        """Define the module's imports that are not defined, as functions that trap."""
         self._check_engine(module)
         super().define_unknown_imports_as_traps(module)
 
     def define_unknown_imports_as_default_values(self, store: Storelike, module: Module) -> None:
-        """Define the imports of a module that nothing provides: functions that return zeros, empty memories, etc."""
+        """Define the module's imports that are not defined: functions that return zeros, empty memories, etc."""
         state = state_of(self._requirements().check(store))
         self._check_engine(module)
         unknown = [key for key in imports_of(module) if not self._provides(store, key)]
@@ -185,11 +185,11 @@ class Linker(wasmtime.Linker):
         self._owners |= dict.fromkeys(unknown, state.store_id)
 
     def get(self, store: Storelike, module: str, name: str) -> AsExtern:
-        """What is defined by that name. Call it by `greenctx.wasix.call` if it is a function."""
+        """Return what is defined by that name. Call a function by `greenctx.wasix.call`."""
         return super().get(self._requirements([(module, name)]).check(store), module, name)
 
     def get_default(self, store: Storelike, name: str) -> Func:
-        """What a module is called for, as `define_module` defined it; to be called by `greenctx.wasix.call`."""
+        """Return a module's default function, as `define_module` defined it. Call it by `greenctx.wasix.call`."""
         return super().get_default(self._requirements([(name, ""), (name, START)]).check(store), name)
 
     def instantiate(self, store: Storelike, module: Module) -> Instance:

@@ -5,30 +5,30 @@ from __future__ import annotations
 import re
 from typing import Final
 
-CONTEXT_MODULE: Final = "wasix_32v1"
-"""Import module of the context calls, for guests with 32-bit pointers."""
+WASIX_MODULE: Final = "wasix_32v1"
+"""Import module of WASIX's calls, for guests with 32-bit pointers."""
 
-CONTEXT_MODULE_64: Final = "wasix_64v1"
-"""The same for guests with 64-bit pointers (memory64)."""
+WASIX_MODULE_64: Final = "wasix_64v1"
+"""Import module of WASIX's calls, for guests with 64-bit pointers (memory64)."""
 
-CONTEXT_MODULES: Final = (CONTEXT_MODULE, CONTEXT_MODULE_64)
+WASIX_MODULES: Final = (WASIX_MODULE, WASIX_MODULE_64)
 
 WASI_MODULE: Final = "wasi_snapshot_preview1"
 
 WAITING_CALLS: Final = re.compile("path_|sock_|fd_(pread|pwrite|readdir|sync|datasync|allocate|filestat_|fdstat_set)")
-"""Those of wasmtime's WASI calls that may wait for a file."""
+"""Matches the WASI calls of wasmtime's that may wait for a file."""
 
 THREADS_MODULE: Final = "wasi"
 """Import module of the ``thread-spawn`` of WASI's threads."""
 
 FUNCTION_TABLE: Final = "__indirect_function_table"
-"""The exported table that an entrypoint is an index into."""
+"""The exported table. An entrypoint is an index into it."""
 
 MEMORY: Final = "memory"
 """The exported memory that pointers point into."""
 
 STACK_POINTER: Final = "__stack_pointer"
-"""The global that is the top of LLVM's stack in linear memory, where a guest exports it."""
+"""The global that holds the top of LLVM's stack in linear memory, if the guest exports it."""
 
 MALLOC: Final = "malloc"
 
@@ -36,12 +36,12 @@ START: Final = "_start"
 """The exported function that runs a WASI command."""
 
 SIGNAL_HANDLER: Final = "__wasm_signal"
-"""The exported function that is called for a signal, unless the guest names another one."""
+"""The exported function that is called for signals, unless the guest names another one."""
 
 MAIN_CONTEXT: Final = 0
 
 
-# Errno values. Plain integers: an IntEnum's cost as much as the rest of a call.
+# Errno values. Plain integers, because those of an IntEnum cost as much as the rest of a call.
 SUCCESS: Final = 0
 ACCES: Final = 2
 AGAIN: Final = 6

@@ -1,8 +1,8 @@
 """Compiled modules, kept from one run to the next in the user's cache directory.
 
-Not by wasmtime's own cache, which trusts its files: of 120 runs, each with one bit of the file changed, 22 ended in a
-crash or did something else. Here a file is used only if it is whole, belongs to the user, and was made of the very same
-module by the very same wasmtime. Whatever is wrong with one, or with the directory, the module is compiled.
+wasmtime's own cache is not used, because it trusts its files: of 120 runs, each with one bit of the file changed, 22
+crashed or did something else. Here a file is used only if it is whole, belongs to the user, and was made from the very
+same module by the very same wasmtime. Whatever is wrong with a file or the directory, the module is compiled instead.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from threading import get_ident
 
 from greenctx.wasix._native.capi import LIBRARY
 
-MOST_BYTES = 256 * 2**20
-"""Of all files together. Beyond that those go that were not used for the longest time."""
+MAX_BYTES = 256 * 2**20
+"""Of all files together. Beyond that the least recently used files are evicted."""
 
-_CHECKSUM = 4  # bytes of it, at the end of a file
+_CHECKSUM = 4  # bytes of the checksum at the end of a file
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-class CompiledModules:
-    """The files in a directory. Each begins with what it was made from, after which comes the compiled module."""
+class ModuleCache:
+    """The files in a directory. Each holds what the compiled module was made from, the module, and a checksum."""
 
     def __init__(self, directory: str) -> None:
-        """The directory is made when it is needed."""
+        """The directory is made by the first `keep`."""
         self.directory = directory
 
     @classmethod
-    def of_the_user(cls) -> CompiledModules | None:
-        """Those in the user's cache directory, if there is one: ``$XDG_CACHE_HOME``, or ``.cache`` at home."""
+    def of_the_user(cls) -> ModuleCache | None:
+        """Return the cache in ``$XDG_CACHE_HOME``, or in ``.cache`` at home; None if there is neither."""
         base = os.environ.get("XDG_CACHE_HOME", "")
         if not os.path.isabs(base):
             base = os.path.join(os.path.expanduser("~"), ".cache")
         return cls(os.path.join(base, "greenctx")) if os.path.isabs(base) else None
 
     def find(self, code: bytes, collector: bool) -> bytes | None:
-        """What was kept for that module, compiled with or without wasmtime's collector."""
+        """Return the compiled module, with or without wasmtime's collector, if it was kept."""
         try:
             origin = _origin(code, collector)
             path = self._path(origin)
@@ -49,15 +49,15 @@ class CompiledModules:
         if len(content) < len(origin) + _CHECKSUM or not content.startswith(origin) or not content.endswith(checksum):
             return None
         with suppress(OSError):
-            os.utime(path)  # it was used
+            os.utime(path)  # for the eviction of the least recently used
         return content[len(origin) : -_CHECKSUM]
 
     def keep(self, code: bytes, collector: bool, compiled: bytes) -> None:
-        """Keep it for the next time, if that is possible."""
+        """Keep the compiled module for the next time, if that is possible."""
         with suppress(OSError):
             origin = _origin(code, collector)
             content = origin + compiled
-            if len(content) > MOST_BYTES // 4:
+            if len(content) > MAX_BYTES // 4:
                 return
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             _check_own(os.stat(self.directory))
@@ -85,21 +85,24 @@ class CompiledModules:
         files = [(status, path) for status, path in found if not stat.S_ISDIR(status.st_mode)]
         total = sum(status.st_size for status, _ in files)
         for status, path in sorted(files, key=lambda file: file[0].st_mtime):
-            if total <= MOST_BYTES:
+            if total <= MAX_BYTES:
                 break
             os.unlink(path)
             total -= status.st_size
 
 
 def _origin(code: bytes, collector: bool) -> bytes:
-    """What a compiled module depends on. (The engine and the processor wasmtime compares itself when it loads one.)"""
+    """Return what a compiled module depends on, but for engine and processor, which wasmtime compares itself."""
     library = os.stat(LIBRARY)
     made_by = ascii((collector, str(LIBRARY), library.st_size, library.st_mtime_ns, len(code)))
     return made_by.encode() + b"\n" + code
 
 
 def _read_own(path: str) -> bytes:
-    """The content of a file that nobody else can have written: the process is to run it. Raises OSError."""
+    """Return the content of a file that only the user can have written. Raises OSError.
+
+    The process is going to run what the file holds.
+    """
     with open(path, "rb", opener=lambda name, _: os.open(name, _FLAGS)) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -109,6 +112,6 @@ def _read_own(path: str) -> bytes:
 
 
 def _check_own(found: os.stat_result) -> None:
-    """Raise PermissionError if somebody else may write to it."""
+    """Raise PermissionError if another user may write to the file."""
     if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
         raise PermissionError("somebody else's")

@@ -1,4 +1,4 @@
-"""A guest's code: read, told apart from what is none, and compiled."""
+"""A guest's code: read from a file, checked to be a core module, and compiled."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from wasmtime import Config, Engine, FuncType, MemoryType, Module, WasmtimeError
 
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._modules import stack_maps
-from greenctx.wasix._modules.abi import CONTEXT_MODULES, START, WAITING_CALLS, WASI_MODULE
+from greenctx.wasix._modules.abi import START, WAITING_CALLS, WASI_MODULE, WASIX_MODULES
 
 if TYPE_CHECKING:
-    from greenctx.wasix._modules.cache import CompiledModules
+    from greenctx.wasix._modules.cache import ModuleCache
 
-LONGEST_MESSAGE = 600
+MAX_MESSAGE = 600
 _BINARY_MAGIC = b"\0asm"
 _COMPONENT_LAYER = b"\1\0"
 
 
 def read_code(name: str) -> bytes:
-    """The content of a file; `InvalidProgram` if it cannot be read."""
+    """Return the content of a file. Raises `InvalidProgram` if it cannot be read."""
     try:
         return Path(name).read_bytes()
     except (OSError, ValueError) as error:
@@ -29,7 +29,7 @@ def read_code(name: str) -> bytes:
 
 
 def to_binary(name: str, code: bytes) -> bytes:
-    """A core module's binary, from itself or from its text; `InvalidProgram` if it is neither."""
+    """Return a core module's binary, of code in binary or text form. Raises `InvalidProgram` for anything else."""
     if not code.strip():
         raise InvalidProgram(name, "it is empty")
     if code.startswith(_BINARY_MAGIC):
@@ -51,54 +51,54 @@ def to_binary(name: str, code: bytes) -> bytes:
     return binary
 
 
-def compile_module(name: str, binary: bytes, kept: CompiledModules | None = None) -> tuple[Engine, Module]:
-    """Compile a module, without garbage collection if it can do without; `InvalidProgram` if it is not valid.
+def compile_module(name: str, binary: bytes, cache: ModuleCache | None = None) -> tuple[Engine, Module]:
+    """Compile a module, without garbage collection if possible. Raises `InvalidProgram` for an invalid one.
 
-    If it was kept it is loaded instead, else it is kept now.
+    A module that is in the cache is loaded instead; another one is put there.
     """
-    found = None if kept is None else _load(binary, kept)
-    engine, module, collector = found or _compile_anew(name, binary, kept)
+    found = None if cache is None else _load(binary, cache)
+    engine, module, collector = found or _compile_anew(name, binary, cache)
     if not collector:
         stack_maps.note_none(module)
     return engine, module
 
 
-def _load(binary: bytes, kept: CompiledModules) -> tuple[Engine, Module, bool] | None:
+def _load(binary: bytes, cache: ModuleCache) -> tuple[Engine, Module, bool] | None:
     for collector in (False, True):
-        compiled = kept.find(binary, collector)
+        compiled = cache.find(binary, collector)
         if compiled is not None:
             engine = _engine(collector)
-            with suppress(WasmtimeError):  # it is another processor's, for one
+            with suppress(WasmtimeError):  # it was compiled for another processor, for example
                 return engine, Module.deserialize(engine, compiled), collector
     return None
 
 
-def _compile_anew(name: str, binary: bytes, kept: CompiledModules | None) -> tuple[Engine, Module, bool]:
-    # A collection does not see the stacks of suspended fibers (see README.md), so guests that need none get none.
+def _compile_anew(name: str, binary: bytes, cache: ModuleCache | None) -> tuple[Engine, Module, bool]:
+    # A collection does not see the stacks of suspended fibers, so guests that can do without a collector get none.
     collector = False
     try:
-        engine, module = _compile(binary, collector=False)
+        engine, module = compile_binary(binary, collector=False)
     except WasmtimeError:
         collector = True
         try:
-            engine, module = _compile(binary, collector=True)
+            engine, module = compile_binary(binary, collector=True)
         except WasmtimeError as error:
             raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
-    if kept is not None:
-        kept.keep(binary, collector, bytes(module.serialize()))
+    if cache is not None:
+        cache.keep(binary, collector, bytes(module.serialize()))
     return engine, module, collector
 
 
 def needs_collector(binary: bytes) -> bool:
-    """Whether a module that compiles needs garbage collection for it."""
+    """Whether a valid module compiles only with garbage collection."""
     try:
-        _compile(binary, collector=False)
+        compile_binary(binary, collector=False)
     except WasmtimeError:
         return True
     return False
 
 
-def _compile(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:
+def compile_binary(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:
     engine = _engine(collector)
     return engine, Module(engine, binary)
 
@@ -124,19 +124,19 @@ def check_start(name: str, module: Module) -> None:
 
 def switches_contexts(module: Module) -> bool:
     """Whether the module imports WASIX's context_switch."""
-    return any(wanted.module in CONTEXT_MODULES and wanted.name == "context_switch" for wanted in module.imports)
+    return any(wanted.module in WASIX_MODULES and wanted.name == "context_switch" for wanted in module.imports)
 
 
 def never_waits(module: Module) -> bool:
-    """Whether the module imports nothing that could let it wait, on its fiber, for anything but its computing."""
+    """Whether the guest cannot wait on its fiber: the module imports nothing that may wait there."""
     return not any(
-        isinstance(wanted.type, MemoryType)  # in a shared one it may wait for another thread
+        isinstance(wanted.type, MemoryType)  # in a shared memory it may wait for another thread
         or (wanted.module == WASI_MODULE and WAITING_CALLS.match(wanted.name or ""))
         for wanted in module.imports
     )
 
 
 def in_one_line(error: WasmtimeError) -> str:
-    """What it says, without the lines of a text that it quotes where they are long."""
+    """Return the error's message in one line of limited length. It may quote the module's text."""
     text = " ".join(str(error).split())
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} ..."

@@ -5,19 +5,27 @@ from __future__ import annotations
 from functools import cached_property
 
 from greenctx.wasix._modules.abi import FUNCTION_TABLE
-from greenctx.wasix._modules.binary import NotUnderstood, Reader
+from greenctx.wasix._modules.binary import (
+    CUSTOM,
+    ELEMENTS,
+    END,
+    EXPORTS,
+    FUNCTION,
+    TABLE,
+    NotUnderstood,
+    Reader,
+    sections,
+)
 
-_CUSTOM, _IMPORT, _EXPORT, _ELEMENT = 0, 2, 7, 9  # section ids
-_FUNCTION, _TABLE = 0, 1  # kinds of imports and exports
 _FUNCTION_NAMES = 1  # subsection of the name section
-_I32_CONST, _I64_CONST, _REF_FUNC, _REF_NULL, _END = 0x41, 0x42, 0xD2, 0xD0, 0x0B
+_I32_CONST, _I64_CONST, _REF_FUNC = 0x41, 0x42, 0xD2
 _PASSIVE, _WITH_TABLE, _EXPRESSIONS = 1, 2, 4  # flags of an element segment
 
 
 class EntrypointNames:
-    """What a module calls the functions that it puts in its table. Read when somebody asks.
+    """What a module calls the functions that it puts in its table. They are read when the first name is asked for.
 
-    As the linker laid the table out: should the guest put others in their place, they have the names of these.
+    The names are those of the table as the linker laid it out, even if the guest has put other functions there since.
     """
 
     def __init__(self, code: bytes) -> None:
@@ -25,14 +33,14 @@ class EntrypointNames:
         self._code = code
 
     def at(self, index: int) -> str | None:
-        """The name of the function at that index of the table, if it has one."""
+        """Return the name of the function at that index of the table, if it has one."""
         return self._by_index.get(index)
 
     @cached_property
     def _by_index(self) -> dict[int, str]:
         try:
-            found = _Names(Reader(self._code, 8))
-        except (NotUnderstood, IndexError, UnicodeDecodeError):
+            found = _ModuleNames(self._code)
+        except NotUnderstood:
             return {}
         return {
             index: found.names.get(function) or f"function[{function}]"
@@ -41,31 +49,34 @@ class EntrypointNames:
         }
 
 
-class _Names:
+class _ModuleNames:
     """The functions' names, and the active element segments, of one module."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, code: bytes) -> None:
         self.names: dict[int, str] = {}
+        """By the function's index: from the name section, else from an export."""
         self.elements: dict[tuple[int, int], int] = {}
+        """The index of the function, by the table's index and the place in the table."""
         self.table = -1
+        """The index of the table that entrypoints are from."""
         self._exported: dict[int, str] = {}
-        while reader.position < len(reader.code):
-            section, length = reader.byte(), reader.number()
-            end = reader.position + length
-            if section == _EXPORT:
-                reader.repeat(lambda: self._export(*reader.export_entry()))
-            elif section == _ELEMENT:
+        for section in sections(code):
+            reader = section.reader(code)
+            if section.id == EXPORTS:
+                self._read_exports(reader)
+            elif section.id == ELEMENTS:
                 self._read_elements(reader)
-            elif section == _CUSTOM and reader.name() == "name":
-                self._read_names(reader, end)
-            reader.position = end
+            elif section.id == CUSTOM and reader.name() == "name":
+                self._read_names(reader, section.end)
         self.names = self._exported | self.names
 
-    def _export(self, name: str, kind: int, index: int) -> None:
-        if kind == _FUNCTION:
-            self._exported.setdefault(index, name)
-        elif kind == _TABLE and name == FUNCTION_TABLE:
-            self.table = index
+    def _read_exports(self, reader: Reader) -> None:
+        for _ in range(reader.number()):
+            name, kind, index = reader.export()
+            if kind == FUNCTION:
+                self._exported.setdefault(index, name)
+            elif kind == TABLE and name == FUNCTION_TABLE:
+                self.table = index
 
     def _read_names(self, reader: Reader, end: int) -> None:
         while reader.position < end:
@@ -82,22 +93,23 @@ class _Names:
             flags = reader.number()
             active = not flags & _PASSIVE
             table = reader.number() if active and flags & _WITH_TABLE else 0
-            offset = self._read_constant(reader, (_I32_CONST, _I64_CONST)) if active else None
+            offset = _read_constant(reader, (_I32_CONST, _I64_CONST)) if active else None
             if flags & (_PASSIVE | _WITH_TABLE):
                 reader.value_type()  # or the kind of element, of which there is one
             for index in range(reader.number()):
                 expressions = flags & _EXPRESSIONS
-                function = self._read_constant(reader, (_REF_FUNC,)) if expressions else reader.number()
+                function = _read_constant(reader, (_REF_FUNC,)) if expressions else reader.number()
                 if offset is not None and function is not None:
                     self.elements[table, offset + index] = function
 
-    def _read_constant(self, reader: Reader, opcodes: tuple[int, ...]) -> int | None:
-        """The number in a constant expression that is one of those instructions; None for others."""
-        start = reader.position
-        opcode = reader.byte()
-        value = reader.number() if opcode in opcodes else None
-        if value is not None and reader.byte() == _END:
-            return value
-        reader.position = start
-        reader.constant_expression()
-        return None
+
+def _read_constant(reader: Reader, opcodes: tuple[int, ...]) -> int | None:
+    """Read a constant expression. Return its number if it is one of those instructions, else None."""
+    start = reader.position
+    opcode = reader.byte()
+    value = reader.number() if opcode in opcodes else None
+    if value is not None and reader.byte() == END:
+        return value
+    reader.position = start
+    reader.constant_expression()
+    return None

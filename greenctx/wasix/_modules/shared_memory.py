@@ -1,100 +1,115 @@
-"""A shared memory that a module imports, turned into one of its own.
+"""A shared memory that a module imports, turned into a memory of its own.
 
 Programs of WASIX's toolchain import a shared ``env.memory`` and export none, so that each thread can be an instance of
-the module. Here is one thread and one instance. So the module is given the memory, with the limits that it declares,
-and exports it, as WASI's calls need it; and nobody shares it. Then limits, growth and the calls are the same for these
-programs as for all others.
+the module. greenctx has one thread and one instance. So the module gets the memory, with the limits that it declares,
+and exports it, because WASI's calls need it exported; the memory is no longer shared. Then limits, growth and the calls
+are the same for these programs as for all others.
 
-A memory that is shared in earnest would also let a guest block the thread by ``memory.atomic.wait``: within wasmtime,
-where neither Ctrl-C nor a time limit reaches it. On one that is not, that traps.
+A memory that stayed shared would also let a guest block the thread by ``memory.atomic.wait``: within wasmtime, where
+neither Ctrl-C nor a time limit ends the wait. On a memory that is not shared, that instruction traps.
 """
 
 from __future__ import annotations
 
-from greenctx.wasix._modules.abi import MEMORY
-from greenctx.wasix._modules.binary import HEADER, SHARED, NotUnderstood, Reader, Size, leb
+from greenctx.wasix._modules import abi
+from greenctx.wasix._modules.binary import (
+    EXPORTS,
+    IMPORTS,
+    MEMORIES,
+    MEMORY,
+    NotUnderstood,
+    Reader,
+    Section,
+    encode_number,
+    encode_section,
+    replace,
+    sections,
+)
+from greenctx.wasix._modules.sizes import SHARED, read_import
 
-IMPORTED = "env", MEMORY
-_IMPORT, _MEMORY, _EXPORT = 2, 5, 7
-_ORDER = (1, _IMPORT, 3, 4, _MEMORY, 13, 6, _EXPORT, 8, 9, 12, 10, 11)
-"""Of sections, by their ids; custom ones (0) may be anywhere."""
-
-Section = tuple[int, bytes]
+IMPORTED = "env", abi.MEMORY
+_ORDER = (1, IMPORTS, 3, 4, MEMORIES, 13, 6, EXPORTS, 8, 9, 12, 10, 11)
+"""Of sections, by their ids. Custom ones may be anywhere."""
 
 
-def with_own_memory(code: bytes) -> bytes:
-    """The module with that memory as its own; the same if it imports none, or another one as well."""
+def unshare_memory(code: bytes) -> bytes:
+    """Return the module with that memory as its own. A module that imports none, or another as well, stays the same."""
     try:
-        sections = _sections(code)
-        found = _take_import(sections)
-        if found is None:
-            return code
-        _add(sections, _MEMORY, found, first=True)
-        if not _exports_memory(sections):
-            _add(sections, _EXPORT, leb(len(MEMORY)) + MEMORY.encode() + bytes([2, 0]))
-    except (NotUnderstood, IndexError, UnicodeDecodeError):  # whoever compiles it will say what is wrong
+        return _unshare(code) or code
+    except NotUnderstood:  # whoever compiles it will say what is wrong
         return code
-    return code[:HEADER] + b"".join(bytes([kind]) + leb(len(content)) + content for kind, content in sections)
 
 
-def _sections(code: bytes) -> list[Section]:
-    reader, sections = Reader(code, HEADER), []
-    while reader.position < len(code):
-        kind, length = reader.byte(), reader.number()
-        reader.skip(length)
-        if reader.position > len(code):
-            raise NotUnderstood("a section that ends after the module")
-        sections.append((kind, code[reader.position - length : reader.position]))
-    return sections
-
-
-def _take_import(sections: list[Section]) -> bytes | None:
-    """Remove the import; return the limits of what it imported, no longer shared."""
-    place = next((place for place, (kind, _) in enumerate(sections) if kind == _IMPORT), None)
-    if place is None:
+def _unshare(code: bytes) -> bytes | None:
+    first: dict[int, Section] = {}
+    """The first section of each id."""
+    for section in sections(code):
+        first.setdefault(section.id, section)
+    imports, exports = first.get(IMPORTS), first.get(EXPORTS)
+    entry = None if imports is None else _find_import(code, imports)
+    if imports is None or entry is None:
         return None
-    content = sections[place][1]
-    reader = Reader(content, 0)
-    memories: list[Size] = []
-    imports, limits = [], b""
+    replacements = [
+        (imports.begin, imports.end, _without(code, imports, *entry)),
+        _with_entry(code, first, MEMORIES, _unshared_limits(code, *entry), at_front=True),
+    ]
+    if exports is None or not _exports_memory(code, exports):
+        export = encode_number(len(abi.MEMORY)) + abi.MEMORY.encode() + bytes([MEMORY, 0])
+        replacements.append(_with_entry(code, first, EXPORTS, export))
+    return replace(code, replacements)
+
+
+def _find_import(code: bytes, section: Section) -> tuple[int, int] | None:
+    """Return where the import of the shared memory is, if that is the only memory which the module imports."""
+    reader = section.reader(code)
+    memories = 0
+    found = None
     for _ in range(reader.number()):
-        start, before = reader.position, len(memories)
-        key = reader.import_entry(memories, [])
-        entry = content[start : reader.position]
-        if len(memories) > before and key == IMPORTED and memories[-1].shared:
-            limits = _limits(entry)
-        else:
-            imports.append(entry)
-    if not limits or len(memories) > 1 or reader.position != len(content):
-        return None
-    sections[place] = _IMPORT, leb(len(imports)) + b"".join(imports)
-    return bytes([limits[0] & ~SHARED]) + limits[1:]
+        start = reader.position
+        entry = read_import(reader)
+        if entry.kind == MEMORY:
+            memories += 1
+            if (entry.module, entry.name) == IMPORTED and entry.size is not None and entry.size.shared:
+                found = start, reader.position
+    return found if memories == 1 and reader.position == section.end else None
 
 
-def _limits(entry: bytes) -> bytes:
-    reader = Reader(entry, 0)
+def _without(code: bytes, section: Section, start: int, end: int) -> bytes:
+    """Return the section without the entry from ``start`` to ``end``."""
+    reader = section.reader(code)
+    count = encode_number(reader.number() - 1)
+    return encode_section(section.id, count + code[reader.position : start] + code[end : section.end])
+
+
+def _unshared_limits(code: bytes, start: int, end: int) -> bytes:
+    """Return the limits of the memory whose import is there, not shared."""
+    reader = Reader(code, start, end)
     for read in (reader.name, reader.name, reader.byte):
         read()
-    return entry[reader.position :]
+    flags = reader.byte() & ~SHARED
+    return bytes([flags]) + code[reader.position : end]
 
 
-def _exports_memory(sections: list[Section]) -> bool:
-    for kind, content in sections:
-        if kind == _EXPORT:
-            reader = Reader(content, 0)
-            return MEMORY in [reader.export_entry()[0] for _ in range(reader.number())]
-    return False
+def _exports_memory(code: bytes, section: Section) -> bool:
+    reader = section.reader(code)
+    found = False
+    for _ in range(reader.number()):
+        name, _, _ = reader.export()
+        found = found or name == abi.MEMORY
+    return found
 
 
-def _add(sections: list[Section], kind: int, entry: bytes, *, first: bool = False) -> None:
-    """Add an entry to the section of that kind, which is made if it is missing."""
-    for place, (found, content) in enumerate(sections):
-        if found == kind:
-            reader = Reader(content, 0)
-            count = reader.number()
-            rest = content[reader.position :]
-            sections[place] = kind, leb(count + 1) + (entry + rest if first else rest + entry)
-            return
-    later = _ORDER[_ORDER.index(kind) + 1 :]
-    place = next((place for place, (found, _) in enumerate(sections) if found in later), len(sections))
-    sections.insert(place, (kind, leb(1) + entry))
+def _with_entry(
+    code: bytes, first: dict[int, Section], section_id: int, entry: bytes, *, at_front: bool = False
+) -> tuple[int, int, bytes]:
+    """Return what to replace so that the section of that id, which may be missing, has one entry more."""
+    section = first.get(section_id)
+    if section is None:
+        later = _ORDER[_ORDER.index(section_id) + 1 :]
+        place = min((first[other].begin for other in later if other in first), default=len(code))
+        return place, place, encode_section(section_id, encode_number(1) + entry)
+    reader = section.reader(code)
+    count = encode_number(reader.number() + 1)
+    others = code[reader.position : section.end]
+    content = count + (entry + others if at_front else others + entry)
+    return section.begin, section.end, encode_section(section_id, content)

@@ -1,6 +1,6 @@
-"""Which modules hold references to collected objects: wasmtime's compiler knows.
+"""Which modules hold references to collected objects. wasmtime's compiler knows.
 
-A function that holds one while it calls another is noted, in a section of the compiled module, for the collector.
+For the collector it lists, in a section of the compiled module, each function that holds a reference during a call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _known: WeakKeyDictionary[Module, bool] = WeakKeyDictionary()
 
 
 def holds_references(module: Module) -> bool:
-    """Whether any function of the module holds a reference while it calls another one."""
+    """Whether any function of the module holds a reference while it calls another function."""
     holds = _known.get(module)
     if holds is None:
         holds = _known[module] = _has_stack_maps(module) or not _are_found()
@@ -25,13 +25,13 @@ def holds_references(module: Module) -> bool:
 
 
 def note_none(module: Module) -> None:
-    """It was compiled without the collector, so no function of it can hold any. (Looking takes time.)"""
+    """Note that the module was compiled without the collector, so it holds no references. To look takes time."""
     _known[module] = False
 
 
 @cache
 def _are_found() -> bool:
-    """Whether this wasmtime notes them where they are looked for."""
+    """Whether this wasmtime has the section where `_has_stack_maps` looks for it."""
     holder = "(module (func $f (param externref) (result externref) (drop (call $f (ref.null extern))) (local.get 0)))"
     return _has_stack_maps(Module(Engine(), holder))
 

@@ -1,4 +1,4 @@
-"""Inspection: what a module asks of its host, what it offers, and what keeps it from being run."""
+"""Inspection: what a module imports and exports, and what keeps it from being run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.imports import check_imports, import_name, missing_imports
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._modules import abi
-from greenctx.wasix._modules.binary import Size, sizes
 from greenctx.wasix._modules.compile import (
     check_start,
     compile_module,
@@ -21,21 +20,22 @@ from greenctx.wasix._modules.compile import (
     read_code,
     to_binary,
 )
-from greenctx.wasix._modules.shared_memory import with_own_memory
+from greenctx.wasix._modules.shared_memory import unshare_memory
+from greenctx.wasix._modules.sizes import Size, Sizes
 from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-LONGEST = 100
-"""Characters of a name that the text shows. Those of real programs are shorter."""
+MAX_NAME = 100
+"""Characters of a name that the text shows. Names in real programs are shorter."""
 
 _CONTEXT_CALLS = ("context_create", "context_switch", "context_destroy")
 
 
 @dataclass(frozen=True)
 class Import:
-    """Something that the module asks for. ``name`` is as in error messages."""
+    """An import of the module. ``name`` is as in error messages."""
 
     name: str
     kind: str
@@ -44,7 +44,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Export:
-    """Something that the module offers."""
+    """An export of the module."""
 
     name: str
     kind: str
@@ -52,7 +52,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found out about a module. Sizes of memories are in bytes, those of tables in elements."""
+    """What a module is and needs. Sizes of memories are in bytes, those of tables in elements."""
 
     file: str
     type: str
@@ -65,7 +65,7 @@ class Inspection:
     needs_collector: bool
     imports: tuple[Import, ...]
     missing: tuple[str, ...]
-    """The names of the imports that nothing provides, as when the program is run."""
+    """The names of the imports that nothing provides when the program is run."""
     exports: tuple[Export, ...]
     memories: tuple[Size, ...]
     tables: tuple[Size, ...]
@@ -74,18 +74,18 @@ class Inspection:
     malloc: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as a dictionary that JSON can hold."""
+        """Return the inspection as a dictionary that JSON can hold."""
         sizes = {"memories": self.memories, "tables": self.tables}
         return asdict(self) | {what: tuple(one._asdict() for one in found) for what, found in sizes.items()}
 
     def as_text(self) -> str:
-        """The same to read, in lines that a terminal can show whatever the names in the module are."""
+        """Return the inspection as lines that a terminal can show, whatever the names in the module."""
         return "".join(f"{line}\n" for line in self._lines())
 
     def _lines(self) -> Iterable[str]:
         reason = f" ({len(self.missing)} of its imports are missing)" if self.missing else ""
         if self.reason and not self.missing:
-            reason = f" ({_printable(self.reason, 4 * LONGEST)})"
+            reason = f" ({_printable(self.reason, 4 * MAX_NAME)})"
         yield f"{_printable(self.file, len(self.file))}: {self.type}, {self.size} bytes"
         yield f"runnable: {_yes(self.runnable)}{reason}"
         yield f"contexts: {_yes(self.contexts)}"
@@ -102,13 +102,13 @@ class Inspection:
 
 
 def inspect_file(path: str | os.PathLike[str]) -> Inspection:
-    """Inspect a .wasm or .wat file. `InvalidProgram` if it is not a module that this wasmtime can compile."""
+    """Inspect a .wasm or .wat file. Raises `InvalidProgram` unless this wasmtime can compile it."""
     name = os.fspath(path)
     content = read_code(name)
     binary = to_binary(name, content)
     engine, module = compile_module(name, binary)
     imports, exports = module.imports, tuple(Export(export.name, _kind(export.type)) for export in module.exports)
-    own = with_own_memory(binary)
+    own = unshare_memory(binary)
     if own is not binary:  # as Program runs it
         module = Module(engine, own)
     with Store(engine) as store, Linker(engine) as linker:
@@ -117,7 +117,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         linker.define_wasix()
         missing = missing_imports(linker, store, module)
         reason = _reason(lambda: check_start(name, module), lambda: check_imports(name, linker, store, module))
-    memories, tables = sizes(binary)
+    sizes = Sizes(binary)
     return Inspection(
         file=name,
         type=f"core module ({'binary' if content is binary else 'text'})",
@@ -125,7 +125,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         runnable=reason is None,
         reason=reason,
         contexts=any(
-            one.module in (abi.CONTEXT_MODULE, abi.CONTEXT_MODULE_64) and one.name in _CONTEXT_CALLS for one in imports
+            one.module in (abi.WASIX_MODULE, abi.WASIX_MODULE_64) and one.name in _CONTEXT_CALLS for one in imports
         ),
         needs_collector=needs_collector(binary),
         imports=tuple(
@@ -133,8 +133,8 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         ),
         missing=tuple(missing),
         exports=exports,
-        memories=tuple(memories),
-        tables=tuple(tables),
+        memories=tuple(sizes.memories),
+        tables=tuple(sizes.tables),
         stack_pointer=_reason(lambda: check_exports(name, module)) is None,
         malloc=Export(abi.MALLOC, "function") in exports,
     )
@@ -182,7 +182,7 @@ def _yes(flag: bool) -> str:
     return "yes" if flag else "no"
 
 
-def _printable(text: str, longest: int = LONGEST) -> str:
-    """The text without what would move a terminal's cursor or fill its screens."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:longest])
-    return shown if len(text) <= longest else f"{shown}... ({len(text)} characters)"
+def _printable(text: str, max_length: int = MAX_NAME) -> str:
+    """Return the text without what would move a terminal's cursor or fill its screen."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:max_length])
+    return shown if len(text) <= max_length else f"{shown}... ({len(text)} characters)"

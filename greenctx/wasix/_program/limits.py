@@ -6,22 +6,23 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from greenctx.errors import InvalidProgram
-from greenctx.wasix._modules.binary import PAGE, NotUnderstood, Sizes
+from greenctx.wasix._modules.binary import NotUnderstood
+from greenctx.wasix._modules.sizes import PAGE, Sizes
 
 if TYPE_CHECKING:
     from wasmtime import Store
 
-    from greenctx.wasix._modules.binary import Size
+    from greenctx.wasix._modules.sizes import Size
 
-ELEMENT = 8  # bytes that wasmtime takes for an element of a table
-TABLE_SHARE = 8  # where memories may grow, too, tables may by one part in so many of what is left
-LARGEST = 2**63 - 1  # that wasmtime can be told
+ELEMENT = 8  # bytes of an element of a table, in wasmtime
+TABLE_SHARE = 8  # where memories may grow as well, tables may grow by an eighth of what is left
+MAX_SIZE = 2**63 - 1  # the largest limit that wasmtime takes
 
 
 class Limits:
     """What a program may use; None is no limit.
 
-    ``contexts``: contexts alive at any one time, besides main. At the limit ``context_create`` answers again.
+    ``contexts``: contexts alive at any one time, besides main. At the limit ``context_create`` returns again.
 
     ``memory``: bytes, of all memories and tables of the program together. Growth beyond it fails, and a program that
     starts with more is refused. What may grow is divided beforehand: where there are several memories, all may grow to
@@ -32,7 +33,7 @@ class Limits:
     Host functions are not interrupted in the middle, unless they await; programs that they run are.
     """
 
-    # What a frozen dataclass has, written out: to import dataclasses takes a tenth of the time of a small guest's run.
+    # A frozen dataclass, written out: to import dataclasses takes a tenth of the time of a small guest's run.
 
     __slots__ = ("contexts", "memory", "seconds")
 
@@ -69,9 +70,9 @@ class Limits:
         return [("contexts", self.contexts), ("memory", self.memory), ("seconds", self.seconds)]
 
     def cap(self, name: str, code: bytes) -> bytes:
-        """The module with maxima for its memories and tables; raise `InvalidProgram` if it starts beyond the limit.
+        """Return the module with maxima for its memories and tables. Raises `InvalidProgram` if it starts beyond them.
 
-        wasmtime's own limits would be one size for every memory and one for every table, and leave out shared memories.
+        wasmtime's own limits have one size for all memories and one for all tables, and leave out shared memories.
         """
         if self.memory is None:
             return code
@@ -95,9 +96,9 @@ class Limits:
         )
 
     def apply(self, store: Store) -> None:
-        """Limit what is none of the module's own memories and tables: the heap of the garbage collector."""
+        """Limit what the module does not declare: the heap of the garbage collector."""
         if self.memory is not None:
-            store.set_limits(memory_size=min(self.memory, LARGEST))
+            store.set_limits(memory_size=min(self.memory, MAX_SIZE))
 
 
 def _can_grow(one: Size) -> bool:
@@ -105,12 +106,12 @@ def _can_grow(one: Size) -> bool:
 
 
 def _end(one: Size, level: int) -> int:
-    """The size to which it may grow, where all that are smaller may grow to that level."""
+    """Return the size to which one may grow, if all may grow to that level."""
     return max(one.minimum, level if one.maximum is None else min(level, one.maximum))
 
 
 def _level(things: list[Size], left: int, step: int) -> int:
-    """The size to which all may grow, so that all together grow by at most ``left``."""
+    """Return the level to which all may grow, so that together they grow by at most ``left``."""
     low, high = 0, (max((one.minimum for one in things), default=0) + left) // step
     while low < high:
         middle = (low + high + 1) // 2

@@ -31,10 +31,10 @@ from greenctx.wasix._modules.compile import (
     to_binary,
 )
 from greenctx.wasix._modules.names import EntrypointNames
-from greenctx.wasix._modules.shared_memory import with_own_memory
+from greenctx.wasix._modules.shared_memory import unshare_memory
 from greenctx.wasix._native.capi import close
 from greenctx.wasix._program.limits import Limits
-from greenctx.wasix._program.wasi_config import Settings
+from greenctx.wasix._program.wasi_config import WasiSettings
 from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.wasix_files import imports_file_calls
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from wasmtime import Func
 
-    from greenctx.wasix._modules.cache import CompiledModules
+    from greenctx.wasix._modules.cache import ModuleCache
 
     class ProgramSettings(TypedDict, total=False):
         """The settings of a `Program`."""
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
         stderr: BinaryIO | None
 
 
-LEAST_YIELD_SECONDS = 0.001
+MIN_YIELD_SECONDS = 0.001
 
 
 class Program:
@@ -120,14 +120,16 @@ class Program:
         self._closed = False
         self._runs: set[object] = set()
         self.name = name
-        self.settings = Settings(name, [name] if argv is None else argv, env or {}, preopens or {})
+        self.settings = WasiSettings(name, [name] if argv is None else argv, env or {}, preopens or {})
         self.limits = limits or Limits()
         self.shadow_stack = shadow_stack
         self.contexts = contexts
         self.instruments = [*instruments]
         self._stdio = Stdio(stdin, stdout, stderr)
-        self._code = with_own_memory(to_binary(name, code))
-        self._engine, self._module = compile_module(name, self.limits.cap(name, self._code), _kept() if cache else None)
+        self._code = unshare_memory(to_binary(name, code))
+        self._engine, self._module = compile_module(
+            name, self.limits.cap(name, self._code), _user_cache() if cache else None
+        )
         check_start(name, self._module)
         if shadow_stack is not None and contexts:
             from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
@@ -180,8 +182,8 @@ class Program:
         """
         from greenctx.wasix._program.run_async import run_within  # with asyncio, which takes long to import
 
-        if not yield_every >= LEAST_YIELD_SECONDS:
-            raise ValueError(f"yield_every must be at least {LEAST_YIELD_SECONDS} seconds, not {yield_every!r}")
+        if not yield_every >= MIN_YIELD_SECONDS:
+            raise ValueError(f"yield_every must be at least {MIN_YIELD_SECONDS} seconds, not {yield_every!r}")
         this_run = object()
         try:
             self._begin(this_run)
@@ -265,7 +267,7 @@ class Program:
         call(store, cast("Func", instance.exports(store)[START]))
 
 
-def _kept() -> CompiledModules | None:
-    from greenctx.wasix._modules.cache import CompiledModules
+def _user_cache() -> ModuleCache | None:
+    from greenctx.wasix._modules.cache import ModuleCache
 
-    return CompiledModules.of_the_user()
+    return ModuleCache.of_the_user()

@@ -1,4 +1,4 @@
-"""What a guest is given: arguments, environment variables and directories."""
+"""What a guest gets: arguments, environment variables and directories."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from greenctx.wasix._files.stdio import Stdio
 
 
-class Settings:
-    """The settings of one program, named ``name``. Raises `InvalidProgram` for those that no guest can be given."""
+class WasiSettings:
+    """WASI's settings of the program ``name``. Raises `InvalidProgram` for settings that WASI cannot pass on."""
 
     def __init__(
         self, name: str, argv: Sequence[str], env: Mapping[str, str], preopens: Mapping[str, str | os.PathLike[str]]
@@ -34,14 +34,14 @@ class Settings:
                 raise InvalidProgram(name, f"the directory {host!r} to preopen is not there")
 
     def wasi_config(self, stdio: Stdio) -> WasiConfig:
-        """They, for wasmtime."""
+        """Return these settings as a wasmtime.WasiConfig."""
         config = WasiConfig()
         capi.set_arguments(config, self.argv, self.env)
         stdio.configure(config)
         for guest, host in self.preopens.items():
             try:
                 config.preopen_dir(host, guest)
-            except WasmtimeError as error:  # it was there when the program was loaded
+            except WasmtimeError as error:  # it has vanished since the program was loaded
                 raise InvalidProgram(self.name, f"the directory {host!r} cannot be opened") from error
         return config
 

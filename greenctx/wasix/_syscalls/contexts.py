@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 def context_calls() -> Iterator[SystemCall]:
     """Yield the calls, for guests with 32-bit and with 64-bit pointers."""
-    for module, pointer in ((abi.CONTEXT_MODULE, "i32"), (abi.CONTEXT_MODULE_64, "i64")):
+    for module, pointer in ((abi.WASIX_MODULE, "i32"), (abi.WASIX_MODULE_64, "i64")):
         yield SystemCall(module, "context_create", f"{pointer} i32 -> i32", context_create)
         yield SystemCall(module, "context_switch", "i64 -> i32", context_switch, needs_caller=False, is_switch=True)
         yield SystemCall(module, "context_destroy", "i64 -> i32", context_destroy, needs_caller=False)
 
 
 def context_create(caller: Caller, result_pointer: int, index: int) -> int:
-    """Create a suspended context that will call a function of the guest's table; write its id, a u64, to memory."""
+    """Create a suspended context that will call a function of the guest's table; store its id, a u64."""
     try:
         environment = current_environment()
     except NoEnvironment:
@@ -59,13 +59,13 @@ def context_create(caller: Caller, result_pointer: int, index: int) -> int:
 
 
 def context_switch(context_id: int) -> int:
-    """Switch to a suspended context; returns when the calling one is switched to."""
+    """Switch to a suspended context. Returns when another context switches back."""
     try:
         environment = current_environment()
     except NoEnvironment:
         return abi.NOTSUP
-    # Asked first: a SwitchTargetMissing that comes out of the switch can be another context's. And for the caller: an
-    # interruption may have left it to its next call to be made the active one.
+    # Asked before the switch, because a SwitchTargetMissing that the switch raises can be another context's. Reading
+    # active_context_id also makes the caller the active context, which an interruption may have left to this call.
     if context_id != environment.active_context_id and not environment.can_switch_to(context_id):
         return abi.INVAL
     environment.switch_context(context_id)
@@ -73,7 +73,7 @@ def context_switch(context_id: int) -> int:
 
 
 def context_destroy(context_id: int) -> int:
-    """Destroy a suspended context; an id that is not there is no error."""
+    """Destroy a suspended context. An unknown id is no error."""
     try:
         environment = current_environment()
     except NoEnvironment:
@@ -85,7 +85,7 @@ def context_destroy(context_id: int) -> int:
 
 
 def _function_at(caller: Caller, index: int) -> Func | None:
-    """The function at that index of the guest's table, if there is one of type () -> ()."""
+    """Return the function at that index of the guest's table, if it has the type () -> ()."""
     table = caller.get(abi.FUNCTION_TABLE)
     if not isinstance(table, Table):
         return None

@@ -1,4 +1,4 @@
-"""WASI's calls about file descriptors as such: those of pipes and standard streams here, others as wasmtime does."""
+"""WASI's calls about file descriptors as such: served here for pipes and standard streams, by wasmtime for others."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from greenctx.wasix._files.stdio import Sink
     from greenctx.wasix._syscalls.process import DescriptorTables
 
-# fdstat and filestat of WASI preview 1 (wasi/api.h), where a pipe's type is "unknown".
+# fdstat and filestat of WASI preview 1 (wasi/api.h). WASI has no type for pipes: theirs is "unknown".
 _FDSTAT = Struct("<B x H 4x Q Q")  # type, flags, rights, inheriting rights
 _FILESTAT = Struct("<Q Q B 7x Q Q Q Q Q")  # device, inode, type, links, size, times
 _UNKNOWN = 0
 _NONBLOCK = 4
 _READ, _WRITE = 1 << 1, 1 << 6  # rights
-_COMMON = 1 << 3 | 1 << 21 | 1 << 27  # to set flags, to get a filestat, to poll
+_COMMON = 1 << 3 | 1 << 21 | 1 << 27  # rights to set flags, to get a filestat, to poll
 
 _NAMES = ("fd_close", "fd_renumber")
 _WITH_PIPES = ("fd_fdstat_get", "fd_fdstat_set_flags", "fd_filestat_get", "fd_seek", "fd_tell")
@@ -47,7 +47,7 @@ class DescriptorCalls:
         return calls_of(self, abi.WASI_MODULE, {name: f"{PARAMETERS[name]} -> i32" for name in _WITH_PIPES})
 
     def fd_close(self, caller: Caller, fd: int) -> int:
-        """Close a descriptor, which stands for nothing afterwards."""
+        """Close a descriptor."""
         descriptors = self._descriptors.of(caller)
         if fd >= FIRST_OWN:
             return abi.BADF if descriptors.remove(fd) is None else abi.SUCCESS
@@ -57,14 +57,14 @@ class DescriptorCalls:
         return result
 
     def fd_renumber(self, caller: Caller, fd: int, to: int) -> int:
-        """Let another descriptor stand for what this one does, which is open still if that is possible.
+        """Let the descriptor ``to`` refer to the file of ``fd``.
 
-        In WASI a descriptor is moved. In WASIX it is copied, for its libc's ``dup2`` is nothing else; but a file of
-        wasmtime's cannot be copied, so that is moved.
+        In WASI that moves the descriptor. In WASIX it copies it, because its libc's ``dup2`` is this call. Descriptors
+        of wasmtime's files cannot be copied, so they are moved in WASIX as well.
         """
         descriptors = self._descriptors.of(caller)
         file = descriptors.get(fd)
-        copied = file is not None and (descriptors.copies or descriptors.native(fd) is None)
+        copied = file is not None and (descriptors.copies or descriptors.wasmtime_fd(fd) is None)
         if fd < FIRST_OWN and to < FIRST_OWN and not copied:
             result = process_of(caller.store).wasi(caller).call(caller, "fd_renumber", fd, to)
             if result == abi.SUCCESS and fd != to:
@@ -83,13 +83,13 @@ class DescriptorCalls:
         return abi.SUCCESS
 
     def is_open(self, caller: Caller, fd: int) -> bool:
-        """Whether the descriptor stands for anything."""
+        """Whether the descriptor is open, here or in wasmtime."""
         if self._descriptors.of(caller).get(fd) is not None:
             return True
         return process_of(caller.store).scratch(caller).call(caller, "fd_fdstat_get", fd, 0) == abi.SUCCESS
 
     def fd_fdstat_get(self, caller: Caller, fd: int, result_pointer: int) -> int:
-        """Store what a descriptor is, its flags and rights."""
+        """Store the type of a descriptor, its flags and rights."""
         file = self._own(caller, fd)
         if file is None:
             return self._as_wasmtime(caller, "fd_fdstat_get", fd, result_pointer)
@@ -97,7 +97,7 @@ class DescriptorCalls:
         return _store(caller, result_pointer, _FDSTAT.pack(_UNKNOWN, file.flags, rights, 0))
 
     def fd_fdstat_set_flags(self, caller: Caller, fd: int, flags: int) -> int:
-        """Set a descriptor's flags. A pipe's reads and writes never wait, whatever they are."""
+        """Set a descriptor's flags. Reading and writing a pipe never waits, whatever its flags."""
         file = self._own(caller, fd)
         if file is None:
             return self._as_wasmtime(caller, "fd_fdstat_set_flags", fd, flags)
@@ -105,32 +105,32 @@ class DescriptorCalls:
         return abi.SUCCESS
 
     def fd_filestat_get(self, caller: Caller, fd: int, result_pointer: int) -> int:
-        """Store what the file is."""
+        """Store the file's type, size and times."""
         if self._own(caller, fd) is None:
             return self._as_wasmtime(caller, "fd_filestat_get", fd, result_pointer)
         return _store(caller, result_pointer, _FILESTAT.pack(0, 0, _UNKNOWN, 1, 0, 0, 0, 0))
 
     def fd_seek(self, caller: Caller, fd: int, offset: int, whence: int, result_pointer: int) -> int:
-        """Move to another place in the file."""
+        """Move to another place in the file. Pipes have none."""
         if self._own(caller, fd) is None:
             return self._as_wasmtime(caller, "fd_seek", fd, offset, whence, result_pointer)
         return abi.SPIPE
 
     def fd_tell(self, caller: Caller, fd: int, result_pointer: int) -> int:
-        """Store the place in the file."""
+        """Store the place in the file. Pipes have none."""
         if self._own(caller, fd) is None:
             return self._as_wasmtime(caller, "fd_tell", fd, result_pointer)
         return abi.SPIPE
 
     def _own(self, caller: Caller, fd: int) -> Source | Sink | None:
-        """What the descriptor stands for, if wasmtime knows nothing of that."""
+        """Return the file that the descriptor refers to, if wasmtime does not know the file."""
         descriptors = self._descriptors.of(caller)
-        return descriptors.get(fd) if descriptors.native(fd) is None else None
+        return descriptors.get(fd) if descriptors.wasmtime_fd(fd) is None else None
 
     def _as_wasmtime(self, caller: Caller, name: str, fd: int, *args: int) -> int:
-        native = self._descriptors.of(caller).native(fd)
-        assert native is not None
-        return process_of(caller.store).wasi(caller).call(caller, name, native, *args)
+        wasmtime_fd = self._descriptors.of(caller).wasmtime_fd(fd)
+        assert wasmtime_fd is not None
+        return process_of(caller.store).wasi(caller).call(caller, name, wasmtime_fd, *args)
 
 
 def _store(caller: Caller, result_pointer: int, data: bytes) -> int:

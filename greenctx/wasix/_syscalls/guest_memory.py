@@ -1,4 +1,4 @@
-"""Guest memory, as a guest's pointers see it: unsigned, and checked against its end."""
+"""Guest memory, addressed as guests do it: by unsigned pointers, each checked against the end of the memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MemoryFault(Exception):
 
 
 class GuestMemory:
-    """The memory that the calling guest exports, be it shared or not.
+    """The memory that the calling guest exports, shared or not.
 
     Every address is unsigned, and checked: one that is out of range raises `MemoryFault`. wasmtime's own `Memory`
     counts a negative start from the end.
@@ -26,7 +26,7 @@ class GuestMemory:
 
     def __init__(self, caller: Caller) -> None:
         memory = caller.get(MEMORY)
-        self._store: tuple[Caller, ...]  # which the methods of a shared memory do without
+        self._store: tuple[Caller, ...]  # empty for a shared memory, whose methods take no store
         if isinstance(memory, Memory):
             self._store = (caller,)
         elif isinstance(memory, SharedMemory):
@@ -58,6 +58,6 @@ class GuestMemory:
         self.write(pointer, value.to_bytes(8, "little"))
 
     def _host_address(self, pointer: int, length: int) -> int:
-        # Looked up each time: growing may move the memory.
+        # Looked up each time, because growing may move the memory.
         self.check(pointer, length)
         return ctypes.addressof(self._memory.data_ptr(*self._store).contents) + pointer if length else 0

@@ -1,6 +1,6 @@
-"""WASI's calls with paths, of which wasmtime refuses those that begin at the root.
+"""WASI's calls with paths, for absolute paths as well, which wasmtime refuses.
 
-WASI's libcs leave out a path's beginning if it is that of a preopened directory. WASIX's leaves it in if that is ``/``.
+WASI's libcs remove the preopened directory from the beginning of a path. WASIX's libc leaves it there if it is ``/``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from greenctx.wasix._files.paths import LONGEST
+from greenctx.wasix._files.paths import MAX_LENGTH
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
@@ -33,7 +33,7 @@ _PATHS = {
     "path_symlink": [(2, 3)],
     "path_unlink_file": [(0, 1)],
 }
-"""Which arguments are a directory's descriptor, and the pointer to a path (followed by its length)."""
+"""For each call and path: the positions of the directory's descriptor and of the pointer. Its length is next to it."""
 
 
 class PathCalls:
@@ -60,7 +60,7 @@ class PathCalls:
                 if found is None:
                     return abi.NOENT
                 arguments[fd], end = found
-                if end == len(path):  # the directory itself, which has no name there: its last byte makes a dot
+                if end == len(path):  # the directory itself: the path's last byte is made a dot, meanwhile
                     end -= 1
                     borrowed.append((arguments[pointer] + end, path[-1:]))
                 arguments[pointer], arguments[pointer + 1] = arguments[pointer] + end, len(path) - end
@@ -75,11 +75,11 @@ class PathCalls:
                 memory.write(address, byte)
 
     def _path(self, memory: GuestMemory, pointer: int, length: int) -> bytes | None:
-        """The path, if it is absolute."""
+        """Return the path, if it is absolute."""
         memory.check(pointer, length)
         if length == 0 or memory.read(pointer, 1) != b"/":
             return None
-        if length > LONGEST:
+        if length > MAX_LENGTH:
             raise _TooLong
         return memory.read(pointer, length)
 

@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from greenctx.wasix._files.descriptors import Descriptors
     from greenctx.wasix._files.wasmtime_wasi import WasmtimeWasi
 
-MOST_SUBSCRIPTIONS = 65536  # as any system's poll refuses more than a process can have open
+MAX_SUBSCRIPTIONS = 65536  # as a system's poll refuses more than a process can have open
 
 # subscription and event of WASI preview 1 (wasi/api.h)
 _SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")  # userdata, tag, clock id or fd, timeout, precision, flags
 _EVENT = Struct("<Q H B5x Q H6x")  # userdata, error, type, nbytes, flags
 _CLOCK, _FD_READ, _FD_WRITE = 0, 1, 2
 _ABSOLUTE = 1
-_HANGUP = 1  # nobody is at the other end
-_CLOCKS = (0, 1)  # realtime, monotonic; nobody can wait for processor time, and ids that are none are a trap
+_HANGUP = 1  # the other end is closed
+# Realtime and monotonic. No guest can wait for processor time, and in wasmtime's clock_time_get an unknown id traps.
+_CLOCKS = (0, 1)
 _STREAMS = {_FD_READ: Source, _FD_WRITE: Sink}
 
 
@@ -42,8 +43,8 @@ class _Subscription(NamedTuple):
     flags: int
 
     def event(self, error: int = abi.SUCCESS, size: int | None = None) -> bytes:
-        """Of a pipe the size is known, and 0 if nobody is at the other end."""
-        if size is None:  # what can be read is not known, but it is more than nothing
+        """Encode the event. Of a pipe the size is known, and 0 once the other end is closed."""
+        if size is None:  # how much can be read is not known, but something can
             return _EVENT.pack(self.userdata, error, self.tag, int(self.tag != _CLOCK and error == abi.SUCCESS), 0)
         return _EVENT.pack(self.userdata, error, self.tag, size, 0 if size else _HANGUP)
 
@@ -59,12 +60,12 @@ def poll_oneoff(
 ) -> int:
     """Wait until one of the subscriptions is ready; report all that are. Raises MemoryFault and OSError.
 
-    A pipe becomes ready by what other contexts do, which is nothing meanwhile: a wait for pipes alone, which are not
-    ready, is a `Deadlock`.
+    Only other contexts could make a pipe ready, and they do not run meanwhile. So a wait for nothing but pipes that are
+    not ready raises `Deadlock`.
     """
     memory = GuestMemory(caller)
     memory.check(subscriptions, count * _SUBSCRIPTION.size)
-    if not 0 < count <= MOST_SUBSCRIPTIONS:
+    if not 0 < count <= MAX_SUBSCRIPTIONS:
         return abi.INVAL
     data = memory.read(subscriptions, count * _SUBSCRIPTION.size)
     asked = [_Subscription(*fields) for fields in _SUBSCRIPTION.iter_unpack(data)]
@@ -84,7 +85,7 @@ def poll_oneoff(
             if one.subject in _CLOCKS:
                 result = wasi.call(caller, "clock_time_get", one.subject, 1, events)
             if result == abi.SUCCESS:
-                # wasmtime's clocks begin when they like, so the guest's times mean something only beside theirs.
+                # wasmtime's clocks begin anywhere, so an absolute time is compared with wasmtime's own clock.
                 now = int.from_bytes(memory.read(events, 8), "little") if one.flags & _ABSOLUTE else 0
                 clocks.append((max(0, one.timeout - now) / 1e9, one))
                 continue
@@ -99,7 +100,7 @@ def poll_oneoff(
             continue
         elif stream is not None:
             result = abi.SUCCESS
-        else:  # files are always ready, unless there is no such file
+        else:  # a file is always ready, unless it is not open
             result = wasi.call(caller, "fd_fdstat_get", one.subject, events)
         ready.append(one.event(result))
 
@@ -110,7 +111,7 @@ def poll_oneoff(
     ready += [one.event() for wait, one in waits if wait in found]
     passed = time.monotonic() - begin
     if not ready and left is not None:
-        passed = max(passed, left)  # it has passed; only rounding could say that it has not
+        passed = max(passed, left)  # rounding may tell less than was waited for
     ready += [one.event() for seconds, one in clocks if seconds <= passed]
     memory.write(events, b"".join(ready))
     memory.write_u32(result_pointer, len(ready))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Process:
     """What the program in one store has open and has set up.
 
-    Nothing here may refer to the store: the store's state refers to this, and would keep the store alive for ever.
+    Nothing here may refer to the store, whose state refers to this: the store must be freed when it is forgotten.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Signals that a guest raises: its exported handler is called, on the stack of the context that raised them."""
+"""Signals that a guest raises. Its exported handler is called on the stack of the context that raised the signal."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from greenctx.wasix._modules import abi
 if TYPE_CHECKING:
     from greenctx.wasix._fibers.stores import Caller
 
-MOST = 64
+MAX_SIGNAL = 64
 """The highest number of a signal."""
 
 Raised = tuple[int, int]
-"""The id of a context, and a signal that was raised in it."""
+"""A context's id, and a signal that was raised in that context."""
 
 
 class Signals:
-    """Those of one program.
+    """The signals of one program.
 
-    While a context handles a signal, the same one waits in that context, as is usual; so nothing can nest for ever.
+    While a context handles a signal, the same signal waits in that context, as on POSIX. So handlers cannot nest for
+    ever.
     """
 
     def __init__(self) -> None:
         self.handler = abi.SIGNAL_HANDLER
-        """The name of the exported function. WASIX's libc names one that there is not to block signals."""
+        """The name of the exported function. WASIX's libc blocks signals by naming one that does not exist."""
         self._pending: list[Raised] = []
         self._handled: set[Raised] = set()
 
     def raise_(self, caller: Caller, signal: int) -> None:
-        """Let a signal be handled in the context that is running: now, or as soon as it can be. 0 is none."""
+        """Have a signal handled in the running context, now or as soon as possible. Signal 0 does nothing."""
         raised = current_context_id(), signal
         if signal and raised not in self._pending:
             self._pending.append(raised)
         self.deliver(caller)
 
     def deliver(self, caller: Caller) -> None:
-        """Have the guest handle what waits in the context that is running, unless it has no handler."""
+        """Have the guest handle the signals that wait in the running context, if it has a handler."""
         context_id = current_context_id()
-        while (handler := self._find(caller)) is not None:
+        while (handler := self._find_handler(caller)) is not None:
             waiting = [one for one in self._pending if one[0] == context_id and one not in self._handled]
             if not waiting:
                 return
@@ -55,7 +56,7 @@ class Signals:
             finally:
                 self._handled.discard(raised)
 
-    def _find(self, caller: Caller) -> Func | None:
+    def _find_handler(self, caller: Caller) -> Func | None:
         handler = caller.get(self.handler)
         if not isinstance(handler, Func):
             return None

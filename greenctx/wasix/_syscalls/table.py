@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from greenctx.wasix._fibers.stores import Caller
 
-BAD_POINTER = {abi.WASI_MODULE: abi.FAULT, abi.CONTEXT_MODULE: abi.FAULT, abi.CONTEXT_MODULE_64: abi.FAULT}
+BAD_POINTER = {abi.WASI_MODULE: abi.FAULT, abi.WASIX_MODULE: abi.FAULT, abi.WASIX_MODULE_64: abi.FAULT}
 """The errno that answers a pointer to outside the memory, by the import module of the call."""
 
 

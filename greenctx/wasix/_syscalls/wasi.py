@@ -1,7 +1,7 @@
-"""The WASI calls that are done here: those that wait, those on the standard streams, and ``proc_exit``.
+"""The WASI calls that are not left to wasmtime: those that wait, those on standard streams, and ``proc_exit``.
 
-wasmtime's own run on the guest's fiber, where neither Ctrl-C nor a time limit can end a wait, and no other context's
-host code could decide how to wait. These run on the context's greenlet. They hand on to wasmtime's what is not theirs.
+wasmtime's own run on the guest's fiber, where neither Ctrl-C nor a time limit can end a wait. These run on the
+context's greenlet. For files that wasmtime has opened they call wasmtime's.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._syscalls.process import DescriptorTables
 
-# Of one call, however much memory its arguments name: reading and writing may always do less than was asked for.
-MOST_AT_ONCE = 1 << 20  # bytes
-MOST_BUFFERS = 1024
+# What one call reads or writes at most: a call may always do less than it was asked for.
+MAX_BYTES = 1 << 20  # bytes
+MAX_BUFFERS = 1024
 
 _IOVEC = Struct("<I I")
 
@@ -51,18 +51,18 @@ _ERRNOS = {
 
 
 def proc_exit(status: int) -> NoReturn:
-    """Unwind everything up to whoever runs the program. (wasmtime's refuses statuses of 126 and more.)"""
+    """Raise `GuestExit`, which unwinds the program. wasmtime's own refuses statuses of 126 and more."""
     raise GuestExit(status)
 
 
 class WasiCalls:
-    """Host functions for one linker. Where it has no standard streams, reading and writing is left to wasmtime."""
+    """The calls of one linker. Without standard streams, it leaves reading and writing to wasmtime."""
 
     def __init__(self, descriptors: DescriptorTables) -> None:
         self._descriptors = descriptors
 
     def calls(self) -> Iterator[SystemCall]:
-        """Yield the calls that are done here in any case."""
+        """Yield the calls that are served here whatever the guest imports."""
         yield SystemCall(abi.WASI_MODULE, "proc_exit", "i32 ->", proc_exit, needs_caller=False)
         yield SystemCall(abi.WASI_MODULE, "poll_oneoff", "i32 i32 i32 i32 -> i32", self.poll_oneoff)
         if self._descriptors.stdio is not None:
@@ -71,13 +71,13 @@ class WasiCalls:
             yield from DescriptorCalls(self._descriptors).calls()
 
     def calls_for_wasix(self) -> Iterator[SystemCall]:
-        """Yield those that WASIX's calls about files make different. They take longer than wasmtime's."""
+        """Yield the calls that differ once there are WASIX's calls about files. They take longer than wasmtime's."""
         if self._descriptors.stdio is not None:
             yield from DescriptorCalls(self._descriptors).calls_with_pipes()
             yield from PathCalls(self._descriptors).calls()
 
     def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
-        """Read from stdin when it has something, or from a pipe; from anything else as wasmtime does."""
+        """Read from stdin, once it has something, or from a pipe. wasmtime reads from all other files."""
         source = self._descriptors.of(caller).get(fd)
         if source is None:
             return process_of(caller.store).wasi(caller).call(caller, "fd_read", fd, iovecs, count, result_pointer)
@@ -95,7 +95,7 @@ class WasiCalls:
                 data = source.read(wanted)
                 break
             except OSError as error:
-                if source.descriptor is None or not isinstance(error, BlockingIOError):  # somebody else was quicker
+                if source.descriptor is None or not isinstance(error, BlockingIOError):  # another reader was quicker
                     return _errno(error)
         if data is None:
             return abi.AGAIN
@@ -106,7 +106,7 @@ class WasiCalls:
         return abi.SUCCESS
 
     def fd_write(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
-        """Write to stdout or stderr when it takes something, or to a pipe; to anything else as wasmtime does."""
+        """Write to stdout or stderr, once it takes something, or to a pipe. wasmtime writes to all other files."""
         sink = self._descriptors.of(caller).get(fd)
         if sink is None:
             return process_of(caller.store).wasi(caller).call(caller, "fd_write", fd, iovecs, count, result_pointer)
@@ -145,10 +145,10 @@ class WasiCalls:
 
 
 def _wait(caller: Caller, wanted: Wait) -> int:
-    """Wait until that can be read from, or written to; return an errno.
+    """Wait until the descriptor can be read from, or written to; return an errno.
 
-    An OSError without one is none of the system's: it is `TimeLimitExceeded`, or a TimeoutError that a signal's handler
-    has raised, and goes on.
+    An OSError without an errno is not the system's, and propagates unchanged: `TimeLimitExceeded`, or a TimeoutError
+    that a signal's handler has raised.
     """
     try:
         wait_until_ready(state_of(caller.store).deadline, None, [wanted])
@@ -160,10 +160,10 @@ def _wait(caller: Caller, wanted: Wait) -> int:
 
 
 def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, int]]:
-    """The address and length of each buffer, all within the memory: the first ones, `MOST_AT_ONCE` bytes at most."""
+    """Return the address and length of each buffer: of the first ones, up to `MAX_BYTES` bytes together."""
     memory.check(iovecs, count * _IOVEC.size)
-    left, buffers = MOST_AT_ONCE, []
-    for start, length in _IOVEC.iter_unpack(memory.read(iovecs, min(count, MOST_BUFFERS) * _IOVEC.size)):
+    left, buffers = MAX_BYTES, []
+    for start, length in _IOVEC.iter_unpack(memory.read(iovecs, min(count, MAX_BUFFERS) * _IOVEC.size)):
         memory.check(start, length)
         buffers.append((start, min(length, left)))
         left -= buffers[-1][1]
@@ -171,6 +171,6 @@ def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, in
 
 
 def _errno(error: OSError) -> int:
-    if isinstance(error, TimeLimitExceeded):  # which is an OSError, as every TimeoutError
+    if isinstance(error, TimeLimitExceeded):  # a TimeoutError, hence an OSError
         raise error
     return _ERRNOS.get(error.errno or 0, abi.IO)

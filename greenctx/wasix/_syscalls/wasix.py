@@ -1,7 +1,7 @@
-"""What WASIX has beyond contexts, as far as programs of its toolchain ask for it: signals, locks, files, the process.
+"""WASIX's calls besides contexts, as far as programs of its toolchain import them: signals, locks, files, the process.
 
-Guests have one thread here, and no other process. Where that leaves nothing to do, a call does nothing; where nothing
-would ever end a wait, it is a `Deadlock`.
+A guest has one thread here, and there is no other process. Where that leaves nothing to do, a call does nothing. A wait
+that nothing could ever end raises `Deadlock`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.process import process_of
-from greenctx.wasix._syscalls.signals import MOST as MOST_SIGNALS
+from greenctx.wasix._syscalls.signals import MAX_SIGNAL
 from greenctx.wasix._syscalls.table import SystemCall, calls_of
 from greenctx.wasix._syscalls.wasi import proc_exit
 from greenctx.wasix._syscalls.wasix_files import FILE_TYPES, FileCalls, text
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from greenctx.wasix._syscalls.process import DescriptorTables
 
 PROCESS_ID = 1
-"""Of every program, as each is alone."""
+"""The process id of every program, because each is alone."""
 
 _FALSE, _TRUE = b"\0", b"\1"
-_TIMEOUT = Struct("<B 7x Q")  # option_timestamp (wasi/api_wasix.h): whether there is one, nanoseconds
+_TIMEOUT = Struct("<B 7x Q")  # option_timestamp (wasi/api_wasix.h): 1 if there is a timeout, nanoseconds
 
 _TYPES = {
     "callback_signal": "i32 i32 ->",
@@ -46,7 +46,7 @@ _TYPES = {
 
 
 class WasixCalls:
-    """Host functions for one linker."""
+    """The calls of one linker."""
 
     def __init__(self, descriptors: DescriptorTables) -> None:
         self._descriptors = descriptors
@@ -54,26 +54,26 @@ class WasixCalls:
 
     def calls(self, *, files: bool) -> Iterator[SystemCall]:
         """Yield the calls: with ``files``, those about files as well."""
-        yield from calls_of(self, abi.CONTEXT_MODULE, _TYPES)
+        yield from calls_of(self, abi.WASIX_MODULE, _TYPES)
         if files:
-            yield from calls_of(self._files, abi.CONTEXT_MODULE, FILE_TYPES)
+            yield from calls_of(self._files, abi.WASIX_MODULE, FILE_TYPES)
         for name in ("proc_exit2", "thread_exit"):  # of the only thread
-            yield SystemCall(abi.CONTEXT_MODULE, name, "i32 ->", proc_exit, needs_caller=False)
+            yield SystemCall(abi.WASIX_MODULE, name, "i32 ->", proc_exit, needs_caller=False)
         yield SystemCall(abi.THREADS_MODULE, "thread-spawn", "i32 -> i32", lambda _: -abi.AGAIN, needs_caller=False)
 
     # Start-up and signals. Each store is one process.
 
     def proc_signals_sizes_get(self, caller: Caller, result_pointer: int) -> int:
-        """Store for how many signals the host says how the guest begins to treat them: none.
+        """Store for how many signals the host sets the guest's disposition: none.
 
-        Every program of WASIX's libc begins with this call, which so tells them from WASI's.
+        Every program of WASIX's libc begins with this call, so it tells them from WASI's programs.
         """
         self._descriptors.of(caller).copies = True
         GuestMemory(caller).write_u32(result_pointer, 0)
         return abi.SUCCESS
 
     def proc_signals_get(self, _: Caller, __: int) -> int:
-        """Store how the guest begins to treat them: as it likes."""
+        """Store these dispositions: none."""
         return abi.SUCCESS
 
     def proc_id(self, caller: Caller, result_pointer: int) -> int:
@@ -82,24 +82,24 @@ class WasixCalls:
         return abi.SUCCESS
 
     def callback_signal(self, caller: Caller, name: int, length: int) -> None:
-        """Note which exported function is to be called for a signal. One that there is not lets signals wait."""
+        """Set which exported function is called for signals. While there is no such function, signals wait."""
         signals = process_of(caller.store).signals
         signals.handler = text(caller, name, length).decode(errors="replace")
         signals.deliver(caller)
 
     def thread_signal(self, caller: Caller, _: int, signal: int) -> int:
-        """Raise a signal in the thread, of which there is one: in the context that is running."""
-        if signal > MOST_SIGNALS:
+        """Raise a signal in the only thread: in the running context."""
+        if signal > MAX_SIGNAL:
             return abi.INVAL
         process_of(caller.store).signals.raise_(caller, signal)
         return abi.SUCCESS
 
-    # Locks. Whoever waits keeps the only thread, so nobody can unlock.
+    # Locks. A context that waits keeps the only thread, so no other context can unlock.
 
     def futex_wait(self, caller: Caller, futex: int, expected: int, timeout: int, result_pointer: int) -> int:
-        """Wait as long as the value is the expected one; store whether that has ended otherwise than by the timeout.
+        """Wait while the futex has the expected value; store whether the wait ended otherwise than by its timeout.
 
-        WASIX's libc traps on any errno, so neither another value nor the timeout is one.
+        WASIX's libc traps on any errno, so both another value and the timeout return success.
         """
         memory = GuestMemory(caller)
         has_timeout, nanoseconds = _TIMEOUT.unpack(memory.read(timeout, _TIMEOUT.size))
@@ -115,7 +115,7 @@ class WasixCalls:
         return abi.SUCCESS
 
     def futex_wake(self, caller: Caller, _: int, result_pointer: int) -> int:
-        """Wake one that waits; store whether there was one, which there is not."""
+        """Wake a context that waits; store whether there was one: never."""
         GuestMemory(caller).write(result_pointer, _FALSE)
         return abi.SUCCESS
 

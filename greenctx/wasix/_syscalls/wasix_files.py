@@ -1,11 +1,11 @@
-"""What WASIX has of files beyond WASI: the working directory, pipes, duplicates, and flags of descriptors."""
+"""WASIX's calls about files besides WASI's: the working directory, pipes, duplicates, and flags of descriptors."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from greenctx.wasix._files import paths
-from greenctx.wasix._files.descriptors import CLOSE_ON_EXEC, LARGEST, TooManyDescriptors
+from greenctx.wasix._files.descriptors import CLOSE_ON_EXEC, MAX_FD, TooManyDescriptors
 from greenctx.wasix._files.pipes import make_pipe
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.descriptors import DescriptorCalls
@@ -31,19 +31,19 @@ FILE_TYPES = {
 
 
 def imports_file_calls(module: Module) -> bool:
-    """Whether the module asks for any of them. One that does not has neither pipes nor paths from the root."""
-    return any(wanted.module == abi.CONTEXT_MODULE and wanted.name in FILE_TYPES for wanted in module.imports)
+    """Whether the module imports any of these. A module that does not has neither pipes nor absolute paths."""
+    return any(wanted.module == abi.WASIX_MODULE and wanted.name in FILE_TYPES for wanted in module.imports)
 
 
 class FileCalls:
-    """Host functions for one linker. They raise MemoryFault."""
+    """The calls of one linker."""
 
     def __init__(self, descriptors: DescriptorTables) -> None:
         self._descriptors = descriptors
         self._of_descriptors = DescriptorCalls(descriptors)
 
     def getcwd(self, caller: Caller, buffer: int, size: int) -> int:
-        """Store the working directory, with a NUL at its end, and its length. If there is no room, the size needed."""
+        """Store the working directory, with a NUL at its end, and its length; or just the size, if it does not fit."""
         memory = GuestMemory(caller)
         path = process_of(caller.store).directories.current
         room = memory.read_u32(size)
@@ -57,7 +57,7 @@ class FileCalls:
     def chdir(self, caller: Caller, path: int, length: int) -> int:
         """Change the working directory."""
         name = text(caller, path, length)
-        if len(name) > paths.LONGEST:
+        if len(name) > paths.MAX_LENGTH:
             return abi.NAMETOOLONG
         if not name:
             return abi.NOENT
@@ -78,11 +78,11 @@ class FileCalls:
         flags: int,
         result_pointer: int,
     ) -> int:
-        """Open a file: as WASI's ``path_open``, but with the descriptor's own flags, and from the root as well."""
+        """Open a file as WASI's ``path_open``, but take absolute paths too, and flags of the descriptor."""
         memory = GuestMemory(caller)
         memory.check(result_pointer, 4)
         name = text(caller, path, length)
-        if len(name) > paths.LONGEST:
+        if len(name) > paths.MAX_LENGTH:
             return abi.NAMETOOLONG
         if flags & ~CLOSE_ON_EXEC:
             return abi.INVAL
@@ -108,7 +108,7 @@ class FileCalls:
 
     def fd_pipe(self, caller: Caller, read_pointer: int, write_pointer: int) -> int:
         """Make a pipe; store the descriptors of its ends."""
-        if self._descriptors.stdio is None:  # then reading and writing is not done here
+        if self._descriptors.stdio is None:  # then wasmtime reads and writes, and it has no pipes
             return abi.NOTSUP
         memory = GuestMemory(caller)
         memory.check(read_pointer, 4)
@@ -126,10 +126,10 @@ class FileCalls:
         return self.fd_dup2(caller, fd, 0, 0, result_pointer)
 
     def fd_dup2(self, caller: Caller, fd: int, lowest: int, close_on_exec: int, result_pointer: int) -> int:
-        """Duplicate a descriptor, no lower than that one. WASI has nothing of the kind for files: that is notsup."""
+        """Duplicate a descriptor, not below ``lowest``. WASI cannot duplicate those of files: that returns notsup."""
         memory = GuestMemory(caller)
         memory.check(result_pointer, 4)
-        if lowest > LARGEST:
+        if lowest > MAX_FD:
             return abi.INVAL
         descriptors = self._descriptors.of(caller)
         file = descriptors.get(fd)
@@ -162,7 +162,7 @@ class FileCalls:
 
 
 def text(caller: Caller, pointer: int, length: int) -> bytes:
-    """A path, or a name; of one that is too long, only so much that this can be seen."""
+    """Read a path or a name. Of a text that is too long, read just enough to tell."""
     memory = GuestMemory(caller)
     memory.check(pointer, length)
-    return memory.read(pointer, min(length, paths.LONGEST + 1))
+    return memory.read(pointer, min(length, paths.MAX_LENGTH + 1))

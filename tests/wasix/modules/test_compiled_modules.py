@@ -15,8 +15,8 @@ from wasmtime import wat2wasm
 from greenctx.cli import main
 from greenctx.wasix import Program
 from greenctx.wasix._modules import cache
-from greenctx.wasix._modules.cache import CompiledModules
-from greenctx.wasix._modules.compile import _compile
+from greenctx.wasix._modules.cache import ModuleCache
+from greenctx.wasix._modules.compile import compile_binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +41,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def kept(directory: Path) -> CompiledModules:
-    found = CompiledModules.of_the_user()
+def kept(directory: Path) -> ModuleCache:
+    found = ModuleCache.of_the_user()
     assert found is not None
     assert Path(found.directory) == directory
     return found
@@ -62,7 +62,7 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile_it(*_: object, **__: object) -> None:
         raise AssertionError("it is compiled once more")
 
-    monkeypatch.setattr("greenctx.wasix._modules.compile._compile", compile_it)
+    monkeypatch.setattr("greenctx.wasix._modules.compile.compile_binary", compile_it)
 
 
 @pytest.mark.parametrize(("text", "status"), [(SEVEN, 7), (CATCHES, 9)], ids=["plain", "with the collector"])
@@ -93,7 +93,7 @@ def test_only_if_asked(directory: Path) -> None:
     assert the_file(directory)
 
 
-def test_damage(kept: CompiledModules, directory: Path) -> None:
+def test_damage(kept: ModuleCache, directory: Path) -> None:
     """A file of which any bit is another one, or that ends early or late, is not used."""
     kept.keep(b"code", False, b"compiled")
     assert kept.find(b"code", False) == b"compiled"
@@ -112,7 +112,7 @@ def test_damage(kept: CompiledModules, directory: Path) -> None:
     assert kept.find(b"code", False) == b"compiled"
 
 
-def test_mistaken_identity(kept: CompiledModules, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistaken_identity(kept: ModuleCache, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not that of another module, of other settings, or of another wasmtime, even under the same name."""
     monkeypatch.setattr(kept, "_path", lambda _: str(directory / "one"))
     kept.keep(b"code", False, b"compiled")
@@ -140,7 +140,7 @@ def test_mistaken_identity(kept: CompiledModules, directory: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 1000, b"\x7fELF" + bytes(5000)])
-def test_what_wasmtime_refuses(content: bytes, kept: CompiledModules, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_wasmtime_refuses(content: bytes, kept: ModuleCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of another processor: the module is compiled, and that is kept instead."""
     binary = bytes(wat2wasm(SEVEN))
     kept.keep(binary, False, content)
@@ -150,7 +150,7 @@ def test_what_wasmtime_refuses(content: bytes, kept: CompiledModules, monkeypatc
     assert run(SEVEN) == 7
 
 
-def test_read_only(kept: CompiledModules, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only(kept: ModuleCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be marked as used is used, too."""
     kept.keep(b"code", False, b"compiled")
 
@@ -161,7 +161,7 @@ def test_read_only(kept: CompiledModules, monkeypatch: pytest.MonkeyPatch) -> No
     assert kept.find(b"code", False) == b"compiled"
 
 
-def test_somebody_else(kept: CompiledModules, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_somebody_else(kept: ModuleCache, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever another user may have written is not used: it would be run. Nor is what is no file."""
     kept.keep(b"code", False, b"compiled")
     file = the_file(directory)
@@ -244,7 +244,7 @@ def test_side_by_side(directory: Path) -> None:
     assert the_file(directory).suffix == ""
 
 
-def test_interrupted(kept: CompiledModules, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted(kept: ModuleCache, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interruption in the middle of it leaves nothing behind, neither does a full disk."""
     for error in (KeyboardInterrupt(), OSError(28, "No space left on device")):
 
@@ -261,9 +261,9 @@ def test_interrupted(kept: CompiledModules, directory: Path, monkeypatch: pytest
         assert [*directory.iterdir()] == []
 
 
-def test_not_too_much(kept: CompiledModules, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_too_much(kept: ModuleCache, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those go that were not used for the longest time; what would take too much of the room is not kept."""
-    monkeypatch.setattr(cache, "MOST_BYTES", 40_000)
+    monkeypatch.setattr(cache, "MAX_BYTES", 40_000)
     (directory / "a directory").mkdir(parents=True)  # is somebody else's, and no file
     os.utime(directory / "a directory", (0, 0))
     for number in range(4):
@@ -277,10 +277,10 @@ def test_not_too_much(kept: CompiledModules, directory: Path, monkeypatch: pytes
     assert len([*directory.iterdir()]) == 5
 
 
-def test_settings_that_differ(kept: CompiledModules) -> None:
+def test_settings_that_differ(kept: ModuleCache) -> None:
     """What an engine of another kind has compiled, wasmtime does not load."""
     binary = bytes(wat2wasm(SEVEN))
-    _, module = _compile(binary, collector=True)
+    _, module = compile_binary(binary, collector=True)
     kept.keep(binary, False, bytes(module.serialize()))
     unloadable = kept.find(binary, False)
     assert unloadable

@@ -8,8 +8,8 @@ import pytest
 from wasmtime import Config, Engine, Module, Trap, TrapCode, WasmtimeError, wat2wasm
 
 from greenctx.wasix import InvalidProgram, Limits, Program
-from greenctx.wasix._modules.binary import PAGE, Size, sizes
-from greenctx.wasix._modules.shared_memory import with_own_memory
+from greenctx.wasix._modules.shared_memory import unshare_memory
+from greenctx.wasix._modules.sizes import PAGE, Size, Sizes
 from greenctx.wasix._program.inspection import inspect_file
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def test_a_shared_memory_that_stays_one_is_refused() -> None:
 def test_given_one(name: str) -> None:
     """It has the limits that were asked for, it is exported, and everything else is as it was."""
     code = bytes(wat2wasm(EXAMPLES[name]))
-    own = with_own_memory(code)
+    own = unshare_memory(code)
     config = Config()
     config.wasm_exceptions = True
     engine = Engine(config)
@@ -51,10 +51,10 @@ def test_given_one(name: str) -> None:
         (one.module, one.name) for one in before.imports if one.name != "memory"
     ]
     assert {one.name for one in after.exports} == {"memory", *(one.name for one in before.exports)}
-    (_, *others), (memory, *still_others) = sizes(code)[0], sizes(own)[0]
+    (_, *others), (memory, *still_others) = Sizes(code).memories, Sizes(own).memories
     assert memory == Size(129 * PAGE, 65536 * PAGE, exported=("memory",))
     assert others == still_others
-    assert with_own_memory(own) is own
+    assert unshare_memory(own) is own
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_given_one(name: str) -> None:
 def test_left_alone(text: str) -> None:
     """Other memories are the business of whoever can provide them; so is this one beside them."""
     code = bytes(wat2wasm(text))
-    assert with_own_memory(code) is code
+    assert unshare_memory(code) is code
 
 
 def test_cut_off_anywhere() -> None:
     """What is no module stays none, for the compiler to refuse."""
     code = bytes(wat2wasm(EXAMPLES["other imports"])) + b"\0\5\1abcd"
     for end in range(len(code)):
-        assert compiles(with_own_memory(code[:end])) is compiles(code[:end]), end
+        assert compiles(unshare_memory(code[:end])) is compiles(code[:end]), end
 
 
 def test_more_than_its_imports() -> None:
@@ -89,7 +89,7 @@ def test_more_than_its_imports() -> None:
     assert code[8] == 2  # the section of imports
     longer = code[:9] + bytes([code[9] + 1]) + code[10 : 10 + code[9]] + b"\0" + code[10 + code[9] :]
     assert not compiles(longer)
-    assert with_own_memory(longer) is longer
+    assert unshare_memory(longer) is longer
 
 
 def compiles(code: bytes) -> bool:
@@ -106,14 +106,14 @@ def test_names_of_many_bytes() -> None:
     position = code.index(b"\3env") - 2
     entry = code[position + 1 :].replace(b"\3env\6memory", b"\x83\x00env\x86\x80\x00memory", 1)
     padded = code[:position] + bytes([code[position] + 3]) + entry
-    assert sizes(with_own_memory(padded))[0] == [Size(129 * PAGE, 65536 * PAGE, exported=("memory",))]
+    assert Sizes(unshare_memory(padded)).memories == [Size(129 * PAGE, 65536 * PAGE, exported=("memory",))]
 
 
 def test_another_export_by_that_name() -> None:
     """Then WASI's calls find no memory, as in any such guest."""
     text = f'(module {MEMORY} (func (export "memory")) {START})'
     assert Program(text.encode()).run() == 0
-    assert "memory" in {one.name for one in Module(Engine(), with_own_memory(bytes(wat2wasm(text)))).exports}
+    assert "memory" in {one.name for one in Module(Engine(), unshare_memory(bytes(wat2wasm(text)))).exports}
 
 
 def grown(limits: Limits | None) -> int:

@@ -18,7 +18,8 @@ from greenctx.cli.options import count, seconds, size
 from greenctx.errors import FiberStacksExhausted, InvalidProgram
 from greenctx.wasix import Limits, Program
 from greenctx.wasix._fibers import stack_limit
-from greenctx.wasix._modules.binary import NotUnderstood, Size, Sizes, sizes
+from greenctx.wasix._modules.binary import NotUnderstood
+from greenctx.wasix._modules.sizes import Size, Sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,8 +153,8 @@ def test_programs_that_start_too_large(head: str, starts: int, tmp_path: Path) -
 def test_shared_memory() -> None:
     """Its maximum, which it must have, is lowered."""
     code = bytes(wat2wasm('(module (memory 2 1000 shared) (memory 1 5 shared) (func (export "_start")))'))
-    memories, _ = sizes(Limits(memory=10 * PAGE).cap("guest", code))
-    assert [one.maximum for one in memories] == [5 * PAGE, 5 * PAGE]
+    limited = Sizes(Limits(memory=10 * PAGE).cap("guest", code))
+    assert [one.maximum for one in limited.memories] == [5 * PAGE, 5 * PAGE]
 
 
 def test_collected_objects() -> None:
@@ -269,13 +270,19 @@ def test_binary() -> None:
           (table i64 6 (ref i31) (ref.i31 (i32.add (i32.const 11) (i32.const 0x0b)))) (table 2 (ref null $s))
           (export "x" (memory 1)) (export "y" (memory 1)) (func))"""
     )
-    memories, tables = sizes(bytes(code))
-    assert memories == [
+    sizes = Sizes(bytes(code))
+    assert sizes.memories == [
         Size(PAGE, None, imported=True, is_64=True),
         Size(2 * PAGE, 5 * PAGE, exported=("x", "y")),
         Size(PAGE, 4 * PAGE, shared=True),
     ]
-    assert tables == [Size(3, 9, imported=True), Size(7, None), Size(4, 5), Size(6, None, is_64=True), Size(2, None)]
+    assert sizes.tables == [
+        Size(3, 9, imported=True),
+        Size(7, None),
+        Size(4, 5),
+        Size(6, None, is_64=True),
+        Size(2, None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +294,7 @@ def test_binary() -> None:
 def test_binary_that_is_not_understood(section: bytes) -> None:
     """Is refused, and not taken for something else."""
     with pytest.raises(NotUnderstood):
-        sizes(HEADER + section)
+        Sizes(HEADER + section)
     with pytest.raises(InvalidProgram, match=r"^guest: its memory cannot be limited: "):
         Program(HEADER + section, name="guest", limits=Limits(memory=PAGE))
 
@@ -307,7 +314,7 @@ def test_maxima() -> None:
         text = text.replace(old, new)
     assert Sizes(code).with_maxima([300 * PAGE, 400 * PAGE], [9, 4]) == bytes(wat2wasm(text))
     assert Sizes(code).with_maxima([0, 0], [0, 0]) != code  # never below the minimum
-    assert [one.maximum for one in sizes(Sizes(code).with_maxima([0, 0], [0, 0]))[0][1:]] == [2 * PAGE, 3 * PAGE]
+    assert [one.maximum for one in Sizes(Sizes(code).with_maxima([0, 0], [0, 0])).memories[1:]] == [2 * PAGE, 3 * PAGE]
 
 
 def test_fiber_stacks(monkeypatch: pytest.MonkeyPatch) -> None:

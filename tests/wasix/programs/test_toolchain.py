@@ -12,7 +12,7 @@ from processes import run_greenctx
 
 from greenctx.errors import Deadlock
 from greenctx.wasix import InvalidProgram, Limits, Program
-from greenctx.wasix._modules.binary import PAGE, Size
+from greenctx.wasix._modules.sizes import PAGE, Size
 from greenctx.wasix._program.inspection import inspect_file
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from wasmtime import FuncType, ValType
 
 from greenctx.wasix import Linker, Program
-from greenctx.wasix._modules.abi import CONTEXT_MODULE, FAULT, WASI_MODULE
+from greenctx.wasix._modules.abi import FAULT, WASI_MODULE, WASIX_MODULE
 from greenctx.wasix._syscalls import table
 from greenctx.wasix._syscalls.table import SystemCall
 
@@ -24,7 +24,7 @@ CALLS = {
         "poll_oneoff": "(i32.const -8) (i32.const 0) (i32.const 1) (i32.const 0)",
         "path_unlink_file": "(i32.const 3) (i32.const -8) (i32.const 4)",
     },
-    CONTEXT_MODULE: {
+    WASIX_MODULE: {
         "context_create": "(i32.const -8) (i32.const 1)",
         "futex_wake": "(i32.const 0) (i32.const -1)",
         "getcwd": "(i32.const 0) (i32.const 65533)",
