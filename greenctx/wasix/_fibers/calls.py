@@ -20,7 +20,7 @@ from greenctx._core.state import GUEST
 from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
 from greenctx.wasix._clock.waiting import checkpoint
 from greenctx.wasix._fibers import backtraces, exceptions
-from greenctx.wasix._fibers.stack_limit import check_stacks, explain
+from greenctx.wasix._fibers.stack_limit import check_stack_limit, explain_exhaustion
 from greenctx.wasix._fibers.stores import state_of, store_of
 from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._native import capi
@@ -110,12 +110,12 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
     if environment is not None and getcurrent() is not environment._caller:
         environment._admit(getcurrent())
         environment = of_this_thread()
-    check_stacks(state)
+    check_stack_limit(state)
     outcome = capi.Outcome()
     context = capi.context_address(store)
-    short_bursts = state.short_bursts and not may_wait
+    holds_gil = state.holds_gil and not may_wait
     needed = (outcome, keep_alive, store)
-    fiber = Fiber(start(outcome), context, state, needed, environment, getcurrent(), short_bursts)
+    fiber = Fiber(start(outcome), context, state, needed, environment, getcurrent(), holds_gil)
     poll, on_stack = fiber.poll, None
 
     try:
@@ -128,7 +128,7 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
         # to be left there, even by an interruption: the next call that traps would raise it.)
         raised, capi.plain_funcs.LAST_EXCEPTION = capi.plain_funcs.LAST_EXCEPTION, None
         if fiber.thrown is None:
-            fiber.given = None  # for its traceback refers to this frame
+            fiber.delivered = None  # for its traceback refers to this frame
         fiber.close()  # a guest that is still suspended unwinds
         if on_stack is not None:
             on_stack.end()
@@ -136,7 +136,7 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
         state.forget_lost()
     if ended is not None:
         exception = ended if raised is None else raised
-        raise exceptions.caught(store, fiber, exception) or explain(exception, state)
+        raise exceptions.take_uncaught(store, fiber, exception) or explain_exhaustion(exception, state)
 
 
 def _poll_to_the_end(
@@ -152,15 +152,15 @@ def _poll_to_the_end(
             if function is YIELDED:
                 checkpoint(state.deadline)
                 continue
-            if fiber.given is not None:
-                exceptions.lighten(fiber)
+            if fiber.delivered is not None:
+                exceptions.drop_frames(fiber)
             function.serve(fiber, store)
         except (GreenletExit, GuestExit):  # no errors: nobody needs to know where they came from
             raise
         except BaseException as error:
             if not fiber.is_waiting:
                 raise
-            if not exceptions.give(error, fiber, store):
+            if not exceptions.throw_into_guest(error, fiber, store):
                 fiber.fail(b"host function raised an exception")
                 with suppress(CalledWithinGuest):  # another thread is in the store: then there is no backtrace
                     while fiber.poll() is YIELDED:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._native._fiber import Fiber
 
 
-def give(error: BaseException, fiber: Fiber, store: Store) -> bool:
+def throw_into_guest(error: BaseException, fiber: Fiber, store: Store) -> bool:
     """Throw the error in the guest that waits for a host function, if it is an exception of a guest's of that store."""
     if not isinstance(error, GuestException) or error.reference is None:
         return False
@@ -38,26 +38,26 @@ def _loses_references() -> bool:
     return version("wasmtime").startswith("45.")
 
 
-def lighten(fiber: Fiber) -> None:
-    """Let go of the frames that the exception refers to which the guest was given: it may go on for long."""
-    given = fiber.given
-    if given is not None and given.__traceback__ is not None:
-        fiber.given = GuestException(given.payload, given.tag, given.reference)
-        for note in getattr(given, "__notes__", []):
-            fiber.given.add_note(note)
+def drop_frames(fiber: Fiber) -> None:
+    """Let go of the frames that the exception refers to which the guest was delivered: it may go on for long."""
+    delivered = fiber.delivered
+    if delivered is not None and delivered.__traceback__ is not None:
+        fiber.delivered = GuestException(delivered.payload, delivered.tag, delivered.reference)
+        for note in getattr(delivered, "__notes__", []):
+            fiber.delivered.add_note(note)
 
 
-def caught(store: Store, fiber: Fiber, ended: Exception) -> GuestException | None:
+def take_uncaught(store: Store, fiber: Fiber, ended: Exception) -> GuestException | None:
     """What to raise for a call that has ended with an exception of the guest's, if it has.
 
     That is the one that the guest was given last, if it has let it through; so nothing of that is lost.
     """
-    reference, given = fiber.thrown, fiber.given
-    fiber.given = None  # for its traceback refers to the frames that refer to the fiber
+    reference, delivered = fiber.thrown, fiber.delivered
+    fiber.delivered = None  # for its traceback refers to the frames that refer to the fiber
     if reference is None or isinstance(ended, Trap):
         return None
-    if given is None or not capi_values.are_same_exceptions(store, given.reference.address, reference.address):
+    if delivered is None or not capi_values.are_same_exceptions(store, delivered.reference.address, reference.address):
         payload = capi_values.exception_payload(store, reference.address)
-        given = GuestException(payload, capi_values.exception_tag(store, reference.address), reference)
-    note_backtrace(given, ended)
-    return given
+        delivered = GuestException(payload, capi_values.exception_tag(store, reference.address), reference)
+    note_backtrace(delivered, ended)
+    return delivered

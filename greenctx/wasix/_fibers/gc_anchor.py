@@ -38,7 +38,7 @@ _modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
 def admit(module: Module, store: Store) -> None:
     """Take note of a module that is to be instantiated in the store. Raises `ReferencesTooLate`."""
     state = state_of(store)
-    if state.floor is None and holds_references(module):
+    if state.gc_anchor is None and holds_references(module):
         _lay(store, state)
 
 
@@ -58,7 +58,7 @@ def _lay(store: Store, state: StoreState) -> None:
     fiber = Fiber(future, capi.context_address(store), state, (floor, nothing, outcome))
     while fiber.poll() is YIELDED:
         pass
-    state.lay_floor(fiber)
+    state.set_anchor(fiber)
 
 
 def _wait() -> None:

@@ -8,7 +8,7 @@ from wasmtime import FuncType, Linker, Val
 
 from greenctx._reports.frame_notes import notes
 from greenctx.wasix._fibers.stores import Caller
-from greenctx.wasix._fibers.values import kind_of, loading, saving
+from greenctx.wasix._fibers.values import argument_decoder, kind_of, result_encoder
 from greenctx.wasix._native._fiber import callback_addresses
 from greenctx.wasix._native.capi import define_async_func, invalidate_caller
 
@@ -18,26 +18,33 @@ if TYPE_CHECKING:
 
     from wasmtime import Store
 
-    from greenctx.wasix._fibers.values import Load, Save
+    from greenctx.wasix._fibers.values import ArgumentDecoder, ResultEncoder
     from greenctx.wasix._native._fiber import Fiber
 
 
 class HostFunction:
     """A Python function for guests to call, as `Fiber.poll` returns it."""
 
-    __slots__ = ("access_caller", "function", "load", "name", "save")
+    __slots__ = ("access_caller", "decode", "encode", "function", "name")
 
-    def __init__(self, name: str, load: Load, save: Save, function: Callable[..., Any], access_caller: bool) -> None:
-        """``load`` and ``save`` are how its arguments and its results are converted."""
+    def __init__(
+        self,
+        name: str,
+        decode: ArgumentDecoder,
+        encode: ResultEncoder,
+        function: Callable[..., Any],
+        access_caller: bool,
+    ) -> None:
+        """``decode`` and ``encode`` are how its arguments and its results are converted."""
         self.name = name
-        self.load = load
-        self.save = save
+        self.decode = decode
+        self.encode = encode
         self.function = function
         self.access_caller = access_caller
 
     def serve(self, fiber: Fiber, store: Store) -> None:
         """Run the function on the current greenlet and hand its result to the guest."""
-        arguments = self.load(fiber.arguments, store)
+        arguments = self.decode(fiber.arguments, store)
         if self.access_caller:
             caller = Caller(fiber.caller, store)
             try:
@@ -49,7 +56,7 @@ class HostFunction:
         if isinstance(result, Val):
             result = result.value
         try:
-            results = self.save(result, store)
+            results = self.encode(result, store)
         except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
         fiber.answer(results)
@@ -86,8 +93,8 @@ def define_func(
     parameter_kinds, result_kinds = ([kind_of(one) for one in types] for types in (parameters, results))
     if None in result_kinds:
         raise TypeError(f"no value of Python's can be the result of host function {f'{module}.{name}'!r}")
-    load, save = loading(parameter_kinds), saving(results, result_kinds)
-    host_function = HostFunction(f"{module}.{name}", load, save, function, access_caller)
+    decode, encode = argument_decoder(parameter_kinds), result_encoder(results, result_kinds)
+    host_function = HostFunction(f"{module}.{name}", decode, encode, function, access_caller)
     # A type belongs to the engine where it was first used, and wasmtime aborts the process when another one meets it.
     if None not in parameter_kinds:
         ty = FuncType(parameters, results)

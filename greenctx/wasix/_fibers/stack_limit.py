@@ -17,8 +17,8 @@ from greenctx.errors import FiberStacksExhausted
 if TYPE_CHECKING:
     from greenctx.wasix._native._fiber import StoreState
 
-MAPPINGS_EACH = 2
-MAPPINGS_LEFT = 2048
+MAPPINGS_PER_STACK = 2
+SPARE_MAPPINGS = 2048
 SPARE_BYTES = 16 * 2**20
 ENOMEM = "(os error 12)"
 
@@ -31,7 +31,7 @@ def _max_map_count() -> int | None:
 
 
 MAX_MAP_COUNT = _max_map_count()
-MOST_STACKS = None if MAX_MAP_COUNT is None else max(1, (MAX_MAP_COUNT - MAPPINGS_LEFT) // MAPPINGS_EACH)
+MAX_STACKS = None if MAX_MAP_COUNT is None else max(1, (MAX_MAP_COUNT - SPARE_MAPPINGS) // MAPPINGS_PER_STACK)
 
 
 class _Spare:
@@ -53,14 +53,14 @@ class _Spare:
 _spare = _Spare()
 
 
-def check_stacks(state: StoreState) -> None:
+def check_stack_limit(state: StoreState) -> None:
     """Raise `FiberStacksExhausted` when another call into the store would be one too many."""
     _spare.keep()
-    if MOST_STACKS is not None and state.calls >= MOST_STACKS:
+    if MAX_STACKS is not None and state.calls >= MAX_STACKS:
         raise FiberStacksExhausted(state.calls, MAX_MAP_COUNT)
 
 
-def explain(error: Exception, state: StoreState) -> Exception:
+def explain_exhaustion(error: Exception, state: StoreState) -> Exception:
     """What to raise instead of that, with which a call has ended."""
     # Other stores, or the host itself, may have many mappings, too; or there is a limit on address space.
     if isinstance(error, WasmtimeError) and ENOMEM in str(error).split("\n", 1)[0]:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from wasmtime import Store
 
-    Load: TypeAlias = Callable[[bytes, Store], tuple[Any, ...]]
-    Save: TypeAlias = Callable[[Any, Store], bytes]
+    ArgumentDecoder: TypeAlias = Callable[[bytes, Store], tuple[Any, ...]]
+    ResultEncoder: TypeAlias = Callable[[Any, Store], bytes]
 
 # Codes of struct, in the order of wasmtime_valkind_t. The wasmtime package converts what is not here.
 _CODES: dict[str | None, str] = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
@@ -61,7 +61,7 @@ def func_type(text: str) -> FuncType:
     return FuncType(parameters, results)
 
 
-def loading(kinds: list[str | None]) -> Load:
+def argument_decoder(kinds: list[str | None]) -> ArgumentDecoder:
     """How arguments of those types become Python's values. The wasmtime package converts those that are not numbers."""
     unpack = Struct("=" + "".join(f"{VALUE_OFFSET}x{_padded(_CODES.get(kind, ''))}" for kind in kinds)).unpack
     references = [place for place, kind in enumerate(kinds) if kind not in _CODES]
@@ -78,7 +78,7 @@ def loading(kinds: list[str | None]) -> Load:
     return all_kinds if references else only_numbers
 
 
-def saving(types: list[ValType], kinds: list[str | None]) -> Save:
+def result_encoder(types: list[ValType], kinds: list[str | None]) -> ResultEncoder:
     """How what a function returns becomes results of those types: None none, the value one, else a sequence of them.
 
     That raises TypeError, ValueError or OverflowError when a value is not what it must be, and what its own conversion
@@ -98,20 +98,20 @@ def saving(types: list[ValType], kinds: list[str | None]) -> Save:
         values = tuple(value)
         if len(values) != len(each):
             raise ValueError(f"it has {len(each)} results but returned {len(values)}")
-        saved: list[bytes] = []
+        encoded: list[bytes] = []
         try:
-            for save, one in zip(each, values, strict=True):
-                saved += [save(one, store)]
+            for encode, one in zip(each, values, strict=True):
+                encoded += [encode(one, store)]
         except BaseException:
-            for one in saved:  # references are owned, by the guest otherwise
+            for one in encoded:  # references are owned, by the guest otherwise
                 unroot_bytes(one)
             raise
-        return b"".join(saved)
+        return b"".join(encoded)
 
     return each[0] if len(each) == 1 else several if each else nothing
 
 
-def _integer(kind: str) -> Save:
+def _integer(kind: str) -> ResultEncoder:
     """Signed or unsigned. What is no integer (a float, which C would truncate) is a TypeError."""
     pack, pack_unsigned = _packing(kind, _CODES[kind]), _packing(kind, _CODES[kind].upper())
 
@@ -125,7 +125,7 @@ def _integer(kind: str) -> Save:
     return integer
 
 
-def _float(kind: str) -> Save:
+def _float(kind: str) -> ResultEncoder:
     """Rounded, as C does."""
     pack = _packing(kind, _CODES[kind])
     convert = ctypes.c_float if kind == "f32" else ctypes.c_double  # struct loses what `__float__` raises
@@ -136,7 +136,7 @@ def _float(kind: str) -> Save:
     return floating
 
 
-def _reference(ty: ValType) -> Save:
+def _reference(ty: ValType) -> ResultEncoder:
     def reference(value: Any, store: Store) -> bytes:
         if isinstance(value, Func) and store_id_of(value) != state_of(store).store_id:
             raise WrongStore("function")

@@ -96,7 +96,7 @@ def _guard_deletion(store: Store, state: StoreState) -> None:
             if alive is not None:
                 raise StoreInUse(state.calls)
             # The calls are being collected with the store. The last of them frees the state; that deletes the store.
-            state.remove_floor()
+            state.remove_anchor()
             finalize(state, capi.delete_store, pointer).atexit = False
             return
         if alive is not None:  # it is not being collected
@@ -104,7 +104,7 @@ def _guard_deletion(store: Store, state: StoreState) -> None:
         # `deleted` is set before, not after: wasmtime's own close(), interrupted here, calls this again later.
         if not deleted:
             deleted = True
-            state.remove_floor()
+            state.remove_anchor()
             capi.delete_store(pointer)
 
     capi.delete_store_by(store, delete)

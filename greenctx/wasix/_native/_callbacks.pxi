@@ -2,8 +2,8 @@
 
 cdef c_bool is_answered(void *data) noexcept nogil:
     cdef request_t *request = <request_t *>data
-    if request.stacks.summit != NULL:
-        climb(request, request.stacks)
+    if request.suspensions.gc_task != NULL:
+        resume_next(request, request.suspensions)
         return False
     if request.exception != NULL:
         # Here, so that nothing can come between this and the guest: until then it is a property of the store.
@@ -12,29 +12,29 @@ cdef c_bool is_answered(void *data) noexcept nogil:
     return request.answered
 
 
-cdef void climb(request_t *below, stacks_t *stacks) noexcept nogil:
-    """From that one to the next suspended one, to the floor after all of them, or to the summit."""
-    cdef summit_t *summit
-    if below == stacks.floor:
-        summit, stacks.summit = stacks.summit, NULL
-        summit.run(summit)
+cdef void resume_next(request_t *below, suspensions_t *suspensions) noexcept nogil:
+    """From that one to the next suspended one, to the floor after all of them, or to the gc_task."""
+    cdef gc_task_t *gc_task
+    if below == suspensions.anchor:
+        gc_task, suspensions.gc_task = suspensions.gc_task, NULL
+        gc_task.run(gc_task)
         return
     # Which comes to is_answered, and stays pending.
-    wasmtime.call_future_poll((stacks.floor if below.next == &stacks.ring else below.next).future)
+    wasmtime.call_future_poll((suspensions.anchor if below.next == &suspensions.ring else below.next).future)
 
 
-cdef void run_future(summit_t *summit) noexcept nogil:
-    summit.done = wasmtime.call_future_poll(summit.future)
+cdef void run_future(gc_task_t *gc_task) noexcept nogil:
+    gc_task.done = wasmtime.call_future_poll(gc_task.future)
 
 
-cdef void run_collector(summit_t *summit) noexcept nogil:
-    cdef void *error = wasmtime.context_gc(summit.context)
+cdef void run_collector(gc_task_t *gc_task) noexcept nogil:
+    cdef void *error = wasmtime.context_gc(gc_task.context)
     if error != NULL:
         wasmtime.error_delete(error)
 
 
-cdef void run_externref_new(summit_t *summit) noexcept nogil:
-    summit.done = wasmtime.externref_new(summit.context, summit.handle, <void *>on_loss, summit.reference)
+cdef void run_externref_new(gc_task_t *gc_task) noexcept nogil:
+    gc_task.done = wasmtime.externref_new(gc_task.context, gc_task.handle, <void *>on_loss, gc_task.reference)
 
 
 cdef void on_host_call(void *function, void *caller, const value_t *arguments, size_t argument_count, value_t *results,

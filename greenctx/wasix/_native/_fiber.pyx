@@ -48,28 +48,28 @@ cdef class Fiber:
     cdef PyObject *greenlet  # not a reference: that one's frame refers to this
     cdef Switching switching
     cdef void **polled  # that greenlet's thread's; to find one's own takes a call
-    cdef bint short_bursts, failing, is_abandoned
+    cdef bint holds_gil, failing, is_abandoned
     cdef Fiber next  # in the store's `abandoned`, or `closed`
-    cdef ThrownException giving  # what the guest is to get
+    cdef ThrownException delivering  # what the guest is to get
     cdef readonly ThrownException thrown
     """What the guest has thrown and not caught, which ended the call; or None."""
-    cdef public object given
+    cdef public object delivered
     """The GuestException that the guest was given last, instead of a host function's result; or None."""
 
     def __init__(self, uintptr_t future, uintptr_t context, StoreState state not None, keep_alive, environment=None,
-                 greenlet=None, short_bursts=False):
+                 greenlet=None, holds_gil=False):
         """``future`` and ``context`` are the addresses of a wasmtime_call_future_t and the store's context.
 
         It must be polled on that greenlet only, which is not checked. While the guest runs nobody may call
-        ``environment``, nor one that it is nested in. ``short_bursts``: the guest gives control back at the end of each
+        ``environment``, nor one that it is nested in. ``holds_gil``: the guest gives control back at the end of each
         epoch, and calls nothing that may wait, so that it may run with the GIL held.
         """
         self.request.future, self.request.context = <void *>future, <void *>context
-        self.request.stacks = &state.stacks
-        self.request.before_floor = state.floor is None
+        self.request.suspensions = &state.suspensions
+        self.request.before_anchor = state.gc_anchor is None
         self.keep_alive, self.environment, self.greenlet = keep_alive, environment, <PyObject *>greenlet
         self.switching, self.polled = compiled(environment), &polled
-        self.state, self.short_bursts = state, short_bursts
+        self.state, self.holds_gil = state, holds_gil
         state.calls += 1
 
     def __del__(self):
@@ -95,7 +95,7 @@ cdef class Fiber:
 
     cdef inline bint switch_context(self) except -1:
         cdef request_t *request = &self.request
-        if self.state.shadow_stacks is not None or self.given is not None or self.switching is None:
+        if self.state.shadow_stacks is not None or self.delivered is not None or self.switching is None:
             return False
         if not (self.switching._is_plain and self.switching.switch_if_plain(
                 <object>self.greenlet, <uint64_t>request.arguments[0].of.i64)):
@@ -106,23 +106,23 @@ cdef class Fiber:
 
     cdef inline bint go_on(self) noexcept nogil:
         """Let it run; return whether it has ended."""
-        cdef summit_t summit
-        summit.run, summit.future, summit.done = run_future, self.request.future, False
+        cdef gc_task_t gc_task
+        gc_task.run, gc_task.future, gc_task.done = run_future, self.request.future, False
         # More than once if it is in the middle of a collection: until that is done the store is not to be used.
-        while not summit.done and self.request.function == NULL and not self.request.epoch_ended:
+        while not gc_task.done and self.request.function == NULL and not self.request.epoch_ended:
             # One that fails needs no others: it only unwinds, and its backtrace then shows no frames but its own.
-            if self.failing or self.state.stacks.floor == NULL:
-                summit.done = wasmtime.call_future_poll(summit.future)
-            elif not self.state.run(&summit):
+            if self.failing or self.state.suspensions.anchor == NULL:
+                gc_task.done = wasmtime.call_future_poll(gc_task.future)
+            elif not self.state.run(&gc_task):
                 break
-        return summit.done
+        return gc_task.done
 
     cdef void note_suspension(self) noexcept:
         """Let `StoreState.run` find the call if it is suspended in a host function."""
         cdef request_t *request = &self.request
-        cdef request_t *previous = &request.stacks.ring
+        cdef request_t *previous = &request.suspensions.ring
         if request.function != NULL:
-            if previous.next.before_floor:  # it stays first, where it does no harm
+            if previous.next.before_anchor:  # it stays first, where it does no harm
                 previous = previous.next
             request.previous, request.next = previous, previous.next
             request.next.previous = previous.next = request
@@ -157,7 +157,7 @@ cdef class Fiber:
         self.forget_suspension()
         self.request.future = self.request.function = NULL
         self.request.epoch_ended = False
-        polled = &self.state.stacks.ring  # it unwinds on its fiber
+        polled = &self.state.suspensions.ring  # it unwinds on its fiber
         wasmtime.call_future_delete(future)
         polled = outer
         self.state.calls -= 1
@@ -189,9 +189,9 @@ cdef class Fiber:
         self.request.trap[0] = wasmtime.trap_new(message, len(message))
         self.request.answered = self.failing = True
 
-    def throw(self, given, ThrownException exception not None):
+    def throw(self, delivered, ThrownException exception not None):
         """Answer the host call with an exception, which the guest may catch. It must be of the same store."""
-        self.given, self.giving = given, exception
+        self.delivered, self.delivering = delivered, exception
         self.request.exception = &exception.reference
         self.request.answered = True
 
@@ -201,7 +201,7 @@ cdef object poll_once(Fiber self):
     # each frame costs, since the processor expects the returns of the one that it left.
     cdef request_t *request = &self.request
     cdef StoreState state = self.state
-    cdef bint hold = self.short_bursts and not request.epoch_ended  # else it is in a long one
+    cdef bint hold = self.holds_gil and not request.epoch_ended  # else it is in a long one
     cdef bint done
     if request.future == NULL:
         raise RuntimeError("this call has ended")
@@ -217,8 +217,8 @@ cdef object poll_once(Fiber self):
     if not done:
         self.note_suspension()
     state.leave(self.environment, self.switching)
-    if state.stacks.summit != NULL:
-        state.stacks.summit = NULL
+    if state.suspensions.gc_task != NULL:
+        state.suspensions.gc_task = NULL
         raise RuntimeError("a call that is suspended in a host function has not come back to it")
     if done:
         if wasmtime.context_has_exception(request.context):

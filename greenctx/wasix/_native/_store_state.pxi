@@ -41,34 +41,34 @@ cdef class StoreState:
     cdef public object shadow_stacks
     cdef public object process
     """What higher layers know of the program in the store; None until they do."""
-    cdef readonly Fiber floor
+    cdef readonly Fiber gc_anchor
     """None unless guests in the store may hold references to collected objects on their stacks."""
     cdef unsigned char switches  # that were done without Python since it last had its turn
     cdef bint busy
     cdef void **polled  # of the thread that uses it
     cdef Fiber abandoned, closed  # calls that other threads were to close meanwhile; those that since are
     cdef object callers  # of the environment, and those it is nested in, while a guest runs
-    cdef stacks_t stacks
+    cdef suspensions_t suspensions
     cdef Py_ssize_t interrupted  # calls that are suspended elsewhere than in a host function
-    cdef public bint short_bursts
+    cdef public bint holds_gil
     """Whether its guests give control back at the end of each epoch, and call nothing that may wait."""
 
     def __init__(self, store_id, deadline):
         self.store_id, self.deadline = store_id, deadline
-        self.stacks.ring.previous = self.stacks.ring.next = &self.stacks.ring
+        self.suspensions.ring.previous = self.suspensions.ring.next = &self.suspensions.ring
 
-    def lay_floor(self, Fiber fiber not None):
+    def set_anchor(self, Fiber fiber not None):
         """From now on such guests may come. ``fiber`` is suspended in a host function, and nobody will answer."""
         fiber.forget_suspension()
         self.calls -= 1  # which are those that others make
-        self.floor = fiber
-        self.stacks.floor = &fiber.request
+        self.gc_anchor = fiber
+        self.suspensions.anchor = &fiber.request
 
-    def remove_floor(self):
+    def remove_anchor(self):
         """They are gone, with all the others."""
-        cdef Fiber fiber = self.floor
+        cdef Fiber fiber = self.gc_anchor
         if fiber is not None:
-            self.stacks.floor, self.floor = NULL, None
+            self.suspensions.anchor, self.gc_anchor = NULL, None
             self.calls += 1
             fiber.close()
 
@@ -81,43 +81,43 @@ cdef class StoreState:
 
     def collect(self, uintptr_t context, environment):
         """Run the collector. ``context`` is the address of the store's wasmtime_context_t. Raises as `check` does."""
-        cdef summit_t summit
-        summit.run, summit.context = run_collector, <void *>context
-        self.run_on_top(&summit, environment)
+        cdef gc_task_t gc_task
+        gc_task.run, gc_task.context = run_collector, <void *>context
+        self.run_gc_task(&gc_task, environment)
         forget_lost()
 
     def new_externref(self, uintptr_t context, uintptr_t handle, uintptr_t reference, environment):
         """Call wasmtime_externref_new, which may collect; return whether it succeeded. Raises as `check` does."""
-        cdef summit_t summit
-        summit.run, summit.context = run_externref_new, <void *>context
-        summit.handle, summit.reference = <void *>handle, <reference_t *>reference
-        self.run_on_top(&summit, environment)
-        return summit.done
+        cdef gc_task_t gc_task
+        gc_task.run, gc_task.context = run_externref_new, <void *>context
+        gc_task.handle, gc_task.reference = <void *>handle, <reference_t *>reference
+        self.run_gc_task(&gc_task, environment)
+        return gc_task.done
 
-    cdef object run_on_top(self, summit_t *summit, environment):
+    cdef object run_gc_task(self, gc_task_t *gc_task, environment):
         """Run something that may collect."""
         cdef Switching switching = compiled(environment)
-        self.enter(&self.stacks.ring, &polled, environment, switching)
+        self.enter(&self.suspensions.ring, &polled, environment, switching)
         with nogil:
-            self.run(summit)
+            self.run(gc_task)
         self.leave(environment, switching)
         self.let_go()
 
-    cdef bint run(self, summit_t *summit) noexcept nogil:
+    cdef bint run(self, gc_task_t *gc_task) noexcept nogil:
         """Run it on top of the suspended calls if these may hold references; return whether that was possible."""
-        if self.stacks.floor != NULL:
-            self.stacks.summit = summit
-            climb(&self.stacks.ring, &self.stacks)
+        if self.suspensions.anchor != NULL:
+            self.suspensions.gc_task = gc_task
+            resume_next(&self.suspensions.ring, &self.suspensions)
         else:
-            summit.run(summit)
-        return self.stacks.summit == NULL
+            gc_task.run(gc_task)
+        return self.suspensions.gc_task == NULL
 
     cdef bint enter(self, request_t *request, void **polled, environment, Switching switching) except -1:
         """What comes before a guest runs, or anything else on a fiber. ``polled`` is this thread's. Raises as `check`."""
         while lost or self.closed is not None or polled[0] != NULL or self.busy:
             self.check()
             self.forget_lost()
-        if self.floor is not None and self.interrupted > <Py_ssize_t>request.epoch_ended:
+        if self.gc_anchor is not None and self.interrupted > <Py_ssize_t>request.epoch_ended:
             raise CalledWithinGuest("a guest of this store was interrupted in the middle of its code")
         if switching is not None and switching._outer is None:
             self.callers, switching._caller = switching._caller, guest

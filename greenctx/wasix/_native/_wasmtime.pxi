@@ -50,16 +50,16 @@ cdef struct request_t:
     c_bool is_switch, answered  # the function is WASIX's context_switch; it has its results
     const reference_t *exception  # what to throw in the guest instead of going on, if anything
     c_bool epoch_ended  # it is for this that the guest is suspended
-    c_bool before_floor  # the call began when there was no floor yet
+    c_bool before_anchor  # the call began when there was no floor yet
     void *context
     void *future
-    stacks_t *stacks
+    suspensions_t *suspensions
     request_t *previous  # in the ring of the store's suspended ones
     request_t *next
 
 # What runs on top of all suspended calls.
-cdef struct summit_t:
-    void (*run)(summit_t *) noexcept nogil
+cdef struct gc_task_t:
+    void (*run)(gc_task_t *) noexcept nogil
     void *context
     void *future
     void *handle
@@ -73,10 +73,10 @@ cdef struct epoch_thread_t:
     PyThread_type_lock ended  # locked until it has ended
 
 # The calls into one store that are suspended in host functions, and what they are being resumed for, if anything.
-cdef struct stacks_t:
+cdef struct suspensions_t:
     request_t ring  # is none of them: the beginning of the ring, and its end
-    request_t *floor
-    summit_t *summit
+    request_t *anchor
+    gc_task_t *gc_task
 
 # The functions of wasmtime that are used, as its headers declare them, in the order of FUNCTIONS.
 cdef struct wasmtime_t:

@@ -26,8 +26,8 @@ from greenctx.errors import InvalidProgram, ShadowStackOverflow, ShadowStackUnav
 from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._modules.abi import MEMORY, STACK_POINTER
 from greenctx.wasix._native._fiber import YIELDED
-from greenctx.wasix._shadow_stacks.regions import Regions
 from greenctx.wasix._shadow_stacks.stack_pointer import StackPointer
+from greenctx.wasix._shadow_stacks.stack_pool import StackPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from greenctx.environment import ContextSwitchingEnvironment
     from greenctx.wasix._native._fiber import Fiber, StoreState
-    from greenctx.wasix._shadow_stacks.regions import Watch
+    from greenctx.wasix._shadow_stacks.stack_pool import StackGuard
 
 
 def check_exports(name: str, module: Module) -> None:
@@ -56,12 +56,12 @@ def check_exports(name: str, module: Module) -> None:
 class Stack:
     """Where the guest's locals of one greenlet go."""
 
-    __slots__ = ("pointer", "watch")
+    __slots__ = ("guard", "pointer")
 
-    def __init__(self, pointer: int, watch: Watch | None = None) -> None:
+    def __init__(self, pointer: int, guard: StackGuard | None = None) -> None:
         self.pointer = pointer
         """The guest's stack pointer, unless this is the stack in use: then the global has it."""
-        self.watch = watch
+        self.guard = guard
         """None for the stack that the linker laid out, whose end is not known."""
 
 
@@ -75,7 +75,7 @@ class ShadowStacks:
         """``size`` is that of each region, in bytes. The module must have passed `check_exports`."""
         exports = instance.exports(store)
         self.pointer = StackPointer(store, cast("Global", exports[STACK_POINTER]), cast("Memory", exports[MEMORY]))
-        self.regions = Regions(store, exports, self.pointer, size)
+        self.pool = StackPool(store, exports, self.pointer, size)
         self._main = Stack(self.pointer.get())
         self.in_use: Stack | None = self._main
         self._stacks: WeakKeyDictionary[greenlet, Stack] = WeakKeyDictionary({getcurrent(): self._main})
@@ -102,7 +102,7 @@ class ShadowStacks:
         try:
             context_id = environment.create_context(on_region)
         except BaseException:
-            self.regions.give_back(bottom)
+            self.pool.give_back(bottom)
             raise
         self._reserved[environment, context_id] = bottom
         return context_id
@@ -132,24 +132,24 @@ class ShadowStacks:
 
     def _take(self, store: Store) -> int:
         # Looked through seldom, so that it costs little for each: when there are twice as many as were left last time.
-        if not self.regions and len(self._reserved) >= self._sweep_at:
+        if not self.pool and len(self._reserved) >= self._sweep_at:
             self._sweep()
         try:
-            return self.regions.take(store)
+            return self.pool.take(store)
         except ShadowStackUnavailable:
             self._sweep()
-            if not self.regions:
+            if not self.pool:
                 raise
-            return self.regions.take(store)
+            return self.pool.take(store)
 
     def _place(self, me: greenlet, bottom: int) -> Stack:
-        watch = self.regions.watch(bottom)
-        stack = self._stacks[me] = Stack(watch.top, watch)
+        guard = self.pool.guard(bottom)
+        stack = self._stacks[me] = Stack(guard.top, guard)
         return stack
 
     def _end(self, me: greenlet, bottom: int) -> None:
         self._stacks.pop(me, None)
-        self.regions.give_back(bottom)
+        self.pool.give_back(bottom)
 
     def _sweep(self) -> None:
         """Take back the regions of contexts that were destroyed before they began."""
@@ -157,7 +157,7 @@ class ShadowStacks:
             registry = environment._registry
             if context_id not in registry.unstarted and context_id not in registry.started:
                 del self._reserved[environment, context_id]
-                self.regions.give_back(bottom)
+                self.pool.give_back(bottom)
         self._sweep_at = max(16, 2 * len(self._reserved))
 
 
@@ -179,10 +179,10 @@ class CallOnStack:
             state.check()  # or it would be another thread's pointer that is changed
             self._stacks.use(stack)
         asked = fiber.poll()
-        watch = stack.watch
-        if watch is None or asked is None or asked is YIELDED or not watch.overflowed():
+        guard = stack.guard
+        if guard is None or asked is None or asked is YIELDED or not guard.overflowed():
             return asked
-        return _Overflow(self._stacks.regions.size)
+        return _Overflow(self._stacks.pool.size)
 
     def end(self) -> None:
         """Free the stack of what the call has left on it: a call that has trapped or was destroyed leaves all."""

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 16  # of LLVM's stack pointer
 CANARY = b"greenctx canary!" * 4  # at the low end of each region, where an overflow begins
-SMALLEST = 1024
+MIN_SIZE = 1024
 
 _CanaryBytes = ctypes.c_char * len(CANARY)
 
 
-class Regions:
+class StackPool:
     """Regions of one size. One that is given back is used again, and none is returned to the guest."""
 
     def __init__(self, store: Store, exports: InstanceExports, pointer: StackPointer, size: int) -> None:
         """``size`` in bytes; it is rounded up."""
         memory, malloc = exports[MEMORY], exports.get(MALLOC)
         assert isinstance(memory, Memory)
-        self.size = max(SMALLEST, _aligned(size))
+        self.size = max(MIN_SIZE, _aligned(size))
         self._pointer = pointer
         self._memory = memory
         self._malloc = malloc if isinstance(malloc, Func) and _maps_an_address(malloc, store, pointer.bits) else None
@@ -53,9 +53,9 @@ class Regions:
     def give_back(self, bottom: int) -> None:
         self._free.append(bottom)
 
-    def watch(self, bottom: int) -> Watch:
+    def guard(self, bottom: int) -> StackGuard:
         """The means to notice that the stack in that region overflows."""
-        return Watch(self._pointer, bottom, self.size)
+        return StackGuard(self._pointer, bottom, self.size)
 
     def _from_guest(self, store: Store) -> int:
         wanted = self.size if self._malloc is None else self.size + ALIGNMENT - 1
@@ -89,7 +89,7 @@ class Regions:
         return start
 
 
-class Watch:
+class StackGuard:
     """Notices that the stack in a region has been beyond its end.
 
     Unless by a frame that has left the canary's bytes alone, for its locals there were never written, and returned.
