@@ -1,4 +1,4 @@
-"""Host functions: Python functions that guests call, and that run on the calling context's greenlet."""
+"""Host functions: Python functions that guests call. They run on the greenlet of the context that calls them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from wasmtime import FuncType, Linker, Val
 
 from greenctx._reports.frame_notes import notes
 from greenctx.wasix._fibers.stores import Caller
-from greenctx.wasix._fibers.values import kind_of, loading, saving
+from greenctx.wasix._fibers.values import argument_decoder, kind_of, result_encoder
 from greenctx.wasix._native._fiber import callback_addresses
 from greenctx.wasix._native.capi import define_async_func, invalidate_caller
 
@@ -18,49 +18,55 @@ if TYPE_CHECKING:
 
     from wasmtime import Store
 
-    from greenctx.wasix._fibers.values import Load, Save
+    from greenctx.wasix._fibers.values import ArgumentDecoder, ResultEncoder
     from greenctx.wasix._native._fiber import Fiber
 
 
 class HostFunction:
     """A Python function for guests to call, as `Fiber.poll` returns it."""
 
-    __slots__ = ("access_caller", "function", "load", "name", "save")
+    __slots__ = ("access_caller", "decode", "encode", "function", "name")
 
-    def __init__(self, name: str, load: Load, save: Save, function: Callable[..., Any], access_caller: bool) -> None:
-        """``load`` and ``save`` are how its arguments and its results are converted."""
+    def __init__(
+        self,
+        name: str,
+        decode: ArgumentDecoder,
+        encode: ResultEncoder,
+        function: Callable[..., Any],
+        access_caller: bool,
+    ) -> None:
+        """``decode`` converts the arguments, ``encode`` what the function returns."""
         self.name = name
-        self.load = load
-        self.save = save
+        self.decode = decode
+        self.encode = encode
         self.function = function
         self.access_caller = access_caller
 
     def serve(self, fiber: Fiber, store: Store) -> None:
         """Run the function on the current greenlet and hand its result to the guest."""
-        arguments = self.load(fiber.arguments, store)
+        arguments = self.decode(fiber.arguments, store)
         if self.access_caller:
             caller = Caller(fiber.caller, store)
             try:
                 result = self.function(caller, *arguments)
             finally:
+                # wasmtime frees its caller when the guest goes on. A Caller that is kept would read freed memory.
                 invalidate_caller(caller)
         else:
             result = self.function(*arguments)
-        if isinstance(result, Val):
+        if isinstance(result, Val):  # wasmtime's own host functions may return one, too
             result = result.value
         try:
-            results = self.save(result, store)
-        except (TypeError, ValueError, OverflowError) as error:
+            results = self.encode(result, store)
+        except (TypeError, ValueError, OverflowError) as error:  # others come from the value, and propagate unchanged
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
         fiber.answer(results)
 
 
 def _guest_below(frame: FrameType) -> str:
-    """What stands for the frames of a guest in dumps of stacks.
-
-    wasmtime walks a guest's stack when a trap or an exception is made, and its API can do so for nothing else: the
-    stack of a suspended fiber is not among those that it looks at.
-    """
+    """Return the line that stands for a guest's frames in dumps of stacks, below a host function that it has called."""
+    # wasmtime walks stacks when it makes a trap or an exception, and its C API offers no other way. It does not look at
+    # the stacks of suspended fibers, so the guest's own frames are not to be had here.
     function = frame.f_locals.get("self")
     name = function.name if isinstance(function, HostFunction) else "a host function"
     return f"(a guest, which has called {name})"
@@ -81,16 +87,17 @@ def define_func(
 ) -> None:
     """Define a host function that runs on the greenlet of the context that calls it.
 
-    ``is_switch``: it does what WASIX's context_switch does, so this need not always be called for it. ``unsigned``: its
-    integer arguments are unsigned.
+    ``is_switch``: the function does what WASIX's context_switch does, so `Fiber.poll` may do that without calling it.
+    ``unsigned``: integer arguments are unsigned.
     """
     parameters, results = ty.params, ty.results
     parameter_kinds, result_kinds = ([kind_of(one) for one in types] for types in (parameters, results))
     if None in result_kinds:
         raise TypeError(f"no value of Python's can be the result of host function {f'{module}.{name}'!r}")
-    load, save = loading(parameter_kinds, unsigned=unsigned), saving(results, result_kinds)
-    host_function = HostFunction(f"{module}.{name}", load, save, function, access_caller)
-    # A type belongs to the engine where it was first used, and wasmtime aborts the process when another one meets it.
+    decode, encode = argument_decoder(parameter_kinds, unsigned=unsigned), result_encoder(results, result_kinds)
+    host_function = HostFunction(f"{module}.{name}", decode, encode, function, access_caller)
+    # A type belongs to the engine that used it first, and wasmtime ends the process when another engine meets it. So a
+    # fresh one is made, unless it has a type that the package cannot make: then it is used as it is.
     if None not in parameter_kinds:
         ty = FuncType(parameters, results)
     define_async_func(linker, module, name, ty, *callback_addresses(host_function, is_switch))

@@ -1,7 +1,8 @@
-"""Fiber stacks: how many the kernel allows, and a clear error instead of what it says when there are no more.
+"""Fiber stacks: how many the kernel allows, and a clear error when there are no more.
 
-Each call into a guest that has not ended has a stack of wasmtime's, which takes two of the mappings that Linux allows
-to a process. Without any left Python's own memory runs out, in the middle of unwinding the contexts: so some are kept.
+Each call into a guest that has not ended has a stack of wasmtime's. A stack takes two of the mappings that Linux allows
+to a process (vm.max_map_count, 65530 by default): near 32,000 suspended guests the next ``mmap`` fails with ENOMEM.
+Python's own allocator fails then, too, and the contexts could not be unwound. So some mappings are left to it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from greenctx.errors import FiberStacksExhausted
 if TYPE_CHECKING:
     from greenctx.wasix._native._fiber import StoreState
 
-MAPPINGS_EACH = 2
-MAPPINGS_LEFT = 2048
+MAPPINGS_PER_STACK = 2
+SPARE_MAPPINGS = 2048
 SPARE_BYTES = 16 * 2**20
 ENOMEM = "(os error 12)"
 
@@ -31,11 +32,11 @@ def _max_map_count() -> int | None:
 
 
 MAX_MAP_COUNT = _max_map_count()
-MOST_STACKS = None if MAX_MAP_COUNT is None else max(1, (MAX_MAP_COUNT - MAPPINGS_LEFT) // MAPPINGS_EACH)
+MAX_STACKS = None if MAX_MAP_COUNT is None else max(1, (MAX_MAP_COUNT - SPARE_MAPPINGS) // MAPPINGS_PER_STACK)
 
 
 class _Spare:
-    """Addresses that nobody uses, to be given back when there are no others: the contexts are unwound with those."""
+    """Memory that is kept unused, and freed when there is no other, so that the contexts can be unwound with it."""
 
     def __init__(self) -> None:
         self._addresses: mmap.mmap | None = None
@@ -53,18 +54,19 @@ class _Spare:
 _spare = _Spare()
 
 
-def check_stacks(state: StoreState) -> None:
-    """Raise `FiberStacksExhausted` when another call into the store would be one too many."""
-    _spare.keep()
-    if MOST_STACKS is not None and state.calls >= MOST_STACKS:
+def check_stack_limit(state: StoreState) -> None:
+    """Raise `FiberStacksExhausted` if the store has as many calls as there can be."""
+    _spare.keep()  # again after it was given back, now that there may be memory
+    if MAX_STACKS is not None and state.calls >= MAX_STACKS:
         raise FiberStacksExhausted(state.calls, MAX_MAP_COUNT)
 
 
-def explain(error: Exception, state: StoreState) -> Exception:
-    """What to raise instead of that, with which a call has ended."""
-    # Other stores, or the host itself, may have many mappings, too; or there is a limit on address space.
+def explain_exhaustion(error: Exception, state: StoreState) -> Exception:
+    """Return the error to raise for a call that has ended with ``error``: `FiberStacksExhausted` if it says ENOMEM."""
+    # `check_stack_limit` counts one store's calls. Other stores or the host may have many mappings, too, or the process
+    # has a limit of address space.
     if isinstance(error, WasmtimeError) and ENOMEM in str(error).split("\n", 1)[0]:
-        _spare.give_back()
+        _spare.give_back()  # before anything else: even the exception takes memory
         exhausted = FiberStacksExhausted(state.calls, MAX_MAP_COUNT)
         exhausted.__cause__ = error
         return exhausted

@@ -1,10 +1,10 @@
 """Values on their way between guests and host functions, and their types.
 
-Values are wasmtime_val_t of wasmtime/val.h, many to a piece of memory. How a function's are converted is chosen once,
-when it is defined.
+Values are arrays of wasmtime_val_t (wasmtime/val.h). How a function's values are converted is chosen once, when the
+function is defined: one `struct.unpack` for all arguments takes a fraction of the time of a `wasmtime.Val` for each.
 
-Types are told apart without the wasmtime package's own ``==`` and ``str``. Those abort the process on a type for which
-its C API has no number: v128, exceptions, references of garbage collection. A guest's exports may have any of them.
+Types are told apart without the package's own ``==`` and ``str``. Those end the process on a type for which wasmtime's
+C API has no number: v128, exceptions, references to collected objects. A guest's exports may have any of them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
     from wasmtime import Store
 
-    Load: TypeAlias = Callable[[bytes, Store], tuple[Any, ...]]
-    Save: TypeAlias = Callable[[Any, Store], bytes]
+    ArgumentDecoder: TypeAlias = Callable[[bytes, Store], tuple[Any, ...]]
+    ResultEncoder: TypeAlias = Callable[[Any, Store], bytes]
 
-# Codes of struct, in the order of wasmtime_valkind_t. The wasmtime package converts what is not here.
+# The codes of `struct`, in the order of wasmtime_valkind_t: the index of a kind is its number. The wasmtime package
+# converts all other kinds. Formats begin with "=", for native byte order and no padding but what they say.
 _CODES: dict[str | None, str] = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
 _UNSIGNED_CODES = _CODES | {"i32": "I", "i64": "Q"}
 
@@ -47,7 +48,7 @@ _KINDS: Final = tuple((kind, getattr(ValType, kind)()) for kind in ("i32", "i64"
 
 
 def kind_of(ty: ValType) -> str | None:
-    """The type's name in WebAssembly text; None if Python has no values of it."""
+    """Return the type's name in WebAssembly text; None if Python has no values of the type."""
     for kind, known in _KINDS:
         if are_same_types(ty, known):
             return kind
@@ -56,14 +57,14 @@ def kind_of(ty: ValType) -> str | None:
 
 @cache
 def func_type(text: str) -> FuncType:
-    """A function's type, such as "i32 i32 -> i64", for `define_func`, which copies it."""
+    """Return a function's type from a text such as "i32 i32 -> i64". `define_func` copies it, so it can be shared."""
     made = dict(_KINDS)
     parameters, results = ([made[kind] for kind in part.split()] for part in text.split("->"))
     return FuncType(parameters, results)
 
 
-def loading(kinds: list[str | None], *, unsigned: bool = False) -> Load:
-    """How arguments of those types become Python's values. The wasmtime package converts those that are not numbers."""
+def argument_decoder(kinds: list[str | None], *, unsigned: bool = False) -> ArgumentDecoder:
+    """Return the function that converts raw arguments of those kinds to Python values."""
     codes = _UNSIGNED_CODES if unsigned else _CODES
     unpack = Struct("=" + "".join(f"{VALUE_OFFSET}x{_padded(codes.get(kind, ''))}" for kind in kinds)).unpack
     references = [place for place, kind in enumerate(kinds) if kind not in _CODES]
@@ -80,11 +81,11 @@ def loading(kinds: list[str | None], *, unsigned: bool = False) -> Load:
     return all_kinds if references else only_numbers
 
 
-def saving(types: list[ValType], kinds: list[str | None]) -> Save:
-    """How what a function returns becomes results of those types: None none, the value one, else a sequence of them.
+def result_encoder(types: list[ValType], kinds: list[str | None]) -> ResultEncoder:
+    """Return the function that converts what a host function returns to raw results of those types.
 
-    That raises TypeError, ValueError or OverflowError when a value is not what it must be, and what its own conversion
-    to a number raises.
+    That is None for no results, a value for one, a sequence for several. It raises TypeError, ValueError or
+    OverflowError when a value is not what it must be, and what the value's own conversion to a number raises.
     """
     each = [
         _integer(kind) if kind in ("i32", "i64") else _float(kind) if kind in ("f32", "f64") else _reference(ty)
@@ -100,25 +101,26 @@ def saving(types: list[ValType], kinds: list[str | None]) -> Save:
         values = tuple(value)
         if len(values) != len(each):
             raise ValueError(f"it has {len(each)} results but returned {len(values)}")
-        saved: list[bytes] = []
+        encoded: list[bytes] = []
         try:
-            for save, one in zip(each, values, strict=True):
-                saved += [save(one, store)]
+            for encode, one in zip(each, values, strict=True):
+                encoded += [encode(one, store)]
         except BaseException:
-            for one in saved:  # references are owned, by the guest otherwise
+            for one in encoded:  # the guest would have owned the references in them
                 unroot_bytes(one)
             raise
-        return b"".join(saved)
+        return b"".join(encoded)
 
     return each[0] if len(each) == 1 else several if each else nothing
 
 
-def _integer(kind: str) -> Save:
-    """Signed or unsigned. What is no integer (a float, which C would truncate) is a TypeError."""
+def _integer(kind: str) -> ResultEncoder:
+    """Signed or unsigned, as long as it fits. A float, which C would truncate, raises TypeError."""
     pack, pack_unsigned = _packing(kind, _CODES[kind]), _packing(kind, _CODES[kind].upper())
 
     def integer(value: Any, _: Store) -> bytes:
         value = index(value)
+        # Guests have no signs: a host function may return 2**32 - 1 or -1 for the same i32.
         try:
             return pack(value) if value < 0 else pack_unsigned(value)
         except struct.error:
@@ -127,10 +129,10 @@ def _integer(kind: str) -> Save:
     return integer
 
 
-def _float(kind: str) -> Save:
+def _float(kind: str) -> ResultEncoder:
     """Rounded, as C does."""
     pack = _packing(kind, _CODES[kind])
-    convert = ctypes.c_float if kind == "f32" else ctypes.c_double  # struct loses what `__float__` raises
+    convert = ctypes.c_float if kind == "f32" else ctypes.c_double  # struct replaces what `__float__` raises
 
     def floating(value: Any, _: Store) -> bytes:
         return pack(convert(value).value)
@@ -138,8 +140,9 @@ def _float(kind: str) -> Save:
     return floating
 
 
-def _reference(ty: ValType) -> Save:
+def _reference(ty: ValType) -> ResultEncoder:
     def reference(value: Any, store: Store) -> bytes:
+        # wasmtime ends the process when a function meets a store that is not its own.
         if isinstance(value, Func) and store_id_of(value) != state_of(store).store_id:
             raise WrongStore("function")
         return bytes(to_raw(store, ty, value))
@@ -152,5 +155,5 @@ def _packing(kind: str, code: str) -> Callable[[Any], bytes]:
 
 
 def _padded(code: str) -> str:
-    """A number of that code in place of a value's union."""
+    """Return the format of a number of that code, and of the rest of the raw value after it."""
     return f"{code}{VALUE_SIZE - VALUE_OFFSET - Struct('=' + code).size}x"

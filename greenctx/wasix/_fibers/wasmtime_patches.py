@@ -60,6 +60,8 @@ def _new_externref(context: int, handle: int, result: int) -> bool | None:
     return None if state is None else state.new_externref(context, handle, result, of_this_thread())
 
 
+# Once, when this module is imported. The package has no hook for either, and a subclass of Store would miss the stores
+# that other code makes.
 Store.__init__ = _init_and_mark  # type: ignore[method-assign]
 Store.set_wasi = _set_wasi_and_unmark  # type: ignore[method-assign]
 capi.intercept_externref_new(_new_externref)
@@ -73,6 +75,7 @@ def lacks_wasi(store: Store) -> bool:
 def patch_store(store: Store, state: StoreState) -> None:
     """Patch a store that greenctx has not known until now."""
     _guard_deletion(store, state)
+    # A weak reference: the store refers to this function, and the cycle would delay the end of stores.
     reference, context = ref(store), capi.context_address(store)
 
     def gc() -> None:
@@ -96,7 +99,7 @@ def _guard_deletion(store: Store, state: StoreState) -> None:
             if alive is not None:
                 raise StoreInUse(state.calls)
             # The calls are being collected with the store. The last of them frees the state; that deletes the store.
-            state.remove_floor()
+            state.remove_anchor()
             finalize(state, capi.delete_store, pointer).atexit = False
             return
         if alive is not None:  # it is not being collected
@@ -104,7 +107,7 @@ def _guard_deletion(store: Store, state: StoreState) -> None:
         # `deleted` is set before, not after: wasmtime's own close(), interrupted here, calls this again later.
         if not deleted:
             deleted = True
-            state.remove_floor()
+            state.remove_anchor()
             capi.delete_store(pointer)
 
     capi.delete_store_by(store, delete)

@@ -136,7 +136,7 @@ class Program:
 
             check_exports(name, self._module)
         # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
-        self._short_bursts = contexts and switches_contexts(self._module) and never_waits(self._module)
+        self._holds_gil = contexts and switches_contexts(self._module) and never_waits(self._module)
         self._entrypoint_names = EntrypointNames(self._code)
         self._shared_epoch_thread = SharedEpochThread(self._engine)
         self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
@@ -164,9 +164,9 @@ class Program:
         try:
             self._begin(this_run)
             deadline = Deadline.within_current(self.limits.seconds)
-            needs_epochs = deadline or can_be_signalled() or self._short_bursts
+            needs_epochs = deadline or can_be_signalled() or self._holds_gil
             epochs = epoch_thread(self._engine) if needs_epochs else nullcontext()
-            return self._run(deadline, epochs, self._short_bursts)
+            return self._run(deadline, epochs, self._holds_gil)
         finally:
             self._runs.discard(this_run)
 
@@ -189,7 +189,7 @@ class Program:
             self._begin(this_run)
             deadline = Deadline.within_current(self.limits.seconds, yield_every)
             epochs = self._shared_epoch_thread.every(yield_every / 2)
-            return await run_within(deadline, partial(self._run, deadline, epochs, short_bursts=False))
+            return await run_within(deadline, partial(self._run, deadline, epochs, holds_gil=False))
         finally:
             self._runs.discard(this_run)
 
@@ -198,11 +198,11 @@ class Program:
         if self._closed:
             raise ProgramClosed
 
-    def _run(self, deadline: Deadline, epochs: AbstractContextManager[None], short_bursts: bool) -> int:
+    def _run(self, deadline: Deadline, epochs: AbstractContextManager[None], holds_gil: bool) -> int:
         store = Store(self._engine)
         try:
             with epochs, deadline:
-                status = self._run_in(store, deadline, short_bursts)
+                status = self._run_in(store, deadline, holds_gil)
         except BaseException:
             with suppress(StoreInUse):  # by another thread; it is freed when that has done with it
                 close(store)
@@ -210,7 +210,7 @@ class Program:
         close(store)
         return status
 
-    def _run_in(self, store: Store, deadline: Deadline, short_bursts: bool) -> int:
+    def _run_in(self, store: Store, deadline: Deadline, holds_gil: bool) -> int:
         store.set_wasi(self.settings.wasi_config(self._stdio))
         self.limits.apply(store)
         check_imports(self.name, self.linker, store, self._module)
@@ -218,7 +218,7 @@ class Program:
         process_of(store).entrypoint_names = self._entrypoint_names
         state = state_of(store)
         state.deadline = deadline
-        state.short_bursts = short_bursts
+        state.holds_gil = holds_gil
         try:
             if self.contexts:
                 environment = ContextSwitchingEnvironment(

@@ -6,10 +6,10 @@ below. Here each greenlet that calls the guest has a stack of its own: main the 
 a region from its creation to its end. (A context that Python created gets its region when it calls the guest, and
 gives it back when that call ends.)
 
-The pointer is put right where guest code is about to run, in `CallOnStack.poll`, and nowhere else: then it does not
-matter what has happened since the guest ran last: switches, nested calls, traps, exceptions, destroyed contexts. Whose
-pointer the global holds is known, so where nobody else has run it is left alone. (To put it back without regions would
-be wrong: contexts would write over each other.)
+The pointer is set where guest code is about to run, in `CallOnStack.poll`, and nowhere else. Then it does not matter
+what has happened since the guest ran last: switches, nested calls, traps, exceptions, destroyed contexts. `in_use` says
+whose pointer the global holds, so the global is left alone when the same stack runs again. (Restoring the pointer
+without giving each context a region was tried and is wrong: contexts write over each other's locals.)
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from greenctx.errors import InvalidProgram, ShadowStackOverflow, ShadowStackUnav
 from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._modules.abi import MEMORY, STACK_POINTER
 from greenctx.wasix._native._fiber import YIELDED
-from greenctx.wasix._shadow_stacks.regions import Regions
 from greenctx.wasix._shadow_stacks.stack_pointer import StackPointer
+from greenctx.wasix._shadow_stacks.stack_pool import StackPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
     from greenctx.environment import ContextSwitchingEnvironment
     from greenctx.wasix._native._fiber import Fiber, StoreState
-    from greenctx.wasix._shadow_stacks.regions import Watch
+    from greenctx.wasix._shadow_stacks.stack_pool import StackGuard
 
 
 def check_exports(name: str, module: Module) -> None:
-    """Raise `InvalidProgram` unless the module exports what shadow stacks take."""
+    """Raise `InvalidProgram` unless the module exports what shadow stacks need."""
     types = {export.name: export.type for export in module.exports}
     pointer, memory = types.get(STACK_POINTER), types.get(MEMORY)
     if not isinstance(pointer, GlobalType) or not pointer.mutable or kind_of(pointer.content) not in ("i32", "i64"):
@@ -56,26 +56,26 @@ def check_exports(name: str, module: Module) -> None:
 class Stack:
     """Where the guest's locals of one greenlet go."""
 
-    __slots__ = ("pointer", "watch")
+    __slots__ = ("guard", "pointer")
 
-    def __init__(self, pointer: int, watch: Watch | None = None) -> None:
+    def __init__(self, pointer: int, guard: StackGuard | None = None) -> None:
         self.pointer = pointer
-        """The guest's stack pointer, unless this is the stack in use: then the global has it."""
-        self.watch = watch
-        """None for the stack that the linker laid out, whose end is not known."""
+        """The guest's stack pointer; out of date for the stack in use, whose pointer is in the global."""
+        self.guard = guard
+        """None for the stack that the linker laid out: its end is not known."""
 
 
 class ShadowStacks:
     """The stacks of one running program. The greenlet that makes this has main's.
 
-    It does not refer to the store, which would then live for ever: what is known of a store refers to this.
+    It does not refer to the store: the store's `StoreState` refers to it, and the cycle would delay the store's end.
     """
 
     def __init__(self, store: Store, instance: Instance, size: int) -> None:
         """``size`` is that of each region, in bytes. The module must have passed `check_exports`."""
         exports = instance.exports(store)
         self.pointer = StackPointer(store, cast("Global", exports[STACK_POINTER]), cast("Memory", exports[MEMORY]))
-        self.regions = Regions(store, exports, self.pointer, size)
+        self.pool = StackPool(store, exports, self.pointer, size)
         self._main = Stack(self.pointer.get())
         self.in_use: Stack | None = self._main
         self._stacks: WeakKeyDictionary[greenlet, Stack] = WeakKeyDictionary({getcurrent(): self._main})
@@ -102,7 +102,7 @@ class ShadowStacks:
         try:
             context_id = environment.create_context(on_region)
         except BaseException:
-            self.regions.give_back(bottom)
+            self.pool.give_back(bottom)
             raise
         self._reserved[environment, context_id] = bottom
         return context_id
@@ -122,7 +122,8 @@ class ShadowStacks:
 
     def use(self, stack: Stack) -> None:
         """Let the guest's pointer point into that stack."""
-        # An interruption may come after any of the lines, and leaves nothing wrong.
+        # KeyboardInterrupt may come after any of these lines. `in_use` is None while the global belongs to no stack for
+        # sure, so the next call sets it again.
         former = self.in_use
         if former is not None:
             former.pointer = self.pointer.get()
@@ -131,25 +132,25 @@ class ShadowStacks:
         self.in_use = stack
 
     def _take(self, store: Store) -> int:
-        # Looked through seldom, so that it costs little for each: when there are twice as many as were left last time.
-        if not self.regions and len(self._reserved) >= self._sweep_at:
+        # A sweep looks at all reservations. Doubling the threshold keeps the cost of each creation constant on average.
+        if not self.pool and len(self._reserved) >= self._sweep_at:
             self._sweep()
         try:
-            return self.regions.take(store)
+            return self.pool.take(store)
         except ShadowStackUnavailable:
             self._sweep()
-            if not self.regions:
+            if not self.pool:
                 raise
-            return self.regions.take(store)
+            return self.pool.take(store)
 
     def _place(self, me: greenlet, bottom: int) -> Stack:
-        watch = self.regions.watch(bottom)
-        stack = self._stacks[me] = Stack(watch.top, watch)
+        guard = self.pool.guard(bottom)
+        stack = self._stacks[me] = Stack(guard.top, guard)
         return stack
 
     def _end(self, me: greenlet, bottom: int) -> None:
         self._stacks.pop(me, None)
-        self.regions.give_back(bottom)
+        self.pool.give_back(bottom)
 
     def _sweep(self) -> None:
         """Take back the regions of contexts that were destroyed before they began."""
@@ -157,7 +158,7 @@ class ShadowStacks:
             registry = environment._registry
             if context_id not in registry.unstarted and context_id not in registry.started:
                 del self._reserved[environment, context_id]
-                self.regions.give_back(bottom)
+                self.pool.give_back(bottom)
         self._sweep_at = max(16, 2 * len(self._reserved))
 
 
@@ -176,16 +177,16 @@ class CallOnStack:
         """`Fiber.poll` on the stack. When that has overflowed, what it returns will raise so when it is served."""
         stack = self._stack
         if self._stacks.in_use is not stack:
-            state.check()  # or it would be another thread's pointer that is changed
+            state.check()  # another thread may be in the guest, and the pointer would be changed under it
             self._stacks.use(stack)
         asked = fiber.poll()
-        watch = stack.watch
-        if watch is None or asked is None or asked is YIELDED or not watch.overflowed():
+        guard = stack.guard
+        if guard is None or asked is None or asked is YIELDED or not guard.overflowed():
             return asked
-        return _Overflow(self._stacks.regions.size)
+        return _Overflow(self._stacks.pool.size)
 
     def end(self) -> None:
-        """Free the stack of what the call has left on it: a call that has trapped or was destroyed leaves all."""
+        """Free what the call has left on the stack. A call that has trapped, or was destroyed, leaves all frames."""
         stacks, stack = self._stacks, self._stack
         stack.pointer = self._start
         if stacks.in_use is stack:
@@ -195,7 +196,7 @@ class CallOnStack:
 
 
 class _Overflow:
-    """Takes the place of the host function that was called when the overflow was noticed."""
+    """Takes the place of the host function that was called when the overflow was noticed; raises when it is served."""
 
     def __init__(self, size: int) -> None:
         self._size = size

@@ -195,7 +195,7 @@ class Run(RandomRun):
 def main(seed: int, operations: int, faults: list[str]) -> None:
     run = Run(seed, operations, faults)
     if "unprotected" in faults:
-        state_of(run.store).remove_floor()
+        state_of(run.store).remove_anchor()
         _ffi.wasmtime_externref_new = _bindings.wasmtime_externref_new
     done = threading.Event()
     if "epochs" in faults:

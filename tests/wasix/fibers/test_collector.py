@@ -322,11 +322,11 @@ def test_who_holds_references(module: str) -> None:
     suspended contexts are walked, which takes time with each of them."""
     text, holds = REFERENCES[module]
     embedding = Collecting().load(f"(module (func $f) (tag $t) {text})")
-    assert (state_of(embedding.store).floor is not None) == holds
+    assert (state_of(embedding.store).gc_anchor is not None) == holds
     pre = Linker(COLLECTING).instantiate_pre(compiled(f"(module (func $f) (tag $t) {text})", COLLECTING))
     fresh = Collecting()
     pre.instantiate(fresh.store)
-    assert (state_of(fresh.store).floor is not None) == holds
+    assert (state_of(fresh.store).gc_anchor is not None) == holds
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -354,9 +354,9 @@ def test_too_late(depth: int) -> None:
           (func (export "f") (param i32) (call $host (local.get 0))))"""
     )
     embedding.call("f", 1)
-    assert (state_of(embedding.store).floor is not None) == (depth == 1)
+    assert (state_of(embedding.store).gc_anchor is not None) == (depth == 1)
     instantiate()
-    assert state_of(embedding.store).floor is not None
+    assert state_of(embedding.store).gc_anchor is not None
     embedding.store.close()
 
 

@@ -101,8 +101,8 @@ class Forgotten:
         pass
 
 
-@pytest.mark.parametrize("floor", [False, True], ids=["without a floor", "with a floor"])
-def test_a_store_is_collected_with_a_call_that_was_forgotten(floor: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("anchor", [False, True], ids=["without an anchor", "with an anchor"])
+def test_a_store_is_collected_with_a_call_that_was_forgotten(anchor: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is freed, with all that is in it, after the guest has unwound."""
 
     def stop() -> None:
@@ -112,21 +112,21 @@ def test_a_store_is_collected_with_a_call_that_was_forgotten(floor: bool, monkey
         store: Any = Store()
         linker = OurLinker(store.engine)
         linker.define_func("host", "stop", FuncType([], []), stop)
-        text = GUEST.replace("MORE", HOLDS_REFERENCES if floor else "")
+        text = GUEST.replace("MORE", HOLDS_REFERENCES if anchor else "")
         exports: Any = linker.instantiate(store, Module(store.engine, text)).exports(store)
         something = Something()
         exports["kept"].set_value(store, something)
         with pytest.raises(GreenletExit):
             call(store, exports["run"])
         assert state_of(store).calls == 1
-        assert (state_of(store).floor is not None) == floor
+        assert (state_of(store).gc_anchor is not None) == anchor
         store.itself, store.call = store, Forgotten.last.pop()
         return ref(something)
 
     monkeypatch.setattr(calls, "Fiber", Forgotten)
     left = forget_a_call()
     assert left() is not None
-    gc.collect()  # the store, whose state is a cycle with its floor
+    gc.collect()  # the store, whose state is a cycle with its anchor
     gc.collect()
     assert left() is None
 

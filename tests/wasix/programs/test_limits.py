@@ -320,7 +320,7 @@ def test_maxima() -> None:
 def test_fiber_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the system has no room for another stack, that is an error that says so and why; all is unwound, and with
     fewer contexts the same program runs."""
-    monkeypatch.setattr(stack_limit, "MOST_STACKS", 10)
+    monkeypatch.setattr(stack_limit, "MAX_STACKS", 10)
     monkeypatch.setattr(stack_limit, "MAX_MAP_COUNT", 65530)
     embedding, unwound = Embedding(), []
 

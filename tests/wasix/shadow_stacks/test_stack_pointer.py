@@ -18,7 +18,7 @@ from wasmtime import Trap
 from greenctx import ContextCanceled, ContextSwitchingEnvironment, current_environment
 from greenctx.wasix import Limits, Program, ShadowStackOverflow, ShadowStackUnavailable, call
 from greenctx.wasix._fibers.stores import state_of
-from greenctx.wasix._shadow_stacks.regions import CANARY, Watch
+from greenctx.wasix._shadow_stacks.stack_pool import CANARY, StackGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -385,13 +385,13 @@ def test_memory_that_moves() -> None:
             return SIZE
 
     pointer = Pointer()
-    watch = Watch(cast("StackPointer", pointer), 0, SIZE)
-    assert not watch.overflowed()
+    guard = StackGuard(cast("StackPointer", pointer), 0, SIZE)
+    assert not guard.overflowed()
     former, pointer.memory = pointer.memory, ctypes.create_string_buffer(CANARY)
     former[0] = b"x"
-    assert not watch.overflowed()
+    assert not guard.overflowed()
     pointer.memory[0] = b"x"
-    assert watch.overflowed()
+    assert guard.overflowed()
 
 
 @pytest.mark.parametrize("when", ["before get", "after get", "before set", "after set"])
