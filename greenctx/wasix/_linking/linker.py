@@ -148,18 +148,24 @@ class Linker(wasmtime.Linker):
             self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
     def _define(
-        self, module: str, name: str, ty: FuncType, func: Callable[..., Any], access_caller: bool, **options: bool
+        self,
+        module: str,
+        name: str,
+        ty: FuncType,
+        function: Callable[..., Any],
+        access_caller: bool,
+        is_switch: bool = False,
+        unsigned: bool = False,
     ) -> None:
         if self._report_host_calls:
-            func = reporting(f"{module}.{name}", func)
-        host_functions.define_func(self, module, name, ty, func, access_caller, **options)
+            function = reporting(f"{module}.{name}", function)
+        host_functions.define_func(self, module, name, ty, function, access_caller, is_switch, unsigned)
         self._note(module, name, None)
 
     def _define_calls(self, calls: Iterable[SystemCall]) -> None:
         for call in calls:
             ty, function = func_type(call.type), call.host_function()
-            options = {"unsigned": True, "is_switch": call.is_switch}
-            self._define(call.module, call.name, ty, function, call.needs_caller, **options)
+            self._define(call.module, call.name, ty, function, call.needs_caller, call.is_switch, unsigned=True)
 
     def _replace_wasi(self, calls: Iterable[SystemCall]) -> None:
         """Define functions in place of wasmtime's WASI functions, which they call."""
