@@ -1,8 +1,15 @@
 from cpython.object cimport PyObject
 
 
+cdef class Tables:
+    cdef public dict by_greenlet, started, unstarted, unwinding
+
+    cdef object take_unstarted(self, object context_id)
+
+
 cdef class Coroutine:
-    cdef public object cancellation, context_id, created_at, destroyer, entrypoint, greenlet, registry
+    cdef public object cancellation, context_id, created_at, destroyer, entrypoint, greenlet
+    cdef public Tables registry
     cdef bint is_in_switch
 
     cdef bint end(self, PyObject *result) except -1
@@ -13,8 +20,9 @@ cdef class Switching:
     cdef object cancellation
     cdef public Coroutine _active, _main
     cdef public object _admitted, _outer
-    cdef public dict _by_greenlet, _started, _unstarted, _unwinding
+    cdef public Tables _registry
     cdef public bint _main_can_start_others
     cdef public bint _is_plain
 
     cdef bint switch_if_plain(self, object caller, object context_id) except -1
+    cdef bint _woken_by_other(self, Coroutine me) except -1

@@ -1,9 +1,8 @@
-# cython: language_level=3, auto_pickle=False, binding=False
-"""The plain switch, and a cancellation that is none of C++'s, over greenlet's C API.
+# cython: language_level=3, auto_pickle=False, binding=False, embedsignature=True, embedsignature.format=clinic
+"""The compiled twin of switching.py, which is the specification: the same names in the same order.
 
-A switch is plain if the caller is known as the active context and the target has started, or main starts it. It takes
-the same steps as `Environment.switch_context`, which does all others. Guests' switches go this way, too
-(`_fiber.pyx`).
+It takes the same steps, by greenlet's C API. Two things are its own: `Switching.switch_if_plain`, by which guests switch
+without any Python (`_fiber.pyx`), and a cancellation that is not an exception of C++ (`Switching._cancel`).
 """
 
 from cpython.dict cimport PyDict_GetItemWithError
@@ -13,7 +12,8 @@ from cpython.pycapsule cimport PyCapsule_Import
 
 from greenlet import GreenletExit
 
-from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned, ExitCarrier
+from greenctx.errors import (
+    Cancellation, CancellationSwallowed, ContextCanceled, ContextEntrypointReturned, ExitCarrier, SwitchTargetMissing)
 
 cdef extern from *:
     """
@@ -72,90 +72,44 @@ cdef extern from "Python.h":
 greenlet_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
 
 
-cdef inline bint switch_if_plain(Switching self, object caller, object context_id) except -1:
-    """Switch to that context if there is nothing more to it; return whether it was so. ``caller`` is this greenlet."""
-    if caller is not self._admitted:
-        return False
-    cdef Coroutine me = self._active
-    cdef PyObject *target = PyDict_GetItemWithError(self._started, context_id)
-    if target is NULL:
-        if me is self._main:
-            target = to_be_started(self, context_id)
-        if target is NULL:
-            return False
-    # From here to the switch nothing is called that could run Python.
-    its = (<Coroutine>target).greenlet
-    self._active = <Coroutine>target
-    self._admitted = its
-    me.is_in_switch = True
-    cdef PyObject *result = switch_to(<PyObject *>its, NULL, NULL)
-    me.is_in_switch = False
-    if result is not NULL:
-        Py_DECREF(<object>result)
-        if self._admitted is caller:
-            return True
-    return resumed(self, me, result is not NULL)
+cdef class Tables:
+    """Base of `Registry`: the tables in which a switch finds its target, and an end its context."""
 
-
-cdef PyObject *to_be_started(Switching self, object context_id) except? NULL:
-    """The context of that id if main is to start it."""
-    cdef PyObject *target = PyDict_GetItemWithError(self._unstarted, context_id)
-    if target is not NULL:
-        self._started[context_id] = <Coroutine>target
-        del self._unstarted[context_id]
-        self._main_can_start_others = True
-    return target
-
-
-cdef bint resumed(Switching self, Coroutine me, bint ok) except -1:
-    """Go on in ``me``, which was resumed otherwise than by a plain switch. (By itself: less stack to copy.)"""
-    if ok and self.canceled is me:
-        cancellation, self.canceled, self.cancellation = self.cancellation, None, None
-        raise cancellation
-    try:
-        if not ok:
-            raise_again()
-        self._resumed_unasked(me)
-    except ExitCarrier as error:
-        self._adopt(me)
-        error.unwrap()
-    except BaseException:
-        self._adopt(me)
-        raise
-    return True
+    cdef object take_unstarted(self, object context_id):
+        """Move a context to those that have started, and return it. Raises `SwitchTargetMissing`."""
+        cdef PyObject *found = PyDict_GetItemWithError(self.unstarted, context_id)
+        if found is NULL:
+            raise SwitchTargetMissing(context_id, self.describe(context_id))
+        target = <Coroutine>found
+        self.started[context_id] = target
+        del self.unstarted[context_id]
+        return target
 
 
 cdef class Coroutine:
-    """What a context is made on. Its attributes, and what its methods do, are explained in context.py."""
+    """Base of `Context`: its attributes, its start and its end."""
 
-    def __cinit__(self, registry, entrypoint, created_at):
+    def __cinit__(self, Tables registry not None, entrypoint, created_at):
         self.registry = registry
         self.context_id = 0
         self.entrypoint = entrypoint
         self.created_at = created_at
 
     def run(self):
-        # Its frame and those above it are copied in every switch: so what comes after the entrypoint is elsewhere.
+        """Run the entrypoint, and return or raise what the parent greenlet is to get. Called by the greenlet.
+
+        The parent gets every end but a silent one as an exception, because a return value could be lost to a signal's
+        `KeyboardInterrupt`, which comes after the call that returned it.
+        """
+        # Greenlet copies this frame and those above it in every switch, so what comes after the entrypoint is not here.
         take_chunk()
         cdef PyObject *result = PyObject_CallNoArgs(self.entrypoint)
         leave_chunk()
         self.end(result)
 
-    def cancel(self, Switching environment not None, cancellation):
-        """Raise the cancellation where this waits; return, or raise, when the caller is resumed."""
-        # Not by `throw` if that can be helped: greenlet does it by an exception of C++, which takes long to unwind.
-        if not self.is_in_switch:
-            self.greenlet.throw(cancellation)
-            return
-        environment.canceled, environment.cancellation = self, cancellation
-        cdef PyObject *result = switch_to(<PyObject *>self.greenlet, NULL, NULL)
-        if result is NULL:
-            raise_again()
-        Py_DECREF(<object>result)
-
     cdef bint end(self, PyObject *result) except -1:
-        """The end of the entrypoint, which returned that, or raised something if it is NULL."""
-        registry = self.registry
+        """The rest of `run`: the entrypoint has returned that, or raised if it is NULL."""
+        cdef Tables registry = self.registry
         try:
             if result is NULL:
                 raise_again()
@@ -176,18 +130,126 @@ cdef class Coroutine:
 
 
 cdef class Switching:
-    """What an environment is made on. Its attributes are explained in admission.py."""
+    """Base of environments: the attributes that a switch reads and changes, the switch and the cancellation.
 
-    cdef bint switch_if_plain(self, object caller, object context_id) except -1:
-        """`switch_if_plain`, for other modules."""
-        return switch_if_plain(self, caller, context_id)
+    They are explained where they are set, in admission.py, which also has the methods that are called here.
+    """
 
     def switch_context(self, context_id):
-        """Suspend the active context and resume that one; return when somebody switches back.
+        """Suspend the active context and resume that one; return when another context switches back.
 
         Switching to oneself does nothing. Raises `SwitchTargetMissing` if no context is suspended under that id, and
         `ContextCanceled` if the calling context is being destroyed. In main, raises what the entrypoint of another
         context raised, and `ContextEntrypointReturned` if one returned.
         """
-        if not switch_if_plain(self, get_current(), context_id):
-            self._switch_slowly(context_id)
+        caller = get_current()
+        if caller is not self._admitted:
+            self.admit(caller)
+            self._check_is_not_canceled()
+        switch(self, caller, context_id, False)
+
+    cdef bint switch_if_plain(self, object caller, object context_id) except -1:
+        """Switch if the caller is known as the active context, and the target has started or main starts it.
+
+        Return whether that was so. ``caller`` is the calling greenlet.
+        """
+        return caller is self._admitted and switch(self, caller, context_id, True)
+
+    cdef bint _woken_by_other(self, Coroutine me) except -1:
+        """Go on in ``me``, which was resumed without having been made the active context.
+
+        Main is resumed so to start others: the active context has not started then.
+        """
+        while me is self._main and (active := self._active) is not None and not active.has_started:
+            if self._active is active:  # no signal's handler has destroyed it in that call
+                active.greenlet.switch()
+        self._adopt(me)
+        return True
+
+    def _cancel(self, Coroutine victim not None, Coroutine me not None):
+        """Throw the cancellation into a suspended context; return or raise when ``me`` is resumed."""
+        victim_id, my_id = victim.context_id, me.context_id
+        cdef dict started = self._registry.started, unwinding = self._registry.unwinding
+        cdef Coroutine former = me
+        cdef PyObject *result
+        cancellation = victim.cancellation or Cancellation()
+        canceled = ContextCanceled(victim_id, cancellation)
+        former_id, its = my_id, victim.greenlet
+        if victim.destroyer is not None:
+            former = victim.destroyer
+            former_id = former.context_id
+        try:
+            unwinding[victim_id] = victim
+            if victim_id in started:
+                del started[victim_id]
+            if former_id not in unwinding:  # it waited for the same end, until somebody else resumed me: suspended now
+                started[former_id] = former
+            if my_id in started:  # to resume a destroyer before its victim has ended would be wrong
+                del started[my_id]
+            if me is self._main:
+                self._main_can_start_others = False
+            its.parent, victim.destroyer = me.greenlet, me  # to the parent greenlet returns when the victim ends
+            victim.cancellation = cancellation
+            self._active, self._admitted = victim, None
+            # Greenlet's `throw` goes by an exception of C++, which takes long to unwind. A context that waits in
+            # `switch_context` is resumed plainly instead, and finds there what to raise.
+            if not victim.is_in_switch:
+                its.throw(canceled)
+            else:
+                self.canceled, self.cancellation = victim, canceled
+                result = switch_to(<PyObject *>its, NULL, NULL)
+                if result is NULL:
+                    raise_again()
+                Py_DECREF(<object>result)
+        finally:
+            if victim.destroyer is me and not its.dead:
+                its.parent, victim.destroyer = self._main.greenlet, None
+            self._adopt(me)
+
+
+cdef inline bint switch(Switching self, object caller, object context_id, bint only_if_plain) except -1:
+    """`switch_context` by a caller that is admitted; or, if the switch is not plain, nothing. Return whether it was done."""
+    cdef Coroutine me = self._active
+    cdef Coroutine target
+    cdef PyObject *found = PyDict_GetItemWithError(self._registry.started, context_id)
+    if found is not NULL:
+        target = <Coroutine>found
+        resumed = target.greenlet
+    else:
+        if only_if_plain and (me is not self._main or context_id not in self._registry.unstarted):
+            return False
+        target = self._registry.take_unstarted(context_id)
+        resumed = target.greenlet
+        if me is self._main:
+            self._main_can_start_others = True
+        elif self._main_can_start_others:
+            resumed = self._main.greenlet
+    # From here to the switch nothing is called that could run Python.
+    self._active = target
+    self._admitted = target.greenlet
+    me.is_in_switch = True
+    cdef PyObject *result = switch_to(<PyObject *>resumed, NULL, NULL)
+    me.is_in_switch = False
+    if result is not NULL:
+        Py_DECREF(<object>result)
+        if self._admitted is caller:
+            return True
+    return go_on(self, me, result is not NULL)
+
+
+cdef bint go_on(Switching self, Coroutine me, bint ok) except -1:
+    """Go on in ``me``, which was resumed otherwise than by a plain switch. (By itself: less stack to copy.)"""
+    if ok and self.canceled is me:
+        canceled, self.canceled, self.cancellation = self.cancellation, None, None
+        raise canceled
+    try:
+        if not ok:
+            raise_again()
+        self._woken_by_other(me)
+    except ExitCarrier as error:
+        self._adopt(me)
+        error.unwrap()
+    except BaseException:
+        self._adopt(me)
+        raise
+    return True

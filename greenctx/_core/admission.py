@@ -1,15 +1,4 @@
-"""The state of an environment: which greenlet is which context, which one is active, and who may call.
-
-A switch changes one fact, which context is active, and the registry stays as it is. (Taking the target out of it and
-putting the caller in cost 0.2 bare switches, and was one more state that an interruption could leave half done.)
-Two habits keep the state right whatever happens:
-
-- Between the first change of state and the greenlet switch that it announces nothing is called, so that no signal's
-  KeyboardInterrupt can come between them.
-- Whoever is resumed sees to it that it is the active context (`_adopt`), whether it was resumed by an environment, by
-  other code that switches greenlets (gevent), or by an exception. Should that be interrupted as well, its next call
-  does it (`admit`).
-"""
+"""The state of an environment: which greenlet is which context, which one is active, and who may call."""
 
 from __future__ import annotations
 
@@ -34,7 +23,7 @@ class Admission(Switching):
     """What `Environment` is made on: everything but the operations."""
 
     # As long as its dict is empty its methods are found faster.
-    __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_registry", "_state", "_thread_id")
+    __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_state", "_thread_id")
 
     def __init__(self) -> None:
         self._state = "has not run yet"
@@ -45,11 +34,7 @@ class Admission(Switching):
         # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
         # and IN_GUEST while its guest code runs (greenctx.wasix sets it).
         self._admitted: greenlet | None = None
-        self._registry = Registry()
-        self._started = self._registry.started
-        self._unstarted = self._registry.unstarted
-        self._unwinding = self._registry.unwinding
-        self._by_greenlet = self._registry.by_greenlet
+        self._registry: Registry = Registry()
         self._is_plain = False  # whether its class has the compiled switch as it is
         # False while main waits elsewhere than in its switch_context: in destroy_context, or in gevent's hub, say.
         self._main_can_start_others = True
@@ -78,7 +63,8 @@ class Admission(Switching):
 
     def can_switch_to(self, context_id: int) -> bool:
         """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
-        return context_id in self._started or context_id in self._registry.unstarted or self._admitted is None
+        registry = self._registry
+        return context_id in registry.started or context_id in registry.unstarted or self._admitted is None
 
     def admit(self, me: greenlet, /) -> None:
         """The check of every call, where the calling greenlet is not known as the active one: adopt or refuse it."""
@@ -104,7 +90,7 @@ class Admission(Switching):
             return self._main
         if type(me) is not greenlet:  # others may have a hash of their own, or none
             return None
-        return self._by_greenlet.get(me)
+        return self._registry.by_greenlet.get(me)
 
     def _adopt(self, me: Context) -> None:
         """Make ``me``, which is running, the active context. The one that was becomes suspended unless it has ended."""
@@ -115,19 +101,19 @@ class Admission(Switching):
                 self._main_can_start_others = False
             else:
                 if former.has_ended:  # its end took it out of the registry, unless that was interrupted
-                    self._started.pop(former.context_id, None)
-                    self._by_greenlet.pop(former.greenlet, None)
-                    self._unwinding.pop(former.context_id, None)  # put there by who began to destroy it, too late
+                    registry.started.pop(former.context_id, None)
+                    registry.by_greenlet.pop(former.greenlet, None)
+                    registry.unwinding.pop(former.context_id, None)  # put there by who began to destroy it, too late
                 elif not former.has_started:  # main was to start it, and was interrupted
                     registry.unstarted[former.context_id] = former
-                    del self._started[former.context_id]
+                    del registry.started[former.context_id]
             if me is self._main:
                 self._main_can_start_others = True
             self._active = me
         if me.cancellation is not None:
             self._admitted = None
         else:
-            self._started[me.context_id] = me  # not there if it waited in destroy_context
+            registry.started[me.context_id] = me  # not there if it waited in destroy_context
             self._admitted = me.greenlet
 
     def _check_is_not_canceled(self) -> None:

@@ -7,10 +7,9 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from greenlet import GreenletExit, greenlet
+from greenlet import greenlet
 
-from greenctx._core.switching import COMPILED, Coroutine
-from greenctx.errors import CancellationSwallowed, ContextCanceled, ContextEntrypointReturned, ExitCarrier
+from greenctx._core.switching import Coroutine, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,31 +55,6 @@ class Context(Coroutine):
         """Whether its greenlet has ended. (One that never started is destroyed without an end.)"""
         return self.greenlet is not None and bool(self.greenlet.dead)
 
-    def run(self) -> None:
-        """Run the entrypoint. Returns only for an end that nobody needs to hear of."""
-        try:
-            assert self.entrypoint is not None
-            self.entrypoint()
-        except GreenletExit as exit:
-            if isinstance(exit, ContextCanceled) and exit.belongs_to(self.cancellation):
-                return
-            raise ExitCarrier(self.context_id, exit) from exit
-        finally:
-            # No calls here: a KeyboardInterrupt could arrive in one and leave the rest undone.
-            registry = self.registry
-            if self.context_id in registry.started:
-                del registry.started[self.context_id]
-            if self.context_id in registry.unwinding:
-                del registry.unwinding[self.context_id]
-            del registry.by_greenlet[self.greenlet]
-        if self.cancellation is None:
-            raise ContextEntrypointReturned(self.context_id)
-        if not self.cancellation.defused:
-            raise CancellationSwallowed(self.context_id)
-
-    if COMPILED:  # pragma: no cover
-        run = Coroutine.run
-
 
 def new_context(registry: Registry, entrypoint: Callable[[], Any], main: Context) -> Context:
     """A context that has not started, in a copy of the caller's `contextvars` context."""
@@ -108,24 +82,26 @@ def name_of(entrypoint: object) -> str:
     return name if isinstance(name, str) else type(entrypoint).__name__
 
 
-class Registry:
-    """Maps ids to contexts. It holds them strongly: none is ever unwound by the garbage collector.
+class Registry(Tables):
+    """Maps ids to contexts. It holds them strongly, so that the garbage collector never unwinds one.
 
-    A context is in exactly one of the first three, or in none while it waits in ``destroy_context`` for another's end
-    (it would be wrong to resume it then).
+    A context is in exactly one of the first three tables, or in none while it waits in ``destroy_context`` for the end
+    of another context (it would be wrong to resume it then).
     """
 
-    __slots__ = ("by_greenlet", "next_id", "started", "unstarted", "unwinding")
+    __slots__ = ("next_id",)
+
+    started: dict[int, Context]
+    """What a plain switch may resume. Main and the active context are here, too: a switch need not touch it."""
+    unstarted: dict[int, Context]
+    unwinding: dict[int, Context]
+    """Contexts that are being destroyed."""
+    by_greenlet: dict[greenlet, Context]
+    """Every context that has not ended, but main, whose greenlet may be of any class."""
 
     def __init__(self) -> None:
         self.next_id = 1
-        self.started: dict[int, Context] = {}
-        """What a plain switch may resume. Main and the active context are here, too: a switch need not touch it."""
-        self.unstarted: dict[int, Context] = {}
-        self.unwinding: dict[int, Context] = {}
-        """Contexts that are being destroyed."""
-        self.by_greenlet: dict[greenlet, Context] = {}
-        """Every context that has not ended, but main, whose greenlet may be of any class."""
+        self.started, self.unstarted, self.unwinding, self.by_greenlet = {}, {}, {}, {}
 
     def is_destroying(self, of: Context) -> bool:
         """Whether that context waits in ``destroy_context``."""

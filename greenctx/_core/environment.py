@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent
 
 from greenctx._core.admission import Admission
-from greenctx._core.context import MAIN, Context, main_context, new_context
+from greenctx._core.context import MAIN, main_context, new_context
 from greenctx._core.error_chains import append_context, chain_errors, raise_errors
 from greenctx._core.scope import current
-from greenctx._core.switching import COMPILED, Switching
+from greenctx._core.switching import Switching
 from greenctx.errors import (
-    Cancellation,
-    ContextCanceled,
     DestroyNotAllowed,
     EnvironmentAlreadyUsed,
     EnvironmentNotRunning,
     ExitCarrier,
-    SwitchTargetMissing,
     TooManyContexts,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from greenlet import greenlet
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -62,14 +58,14 @@ class Environment(Admission):
         errors: list[BaseException] = []
         try:
             self._thread_id = threading.get_ident()
-            self._is_plain = COMPILED and type(self).switch_context is Switching.switch_context
+            self._is_plain = type(self).switch_context is Switching.switch_context
             me = getcurrent()
             if outer is not None and outer.encloses(me):
                 self._outer = outer
             context = main_context(self._registry, me)
             current.set(self)
             self._state = "is running"
-            self._main = self._active = self._started[MAIN] = context
+            self._main = self._active = self._registry.started[MAIN] = context
             self._admitted = me
             try:
                 result = main(*args)
@@ -90,7 +86,7 @@ class Environment(Admission):
             return result
         finally:
             self._main = self._admitted = self._active = None  # the caller is never without an active context
-            self._started = self._registry.started = {}
+            self._registry.started = {}
             self._outer = None
             self._state = "has ended"
             current.set(outer)
@@ -123,40 +119,6 @@ class Environment(Admission):
         registry.unstarted[context_id] = registry.by_greenlet[context.greenlet] = context
         return context_id
 
-    def switch_context(self, context_id: int) -> None:
-        """Suspend the active context and resume that one; return when somebody switches back.
-
-        Switching to oneself does nothing. Raises `SwitchTargetMissing` if no context is suspended under that id, and
-        `ContextCanceled` if the calling context is being destroyed. In main, raises what the entrypoint of another
-        context raised, and `ContextEntrypointReturned` if one returned.
-        """
-        caller = getcurrent()
-        if caller is not self._admitted:
-            self.admit(caller)
-            self._check_is_not_canceled()
-        me: Any = self._active
-        if (target := self._started.get(context_id)) is not None:
-            its = resumed = target.greenlet
-        else:
-            target, its, resumed = self._find_target(context_id, me)
-        self._active = target
-        self._admitted = its
-        try:
-            resumed.switch()
-            if self._admitted is not caller:
-                self._resumed_unasked(me)
-            return
-        except ExitCarrier as error:
-            self._adopt(me)
-            error.unwrap()
-        except BaseException:
-            self._adopt(me)
-            raise
-
-    if COMPILED:  # pragma: no cover
-        _switch_slowly = switch_context
-        switch_context = Switching.switch_context
-
     def destroy_context(self, context_id: int) -> bool:
         """Destroy a suspended context; return True when it is gone, False if no context is suspended under that id.
 
@@ -176,7 +138,7 @@ class Environment(Admission):
             del registry.unstarted[context_id], registry.by_greenlet[unstarted.greenlet]
             unstarted.greenlet = None
             return True
-        victim = self._started.get(context_id)
+        victim = registry.started.get(context_id)
         if victim is None:
             victim = registry.unwinding.get(context_id)
         if victim is me or context_id == MAIN:
@@ -197,65 +159,6 @@ class Environment(Admission):
         finally:
             del handled  # into whose chain the error may come, whose traceback refers to this frame
         return True
-
-    def _find_target(self, context_id: int, me: Context) -> tuple[Context, greenlet, greenlet]:
-        """Start of a context: itself, its greenlet, and the greenlet to resume so that it begins to run."""
-        assert self._main is not None
-        registry = self._registry
-        if context_id not in registry.unstarted:
-            raise SwitchTargetMissing(context_id, registry.describe(context_id))
-        target = registry.unstarted[context_id]
-        its = target.greenlet
-        self._started[context_id] = target
-        del registry.unstarted[context_id]
-        if me is self._main:
-            self._main_can_start_others = True  # wherever it was when somebody switched to it
-        if me is self._main or not self._main_can_start_others:
-            return target, its, its
-        # A greenlet begins at its starter's depth, of recursion and of the native stack: a chain of starts would
-        # overflow. So main, which waits in its own switch_context, is resumed to start it (_resumed_unasked).
-        return target, its, self._main.greenlet
-
-    def _resumed_unasked(self, me: Context) -> None:
-        """Go on in ``me``, which was resumed without having been made the active context."""
-        while me is self._main and (active := self._active) is not None and not active.has_started:
-            if self._active is active:  # no signal's handler has destroyed it in that call
-                active.greenlet.switch()
-        self._adopt(me)
-
-    def _cancel(self, victim: Context, me: Context) -> None:
-        """Throw the cancellation into a suspended context; return or raise when ``me`` is resumed."""
-        victim_id, my_id = victim.context_id, me.context_id
-        started, unwinding = self._started, self._registry.unwinding
-        cancellation = victim.cancellation or Cancellation()
-        canceled = ContextCanceled(victim_id, cancellation)
-        former, former_id, its = me, my_id, victim.greenlet
-        assert its is not None
-        if victim.destroyer is not None:
-            former = victim.destroyer
-            former_id = former.context_id
-        try:
-            unwinding[victim_id] = victim
-            if victim_id in started:
-                del started[victim_id]
-            if former_id not in unwinding:  # it waited for the same end, until somebody else resumed me: suspended now
-                started[former_id] = former
-            if my_id in started:  # to resume a destroyer before its victim has ended would be wrong
-                del started[my_id]
-            if me is self._main:
-                self._main_can_start_others = False
-            its.parent, victim.destroyer = me.greenlet, me  # to the parent greenlet returns when the victim ends
-            victim.cancellation = cancellation
-            self._active, self._admitted = victim, None
-            if COMPILED:  # pragma: no cover
-                victim.cancel(self, canceled)
-            else:
-                its.throw(canceled)
-        finally:
-            if victim.destroyer is me and not its.dead:
-                assert self._main is not None
-                its.parent, victim.destroyer = self._main.greenlet, None
-            self._adopt(me)
 
     def _destroy_remaining(self, errors: list[BaseException]) -> None:
         """Destroy every context that is left, collecting the errors, interruptions among them.

@@ -1,4 +1,20 @@
-"""Which switch is in use: the compiled one, or Python's where that was not built or ``GREENCTX_PURE=1`` is set."""
+"""The switch, and the start, the end and the cancellation of a context: the specification, and its compiled twin.
+
+What is written here in Python is the specification, and what runs under ``GREENCTX_PURE=1`` or where the twin was not
+built. Otherwise the bottom of this module replaces the classes by those of `_switching.pyx`: the same names in the same
+order, as `heapq` and `bisect` do it. Whoever changes one twin changes the other. The tests run on both.
+
+A switch changes one fact, which context is active; the registry stays as it is. (To take the target out of the registry
+and put the caller in cost 0.2 bare switches, and was one more state that an interruption could leave half done.) Two
+rules keep the state right whatever happens:
+
+- Announce, then switch. Between the first change of state and the greenlet switch that it announces nothing is called,
+  because CPython looks for signals when a function begins and after each call of a function in C: a KeyboardInterrupt
+  in between would leave a context active that does not run.
+- Whoever wakes up looks. A context that is resumed sees to it that it is the active one, whether an environment has
+  resumed it, other code that switches greenlets (gevent), or an exception. If that is interrupted as well, the next
+  call of that context does it (`admit`).
+"""
 
 from __future__ import annotations
 
@@ -6,58 +22,188 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from greenlet import GreenletExit, getcurrent
+
+from greenctx.errors import (
+    Cancellation,
+    CancellationSwallowed,
+    ContextCanceled,
+    ContextEntrypointReturned,
+    ExitCarrier,
+    SwitchTargetMissing,
+)
+
 if TYPE_CHECKING:
-    from greenctx.errors import Cancellation
+    from collections.abc import Callable
+
 
 COMPILED = False
 
+
+class Tables:
+    """Base of `Registry`: the tables in which a switch finds its target, and an end its context."""
+
+    __slots__ = ("by_greenlet", "started", "unstarted", "unwinding")
+
+    def take_unstarted(self, context_id: int) -> Any:
+        """Move a context to those that have started, and return it. Raises `SwitchTargetMissing`."""
+        if context_id not in self.unstarted:
+            raise SwitchTargetMissing(context_id, self.describe(context_id))
+        # The last call was before this: the caller goes on to switch, and nothing is called between.
+        self.started[context_id] = target = self.unstarted[context_id]
+        del self.unstarted[context_id]
+        return target
+
+    started: dict[int, Any]
+    unstarted: dict[int, Any]
+    unwinding: dict[int, Any]
+    by_greenlet: dict[Any, Any]
+    describe: Any
+
+
+class Coroutine:
+    """Base of `Context`: its attributes, its start and its end."""
+
+    __slots__ = (
+        "cancellation",
+        "context_id",
+        "created_at",
+        "destroyer",
+        "entrypoint",
+        "greenlet",
+        "registry",
+    )
+
+    def __init__(self, registry: Any, entrypoint: Callable[[], object] | None, created_at: float) -> None:
+        self.registry = registry
+        self.context_id = 0
+        self.entrypoint: Any = entrypoint
+        self.created_at = created_at
+        self.greenlet: Any = None
+        self.cancellation: Cancellation | None = None
+        self.destroyer: Any = None
+
+    def run(self) -> None:
+        """Run the entrypoint, and return or raise what the parent greenlet is to get. Called by the greenlet.
+
+        The parent gets every end but a silent one as an exception, because a return value could be lost to a signal's
+        `KeyboardInterrupt`, which comes after the call that returned it.
+        """
+        try:
+            self.entrypoint()
+        except GreenletExit as exit:
+            if isinstance(exit, ContextCanceled) and exit.belongs_to(self.cancellation):
+                return
+            raise ExitCarrier(self.context_id, exit) from exit
+        finally:
+            # Without calls (`pop`): a KeyboardInterrupt could come after one and leave the rest undone.
+            registry = self.registry
+            if self.context_id in registry.started:
+                del registry.started[self.context_id]
+            if self.context_id in registry.unwinding:
+                del registry.unwinding[self.context_id]
+            del registry.by_greenlet[self.greenlet]
+        if self.cancellation is None:
+            raise ContextEntrypointReturned(self.context_id)
+        if not self.cancellation.defused:
+            raise CancellationSwallowed(self.context_id)
+
+
+class Switching:
+    """Base of environments: the attributes that a switch reads and changes, the switch and the cancellation.
+
+    They are explained where they are set, in admission.py, which also has the methods that are called here.
+    """
+
+    __slots__ = ("_active", "_admitted", "_is_plain", "_main", "_main_can_start_others", "_outer", "_registry")
+
+    def switch_context(self, context_id: int) -> None:
+        """Suspend the active context and resume that one; return when another context switches back.
+
+        Switching to oneself does nothing. Raises `SwitchTargetMissing` if no context is suspended under that id, and
+        `ContextCanceled` if the calling context is being destroyed. In main, raises what the entrypoint of another
+        context raised, and `ContextEntrypointReturned` if one returned.
+        """
+        caller = getcurrent()
+        if caller is not self._admitted:
+            self.admit(caller)
+            self._check_is_not_canceled()
+        me = self._active
+        target = resumed = self._registry.started.get(context_id)
+        if target is None:
+            target = resumed = self._registry.take_unstarted(context_id)
+            if me is self._main:
+                self._main_can_start_others = True  # wherever it was when another context switched to it
+            elif self._main_can_start_others:
+                # A greenlet begins at the depth of the one that starts it, of recursion and of the native stack: a
+                # chain of starts would overflow. So main, which waits in its own switch_context, is resumed to start
+                # the target (`_woken_by_other`).
+                resumed = self._main
+        # From here to the switch nothing is called.
+        self._active = target
+        self._admitted = target.greenlet
+        try:
+            resumed.greenlet.switch()
+            if self._admitted is not caller:
+                self._woken_by_other(me)
+        except ExitCarrier as error:
+            self._adopt(me)
+            error.unwrap()
+        except BaseException:
+            self._adopt(me)
+            raise
+
+    def _woken_by_other(self, me: Any) -> None:
+        """Go on in ``me``, which was resumed without having been made the active context.
+
+        Main is resumed so to start others: the active context has not started then.
+        """
+        while me is self._main and (active := self._active) is not None and not active.has_started:
+            if self._active is active:  # no signal's handler has destroyed it in that call
+                active.greenlet.switch()
+        self._adopt(me)
+
+    def _cancel(self, victim: Any, me: Any) -> None:
+        """Throw the cancellation into a suspended context; return or raise when ``me`` is resumed."""
+        victim_id, my_id = victim.context_id, me.context_id
+        started, unwinding = self._registry.started, self._registry.unwinding
+        cancellation = victim.cancellation or Cancellation()
+        canceled = ContextCanceled(victim_id, cancellation)
+        former, former_id, its = me, my_id, victim.greenlet
+        if victim.destroyer is not None:
+            former = victim.destroyer
+            former_id = former.context_id
+        try:
+            unwinding[victim_id] = victim
+            if victim_id in started:
+                del started[victim_id]
+            if former_id not in unwinding:  # it waited for the same end, until somebody else resumed me: suspended now
+                started[former_id] = former
+            if my_id in started:  # to resume a destroyer before its victim has ended would be wrong
+                del started[my_id]
+            if me is self._main:
+                self._main_can_start_others = False
+            its.parent, victim.destroyer = me.greenlet, me  # to the parent greenlet returns when the victim ends
+            victim.cancellation = cancellation
+            self._active, self._admitted = victim, None
+            its.throw(canceled)
+        finally:
+            if victim.destroyer is me and not its.dead:
+                its.parent, victim.destroyer = self._main.greenlet, None
+            self._adopt(me)
+
+    _active: Any
+    _admitted: Any
+    _main: Any
+    _main_can_start_others: bool
+    _registry: Any
+    admit: Any
+    _adopt: Any
+    _check_is_not_canceled: Any
+
+
 if not TYPE_CHECKING and os.environ.get("GREENCTX_PURE", "0") in ("", "0"):  # pragma: no cover
     with suppress(ImportError):
-        from greenctx._core._switching import Coroutine, Switching
+        from greenctx._core._switching import Coroutine, Switching, Tables  # noqa: F401
 
         COMPILED = True
-
-if TYPE_CHECKING or not COMPILED:  # pragma: no branch
-
-    class Switching:
-        """What an environment is made on: the attributes that a plain switch needs, and when compiled, that switch."""
-
-        __slots__ = (
-            "_active",
-            "_by_greenlet",
-            "_caller",
-            "_is_plain",
-            "_main",
-            "_main_can_start_others",
-            "_outer",
-            "_started",
-            "_unstarted",
-            "_unwinding",
-        )
-
-        switch_context: Any
-
-    class Coroutine:
-        """What a context is made on: its attributes, and when compiled, its start, its end and its cancellation."""
-
-        __slots__ = (
-            "cancellation",
-            "context_id",
-            "created_at",
-            "destroyer",
-            "entrypoint",
-            "greenlet",
-            "registry",
-        )
-
-        def __init__(self, registry: Any, entrypoint: Any, created_at: float) -> None:
-            self.registry = registry
-            self.context_id = 0
-            self.entrypoint = entrypoint
-            self.created_at = created_at
-            self.greenlet: Any = None
-            self.cancellation: Cancellation | None = None
-            self.destroyer: Any = None
-
-        run: Any
-        cancel: Any

@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import isfunction, isgetsetdescriptor, isroutine
 
 import pytest
 
 from greenctx import ContextSwitchingEnvironment
-from greenctx._core.switching import COMPILED
+from greenctx._core import switching
+from greenctx._core.admission import Admission
+from greenctx._core.context import Context, Registry
+from greenctx._core.switching import COMPILED, Coroutine, Switching, Tables
+
+if COMPILED:
+    from greenctx._core import _switching  # type: ignore[attr-defined]
 
 
 def test_the_one_that_was_asked_for() -> None:
     """It is the compiled one (which an install may leave out without a word) unless GREENCTX_PURE says otherwise."""
     assert COMPILED is (os.environ.get("GREENCTX_PURE", "0") in ("", "0"))
+    module = "greenctx._core._switching" if COMPILED else "greenctx._core.switching"
+    assert {base.__module__ for base in (Coroutine, Switching, Tables)} == {module}
+    assert (Context.__bases__, Admission.__bases__, Registry.__bases__) == ((Coroutine,), (Switching,), (Tables,))
+
+
+def test_the_switch_can_be_looked_up() -> None:
+    """Its parameters and its docstring are there for help() and inspect.signature, on both paths."""
+    switch = ContextSwitchingEnvironment.switch_context
+    assert [*inspect.signature(switch).parameters] == ["self", "context_id"]
+    assert [*inspect.signature(ContextSwitchingEnvironment().switch_context).parameters] == ["context_id"]
+    assert (inspect.getdoc(switch) or "").startswith("Suspend the active context and resume that one; return when")
+
+
+@pytest.mark.skipif(not COMPILED, reason="there is one specification, and here no twin")
+def test_the_twins_have_the_same_names_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled replaces what is in Python: the same classes, methods, parameters, docstrings and attributes."""
+    monkeypatch.setenv("GREENCTX_PURE", "1")
+    spec = spec_from_file_location("in_python", switching.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    in_python = module_from_spec(spec)
+    spec.loader.exec_module(in_python)
+    assert in_python.COMPILED is False
+
+    names = [name for name, value in vars(in_python).items() if getattr(value, "__module__", None) == "in_python"]
+    assert names == ["Tables", "Coroutine", "Switching"]
+    assert names == [name for name, value in vars(_switching).items() if isinstance(value, type) and name in names]
+    for name in names:
+        ours, theirs = vars(in_python)[name], vars(_switching)[name]
+        assert inspect.getdoc(theirs) == inspect.getdoc(ours)
+        assert {*ours.__slots__} == {each for each, value in vars(theirs).items() if isgetsetdescriptor(value)}
+        compiled = [each for each, value in vars(theirs).items() if isroutine(value) and not each.startswith("__")]
+        methods = [each for each, value in vars(ours).items() if isfunction(value) and not each.startswith("__")]
+        # The rest is called in C only.
+        assert compiled == [each for each in methods if each in compiled]
+        assert compiled == {"Tables": [], "Coroutine": ["run"], "Switching": ["switch_context", "_cancel"]}[name]
+        for method in compiled:
+            one, other = getattr(ours, method), getattr(theirs, method)
+            assert [*inspect.signature(one).parameters] == [*inspect.signature(other).parameters]
+            assert inspect.getdoc(one) == inspect.getdoc(other)
 
 
 @pytest.mark.parametrize(

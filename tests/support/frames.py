@@ -5,7 +5,8 @@ from __future__ import annotations
 import traceback
 
 COMPILED = "greenctx._core._switching."
-IN_PYTHON = {f"{COMPILED}{name}": name.partition(".")[2] for name in ("Switching.switch_context", "Coroutine.run")}
+NAMES = ("Switching.switch_context", "Switching._cancel", "Coroutine.run")
+IN_PYTHON = {f"{COMPILED}{name}": name.partition(".")[2] for name in NAMES}
 IN_PYTHON[f"{COMPILED}Coroutine.end"] = "run"
 
 

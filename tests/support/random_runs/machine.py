@@ -104,7 +104,7 @@ class Machine(RuleBasedStateMachine):
             active = world.env.active_id()
             assert active == model.active
             assert world.env._registry.suspended_ids(active) == sorted(model.suspended)
-            assert {context.context_id for context in world.env._by_greenlet.values()} == model.alive - {MAIN}
+            assert {context.context_id for context in world.env._registry.by_greenlet.values()} == model.alive - {MAIN}
             for target in (*model.alive, model.next_id):
                 assert world.env.can_switch_to(target) == model.can_switch_to(target)
         else:
