@@ -37,7 +37,8 @@ class GuestMemory:
 
     def check(self, pointer: int, length: int) -> None:
         """Raise `MemoryFault` unless all of the ``length`` bytes are within the memory."""
-        if pointer + length > self._memory.data_len(*self._store):
+        # Pointers arrive unsigned, but a negative one would reach the host's own memory.
+        if pointer < 0 or pointer + length > self._memory.data_len(*self._store):
             raise MemoryFault
 
     def read(self, pointer: int, length: int) -> bytes:

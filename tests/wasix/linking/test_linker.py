@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, cast
 
 import pytest
 from guests.embedding import ENGINE, Embedding, compiled, signature
 from wasmtime import Func, Store, WasiConfig, WasmtimeError
 
-from greenctx.wasix import GuestExit, Linker, call
+from greenctx.wasix import GuestExit, Linker, Stdio, call
 
 if TYPE_CHECKING:
     from greenctx.wasix import Caller
@@ -124,3 +125,23 @@ def test_start_function_that_fails() -> None:
     assert raised.value is error
     assert "starter" in error.__notes__[0]
     assert embedding.load('(module (func (export "one") (result i32) (i32.const 1)))').call("one") == 1
+
+
+def test_two_linkers_in_one_store() -> None:
+    """Each linker's guests write to the standard streams of their linker."""
+    store = Store(ENGINE)
+    store.set_wasi(WasiConfig())
+    module = compiled(
+        """(module (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+          (memory (export "memory") 1) (data (i32.const 0) "\\08\\00\\00\\00\\02\\00\\00\\00hi")
+          (func (export "write") (result i32)
+            (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16))))"""
+    )
+    files = [io.BytesIO(), io.BytesIO()]
+    for file in files:
+        linker = Linker(ENGINE)
+        linker.define_wasi(Stdio(stdout=file))
+        write = linker.instantiate(store, module).exports(store)["write"]
+        assert isinstance(write, Func)
+        assert call(store, write) == 0
+    assert [file.getvalue() for file in files] == [b"hi", b"hi"]
