@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wasmtime import Engine, Store
 
 EPOCH_MICROSECONDS = 10_000
+"""Of a program outside of event loops: how soon Ctrl-C and deadlines are noticed, and the GIL is released."""
 
 MAX_EPOCH_SECONDS = 0.01
 """Between two ends of epochs, in seconds: so soon a new run has its pace, and a time limit is noticed."""
@@ -59,7 +60,7 @@ _increment_epoch = capi.quick_function("engine_increment_epoch", 1)
 
 
 def _real(name: str) -> Any:
-    """A function of `_thread`, though gevent may have put one in its place that makes greenlets of threads."""
+    """Return a function of `_thread`; not gevent's replacement, which makes greenlets of threads."""
     monkey = sys.modules.get("gevent.monkey")
     return getattr(import_module("_thread"), name) if monkey is None else monkey.get_original("_thread", name)
 
@@ -67,11 +68,11 @@ def _real(name: str) -> Any:
 start_new_thread, allocate_lock = _real("start_new_thread"), _real("allocate_lock")
 
 _active: set[ref[SharedEpochThread]] = set()
-_thread_runs = allocate_lock()  # locked while it does; taken and given back, never waited for
+_thread_runs = allocate_lock()  # locked while the thread runs; acquired without waiting, and released
 
 
 class SharedEpochThread:
-    """Ends the epochs of one engine while any run of it is in progress; as often as the most demanding one asks for."""
+    """Ends the epochs of one engine while it has subscriptions, as often as the most demanding one asks for."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = capi.clone_engine(engine)
@@ -80,12 +81,12 @@ class SharedEpochThread:
         self._reference = ref(self)
 
     def every(self, seconds: float) -> EpochSubscription:
-        """What a run is to enter."""
+        """Return what a run enters: so many seconds apart, at most, epochs end meanwhile."""
         return EpochSubscription(self, seconds)
 
     @property
     def seconds(self) -> float | None:
-        """How often it does; None where no run is in progress."""
+        """Return how many seconds an epoch takes; None while no run is in progress."""
         return min([one.seconds for one in self._subscriptions.copy()], default=None)
 
     def begin(self, subscription: EpochSubscription) -> None:
@@ -100,16 +101,17 @@ class SharedEpochThread:
                 raise
 
     def end(self, subscription: EpochSubscription) -> None:
-        self._subscriptions.discard(subscription)  # the thread does the rest
+        self._subscriptions.discard(subscription)  # the thread finds out, and drops the engine
 
     def close(self) -> None:
-        """Let go of the engine, whatever an interruption has left behind."""
+        """Let go of the engine, even if interrupted runs are still subscribed."""
         self._address = None
         self._engine.close()
 
     def end_epoch(self) -> bool:
-        """End an epoch; return whether there is still a run that wants that."""
-        # Nothing is called between the first line and the call, so that nobody can close it in between.
+        """End an epoch; return whether a run is still subscribed."""
+        # Nothing is called between the first line and the call, so that no `__del__` and no signal handler can close
+        # the engine in between.
         address = self._address
         if address is None or not self._subscriptions:
             return False
@@ -118,7 +120,7 @@ class SharedEpochThread:
 
 
 class EpochSubscription:
-    """One run's share."""
+    """One run's subscription, in force while it is entered."""
 
     def __init__(self, shared: SharedEpochThread, seconds: float) -> None:
         self._shared = shared
@@ -137,14 +139,14 @@ def _run() -> None:
             _end_epochs()
         finally:
             _thread_runs.release()
-        # A run that has begun since found that this thread still ran.
+        # A run that has begun since then may have found that this thread still runs, and started none.
         if not _active or not _thread_runs.acquire(blocking=False):
             return
 
 
 def _end_epochs() -> None:
-    """End epochs for as long as somebody wants that."""
-    never = allocate_lock()  # not time.sleep, which gevent may have replaced
+    """End epochs until no run is subscribed."""
+    never = allocate_lock()  # a lock that is never released, to wait for: gevent may have replaced time.sleep
     never.acquire()
     while _active:
         never.acquire(timeout=min(map(_pace, _active.copy()), default=MAX_EPOCH_SECONDS))
@@ -163,7 +165,7 @@ def _end_epoch_of(reference: ref[SharedEpochThread]) -> None:
         _active.discard(reference)
     elif not shared.end_epoch():
         _active.discard(reference)
-        if shared.end_epoch():  # for a run that has begun in between, and found it there
+        if shared.end_epoch():  # a run has begun in between, and found the entry still there
             _active.add(reference)
 
 

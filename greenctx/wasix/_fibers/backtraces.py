@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from greenctx.wasix._native.capi import Outcome
 
+# wasmtime shows a frame as "<index>: <offset> - <module>!<function>", by the names of the module's name section.
 ANCHOR_MODULE, ANCHOR_FUNCTION = "greenctx", "gc_anchor"
 _ANCHOR = f"{ANCHOR_MODULE}!{ANCHOR_FUNCTION}"
 
@@ -29,6 +30,7 @@ def take(outcome: Outcome) -> Trap | WasmtimeError | None:
     message = str(ended)
     if _ANCHOR not in message:
         return ended
+    # An error's message can only be replaced. A trap keeps its pointer, and with it its code.
     return move_pointer(ended, _OwnTrap) if isinstance(ended, Trap) else WasmtimeError(_own_part(message))
 
 
@@ -58,5 +60,6 @@ def _own_part(message: str) -> str:
     anchor = message.find(f" - {_ANCHOR}")
     if anchor < 0:
         return message
+    # The message is the backtrace, a blank line, and "Caused by:" with what happened, which is kept.
     cause = message.find("\n\nCaused by:", anchor)
     return message[: message.rfind("\n", 0, anchor)] + (message[cause:] if cause >= 0 else "")

@@ -1,10 +1,11 @@
-"""Suspendable calls: a guest on its fiber, the host functions that it calls on the caller's greenlet.
+"""Suspendable calls: a guest runs on its fiber, and the host functions that it calls run on the caller's greenlet.
 
-This module and `_fiber` rely on one thing that wasmtime's C API does not promise: its header (wasmtime/async.h) allows
+This module and `_fiber` rely on one thing that wasmtime's C API does not promise. Its header (wasmtime/async.h) allows
 one live future per store, and here every suspended context has one. It works because a fiber that is suspended has
-given all of the store's state back, and one that is resumed sets up its own again (``FiberResumeState`` in
-crates/wasmtime/src/runtime/fiber.rs); wasmtime's component model relies on the same. Hence the range of versions in
-pyproject.toml, both ends of which run tests/wasix/test_interleaving.py.
+given back all state of the store that it uses, and sets up its own again when it is resumed: the thread's activations,
+the stack limit, the protection mask (``FiberResumeState`` in crates/wasmtime/src/runtime/fiber.rs, wasmtime 45 to 50).
+wasmtime's component model relies on the same. Hence the range of versions in pyproject.toml; both ends of it run
+tests/wasix/random/test_interleaving.py.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._native.capi import Outcome, Storelike
 
 
+# `_fiber` reads and writes these structures by itself. With another layout it would write over somebody's memory.
 if PACKAGE_LAYOUT != LAYOUT:
     raise ImportError(
         f"this wasmtime package lays out its structures as {PACKAGE_LAYOUT}; greenctx was built for {LAYOUT}"
@@ -51,6 +53,7 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     `GuestException` when it does not catch an exception, and what a host function raised; the latter two with the
     guest's backtrace as a note.
     """
+    # Checked here, because wasmtime ends the process when a function meets a store that is not its own.
     store = store_of(store)
     state = state_of(store)
     if capi.store_id_of(func) != state.store_id:
@@ -69,7 +72,7 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
             converted += 1
         _run(store, partial(capi.start_call, store, func, params, results), (func, params, results))
     finally:
-        for index in range(converted):
+        for index in range(converted):  # an argument that was not converted has no reference to give up
             unroot(params[index])
     values = [take_value(store, result) for result in results]
     return values if len(values) > 1 else values[0] if values else None
@@ -78,7 +81,8 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
 def call_integers(store: Store, func: Func, kinds: str, *args: int) -> int:
     """`call` for a function of wasmtime's, of integers of those types, such as "i32 i64", that returns an i32.
 
-    It does without wasmtime's objects for types. Those are slow, and a Ctrl-C that comes in one's ``__del__`` is lost.
+    It does without wasmtime's objects for types. Those are slow, and Python drops a KeyboardInterrupt that comes in the
+    ``__del__`` of one.
     """
     params, results = integers(kinds.split(), args), new_values(1)
     _run(store, partial(capi.start_call, store, func, params, results), (func, params, results), may_wait=True)
@@ -103,35 +107,42 @@ def instantiate_pre(pre: InstancePre, store: Store) -> Instance:
 
 
 def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_wait: bool = False) -> None:
-    """Poll a future until it has ended, running host functions in between; raise what it ended with."""
+    """Poll a future until it has ended, running host functions in between; raise what it has ended with.
+
+    ``may_wait``: release the GIL around every poll, because the call may wait on its fiber.
+    """
     state = state_of(store)
     environment = current.get()
-    # No reference to the greenlet is kept here: it would keep itself alive, suspended for ever when others forget it.
+    # The greenlet is not kept in a variable: its own frame would keep it alive, suspended for ever, when others have
+    # forgotten it.
     if environment is not None and getcurrent() is not environment._caller:
         environment._admit(getcurrent())
+        # A thread may have inherited another thread's environment, as by asyncio.to_thread. It is not this call's then.
         environment = of_this_thread()
     check_stack_limit(state)
     outcome = capi.Outcome()
     context = capi.context_address(store)
     holds_gil = state.holds_gil and not may_wait
+    # wasmtime reads and writes these until the future is deleted, so whoever holds the fiber holds them.
     needed = (outcome, keep_alive, store)
     fiber = Fiber(start(outcome), context, state, needed, environment, getcurrent(), holds_gil)
     poll, on_stack = fiber.poll, None
 
     try:
         if state.shadow_stacks is not None:
-            on_stack = state.shadow_stacks.begin(store)
+            on_stack = state.shadow_stacks.begin(store)  # may call the guest's malloc, by this function
             poll = partial(on_stack.poll, fiber, state)
         _poll_to_the_end(poll, fiber, store, state, outcome)
     finally:
-        # A plain wasmtime.Func that raised has left its exception in a global. It has just trapped, so it is ours. (Not
-        # to be left there, even by an interruption: the next call that traps would raise it.)
+        # A plain wasmtime.Func that raised has left its exception in a global of the package. The call has just
+        # trapped, so the exception is this call's. One statement without calls takes it, because KeyboardInterrupt may
+        # come after any call: left there, the exception would be raised for the next call that traps.
         raised, capi.plain_funcs.LAST_EXCEPTION = capi.plain_funcs.LAST_EXCEPTION, None
         if fiber.thrown is None:
-            fiber.delivered = None  # for its traceback refers to this frame
-        fiber.close()  # a guest that is still suspended unwinds
+            fiber.delivered = None  # its traceback refers to this frame: a reference cycle
+        fiber.close()  # a guest that is still suspended unwinds, as when its context is canceled
         if on_stack is not None:
-            on_stack.end()
+            on_stack.end()  # after the guest has unwound: until then its locals are on that stack
         ended = backtraces.take(outcome)
         state.forget_lost()
     if ended is not None:
@@ -142,8 +153,9 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
 def _poll_to_the_end(
     poll: Callable[[], Any], fiber: Fiber, store: Store, state: StoreState, outcome: capi.Outcome
 ) -> None:
-    # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13): were
-    # `_run` interrupted there, it would not close the fiber.
+    # A function of its own: on Python 3.13 the jump that closes a loop is outside the exception table of the `try`
+    # around the loop, and CPython looks for signals there. An interruption at that jump would leave `_run` without its
+    # `finally`, and the fiber open.
     while True:
         try:
             function = poll()
@@ -155,14 +167,16 @@ def _poll_to_the_end(
             if fiber.delivered is not None:
                 exceptions.drop_frames(fiber)
             function.serve(fiber, store)
-        except (GreenletExit, GuestExit):  # no errors: nobody needs to know where they came from
+        except (GreenletExit, GuestExit):  # these end a context or the program, and are no errors: no backtrace
             raise
         except BaseException as error:
-            if not fiber.is_waiting:
+            if not fiber.is_waiting:  # the error is not of a host function, or came after the function was answered
                 raise
             if not exceptions.throw_into_guest(error, fiber, store):
                 fiber.fail(b"host function raised an exception")
-                with suppress(CalledWithinGuest):  # another thread is in the store: then there is no backtrace
+                # The guest traps at once, and runs no code: wasmtime walks its stack for the trap, and nothing else
+                # would make it do so. While another thread is in the store there is no backtrace.
+                with suppress(CalledWithinGuest):
                     while fiber.poll() is YIELDED:
                         pass
                     backtraces.note_backtrace(error, backtraces.take(outcome))

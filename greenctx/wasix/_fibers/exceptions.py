@@ -1,4 +1,4 @@
-"""WebAssembly exceptions that leave a guest: as Python exceptions, and back into a guest as what they were."""
+"""WebAssembly exceptions that leave a guest: raised as `GuestException`, and thrown into guests again as they were."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 
 def throw_into_guest(error: BaseException, fiber: Fiber, store: Store) -> bool:
-    """Throw the error in the guest that waits for a host function, if it is an exception of a guest's of that store."""
+    """Throw the error into the guest that waits for a host function; return whether it is one of that store's guests.
+
+    Any other error ends the call with a trap, which the guest cannot catch.
+    """
     if not isinstance(error, GuestException) or error.reference is None:
         return False
+    # An exception belongs to its store. In guests of other stores it is a host error like any other.
     if capi_values.exception_store_id(error.reference.address) != state_of(store).store_id:
         return False
-    if _loses_references():  # so there has to be one more
+    if _loses_references():
         capi_values.add_reference(store, error.reference.address)
     fiber.throw(error, error.reference)
     return True
@@ -32,14 +36,20 @@ def throw_into_guest(error: BaseException, fiber: Fiber, store: Store) -> bool:
 
 @cache
 def _loses_references() -> bool:
-    """Whether it is wasmtime 45, whose set_exception counts one too few. (One is added then, and never given back.)"""
-    from importlib.metadata import version  # which takes long to import, and is seldom needed
+    """Return whether wasmtime_context_set_exception counts a reference too few. (wasmtime 45's does.)
+
+    Then one is added before, which is never given back: a small leak, instead of an exception that is freed too early.
+    """
+    from importlib.metadata import version  # takes long to import, and is seldom needed
 
     return version("wasmtime").startswith("45.")
 
 
 def drop_frames(fiber: Fiber) -> None:
-    """Let go of the frames that the exception refers to which the guest was delivered: it may go on for long."""
+    """Replace the exception that was thrown into the guest by one without its traceback.
+
+    The guest may have caught it, and run for long. The frames of the traceback would live until the guest's call ends.
+    """
     delivered = fiber.delivered
     if delivered is not None and delivered.__traceback__ is not None:
         fiber.delivered = GuestException(delivered.payload, delivered.tag, delivered.reference)
@@ -48,12 +58,14 @@ def drop_frames(fiber: Fiber) -> None:
 
 
 def take_uncaught(store: Store, fiber: Fiber, ended: Exception) -> GuestException | None:
-    """What to raise for a call that has ended with an exception of the guest's, if it has.
+    """Return the `GuestException` to raise for a call that has ended with an exception of the guest's; else None.
 
-    That is the one that the guest was given last, if it has let it through; so nothing of that is lost.
+    If the guest has let the exception through that was thrown into it, it is that same object, with its traceback and
+    notes.
     """
     reference, delivered = fiber.thrown, fiber.delivered
-    fiber.delivered = None  # for its traceback refers to the frames that refer to the fiber
+    fiber.delivered = None  # its traceback refers to frames that refer to the fiber: a reference cycle
+    # A trap takes the place of an exception that the guest threw before.
     if reference is None or isinstance(ended, Trap):
         return None
     if delivered is None or not capi_values.are_same_exceptions(store, delivered.reference.address, reference.address):

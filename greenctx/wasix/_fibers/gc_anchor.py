@@ -1,10 +1,12 @@
-"""The floor: a guest call that never ends, on which all others of a store stand, where guests hold references.
+"""The collector's anchor: a guest call that never ends, on which all other calls of a store stand.
 
-When the calls that are suspended in a store are resumed one upon the other (see `collector`), wasmtime walks from each
-to the one below by what it noted when that one left its last WebAssembly frame. A call that has none, since it is of a
-host function itself, has taken over the notes of what was below it when it began, and these go stale. So all of them
-begin, and are resumed, right on top of one that stays where it is. It also shows where in a backtrace the frames of a
-call end, and those of others begin.
+A store has one from the first module on whose guests may hold references on their stacks. Before a collection the
+suspended calls are resumed one upon the other, see `wasmtime_patches`. wasmtime then walks their stacks: from each call
+to the one below by what it noted when that one left its last WebAssembly frame.
+
+A call that has no such frame, because it is of a host function itself, has taken over the notes of what was below it
+when it began, and those go stale. So all calls begin, and are resumed, right on top of one that stays where it is. Its
+frame also shows where in a backtrace the frames of one call end and those of others begin, see `backtraces`.
 """
 
 from __future__ import annotations
@@ -32,11 +34,12 @@ if TYPE_CHECKING:
 _TEXT = f"""(module ${ANCHOR_MODULE}
   (import "host" "wait" (func $wait))
   (func ${ANCHOR_FUNCTION} (export "wait_for_ever") (call $wait)))"""
+# Compiled once for each engine. A Module does not refer to its Engine object, so the entry ends with that.
 _modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
 
 
 def admit(module: Module, store: Store) -> None:
-    """Take note of a module that is to be instantiated in the store. Raises `ReferencesTooLate`."""
+    """Prepare the store for a module that is to be instantiated in it. Raises `ReferencesTooLate`."""
     state = state_of(store)
     if state.gc_anchor is None and holds_references(module):
         _lay(store, state)
@@ -44,22 +47,25 @@ def admit(module: Module, store: Store) -> None:
 
 def _lay(store: Store, state: StoreState) -> None:
     """Begin the call that never ends."""
+    # A call that is suspended by now began without the anchor below it. One such call does no harm as the lowest on the
+    # stack, with nothing below it. A second one has notes of the first, which go stale when the first ends.
     if state.calls > 1:
         raise ReferencesTooLate(state.calls)
     module = _modules.get(store.engine)
     if module is None:
         module = _modules[store.engine] = Module(store.engine, _TEXT)
+    # By the raw functions: `greenctx.wasix.Linker` would come here again, and `calls.call` would run `_wait`.
     linker = wasmtime.Linker(store.engine)
     host_functions.define_func(linker, "host", "wait", FuncType([], []), _wait, access_caller=False)
-    floor = calls.instantiate(linker, store, module).exports(store)["wait_for_ever"]
-    assert isinstance(floor, Func)
+    anchor = calls.instantiate(linker, store, module).exports(store)["wait_for_ever"]
+    assert isinstance(anchor, Func)
     outcome, nothing = capi.Outcome(), new_values(0)
-    future = capi.start_call(store, floor, nothing, nothing, outcome)
-    fiber = Fiber(future, capi.context_address(store), state, (floor, nothing, outcome))
-    while fiber.poll() is YIELDED:
+    future = capi.start_call(store, anchor, nothing, nothing, outcome)
+    fiber = Fiber(future, capi.context_address(store), state, (anchor, nothing, outcome))
+    while fiber.poll() is YIELDED:  # an epoch may end on the way to the host function
         pass
     state.set_anchor(fiber)
 
 
 def _wait() -> None:
-    raise AssertionError("nobody serves this call")
+    raise AssertionError("the anchor's host function is never run")

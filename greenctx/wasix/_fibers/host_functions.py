@@ -1,4 +1,4 @@
-"""Host functions: Python functions that guests call, and that run on the calling context's greenlet."""
+"""Host functions: Python functions that guests call. They run on the greenlet of the context that calls them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HostFunction:
         function: Callable[..., Any],
         access_caller: bool,
     ) -> None:
-        """``decode`` and ``encode`` are how its arguments and its results are converted."""
+        """``decode`` converts the arguments, ``encode`` what the function returns."""
         self.name = name
         self.decode = decode
         self.encode = encode
@@ -50,24 +50,23 @@ class HostFunction:
             try:
                 result = self.function(caller, *arguments)
             finally:
+                # wasmtime frees its caller when the guest goes on. A Caller that is kept would read freed memory.
                 invalidate_caller(caller)
         else:
             result = self.function(*arguments)
-        if isinstance(result, Val):
+        if isinstance(result, Val):  # wasmtime's own host functions may return one, too
             result = result.value
         try:
             results = self.encode(result, store)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError) as error:  # others come from the value, and propagate unchanged
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
         fiber.answer(results)
 
 
 def _guest_below(frame: FrameType) -> str:
-    """What stands for the frames of a guest in dumps of stacks.
-
-    wasmtime walks a guest's stack when a trap or an exception is made, and its API can do so for nothing else: the
-    stack of a suspended fiber is not among those that it looks at.
-    """
+    """Return the line that stands for a guest's frames in dumps of stacks, below a host function that it has called."""
+    # wasmtime walks stacks when it makes a trap or an exception, and its C API offers no other way. It does not look at
+    # the stacks of suspended fibers, so the guest's own frames are not to be had here.
     function = frame.f_locals.get("self")
     name = function.name if isinstance(function, HostFunction) else "a host function"
     return f"(a guest, which has called {name})"
@@ -87,7 +86,7 @@ def define_func(
 ) -> None:
     """Define a host function that runs on the greenlet of the context that calls it.
 
-    ``is_switch``: it does what WASIX's context_switch does, so this need not always be called for it.
+    ``is_switch``: the function does what WASIX's context_switch does, so `Fiber.poll` may do that without calling it.
     """
     parameters, results = ty.params, ty.results
     parameter_kinds, result_kinds = ([kind_of(one) for one in types] for types in (parameters, results))
@@ -95,7 +94,8 @@ def define_func(
         raise TypeError(f"no value of Python's can be the result of host function {f'{module}.{name}'!r}")
     decode, encode = argument_decoder(parameter_kinds), result_encoder(results, result_kinds)
     host_function = HostFunction(f"{module}.{name}", decode, encode, function, access_caller)
-    # A type belongs to the engine where it was first used, and wasmtime aborts the process when another one meets it.
+    # A type belongs to the engine that used it first, and wasmtime ends the process when another engine meets it. So a
+    # fresh one is made, unless it has a type that the package cannot make: then it is used as it is.
     if None not in parameter_kinds:
         ty = FuncType(parameters, results)
     define_async_func(linker, module, name, ty, *callback_addresses(host_function, is_switch))

@@ -1,7 +1,8 @@
-"""Fiber stacks: how many the kernel allows, and a clear error instead of what it says when there are no more.
+"""Fiber stacks: how many the kernel allows, and a clear error when there are no more.
 
-Each call into a guest that has not ended has a stack of wasmtime's, which takes two of the mappings that Linux allows
-to a process. Without any left Python's own memory runs out, in the middle of unwinding the contexts: so some are kept.
+Each call into a guest that has not ended has a stack of wasmtime's. A stack takes two of the mappings that Linux allows
+to a process (vm.max_map_count, 65530 by default): near 32,000 suspended guests the next ``mmap`` fails with ENOMEM.
+Python's own allocator fails then, too, and the contexts could not be unwound. So some mappings are left to it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ MAX_STACKS = None if MAX_MAP_COUNT is None else max(1, (MAX_MAP_COUNT - SPARE_MA
 
 
 class _Spare:
-    """Addresses that nobody uses, to be given back when there are no others: the contexts are unwound with those."""
+    """Memory that is kept unused, and freed when there is no other, so that the contexts can be unwound with it."""
 
     def __init__(self) -> None:
         self._addresses: mmap.mmap | None = None
@@ -54,17 +55,18 @@ _spare = _Spare()
 
 
 def check_stack_limit(state: StoreState) -> None:
-    """Raise `FiberStacksExhausted` when another call into the store would be one too many."""
-    _spare.keep()
+    """Raise `FiberStacksExhausted` if the store has as many calls as there can be."""
+    _spare.keep()  # again after it was given back, now that there may be memory
     if MAX_STACKS is not None and state.calls >= MAX_STACKS:
         raise FiberStacksExhausted(state.calls, MAX_MAP_COUNT)
 
 
 def explain_exhaustion(error: Exception, state: StoreState) -> Exception:
-    """What to raise instead of that, with which a call has ended."""
-    # Other stores, or the host itself, may have many mappings, too; or there is a limit on address space.
+    """Return the error to raise for a call that has ended with ``error``: `FiberStacksExhausted` if it says ENOMEM."""
+    # `check_stack_limit` counts one store's calls. Other stores or the host may have many mappings, too, or the process
+    # has a limit of address space.
     if isinstance(error, WasmtimeError) and ENOMEM in str(error).split("\n", 1)[0]:
-        _spare.give_back()
+        _spare.give_back()  # before anything else: even the exception takes memory
         exhausted = FiberStacksExhausted(state.calls, MAX_MAP_COUNT)
         exhausted.__cause__ = error
         return exhausted

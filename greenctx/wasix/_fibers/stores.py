@@ -1,4 +1,4 @@
-"""Stores: what is known of each, and the ways of using one wrongly that would crash the process."""
+"""Stores: the record of each, its `StoreState`; and errors for uses of a store that would end the process."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ _STATE = "greenctx.state"
 
 
 class Caller(wasmtime.Caller):
-    """The caller of a host function: wasmtime's, good until the function's result is handed back to the guest.
+    """The caller of a host function: wasmtime's, good until the function returns, also while it waits for a context.
 
-    It stays good while the function waits for another context. It can be passed to `greenctx.wasix.call` in place of
-    the store.
+    It can be passed to `greenctx.wasix.call` in place of the store.
     """
 
     def __init__(self, address: int, store: Store) -> None:
@@ -35,6 +34,7 @@ class Caller(wasmtime.Caller):
 
 
 def store_of(store: Storelike) -> Store:
+    """Return the store, or the caller's. Raises ValueError for a caller whose host function has returned."""
     if isinstance(store, Caller):
         capi.check_caller(store)
         return store.store
@@ -44,11 +44,11 @@ def store_of(store: Storelike) -> Store:
 
 
 def state_of(store: Store) -> StoreState:
-    """What is known of the store. Raises `CalledWithinGuest` where nobody may use the store now."""
+    """Return the record of the store. Raises `CalledWithinGuest` where nobody may use the store now."""
     state: StoreState | None = store.__dict__.get(_STATE)
     if state is None:
-        # wasmtime aborts the process when a function meets a store that is not its own, and tells nobody a store's id
-        # but in what belongs to it.
+        # wasmtime ends the process when an item meets a store that is not its own, so ids are compared before. The C
+        # API has a store's id only in the items that belong to the store: hence the global.
         store_id = capi.store_id_of(Global(store, GlobalType(ValType.i32(), mutable=False), Val.i32(0)))
         assert store_id is not None
         state = StoreState(store_id, Deadline(None))

@@ -1,10 +1,10 @@
 """Values on their way between guests and host functions, and their types.
 
-Values are wasmtime_val_t of wasmtime/val.h, many to a piece of memory. How a function's are converted is chosen once,
-when it is defined.
+Values are arrays of wasmtime_val_t (wasmtime/val.h). How a function's values are converted is chosen once, when the
+function is defined: one `struct.unpack` for all arguments takes a fraction of the time of a `wasmtime.Val` for each.
 
-Types are told apart without the wasmtime package's own ``==`` and ``str``. Those abort the process on a type for which
-its C API has no number: v128, exceptions, references of garbage collection. A guest's exports may have any of them.
+Types are told apart without the package's own ``==`` and ``str``. Those end the process on a type for which wasmtime's
+C API has no number: v128, exceptions, references to collected objects. A guest's exports may have any of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     ArgumentDecoder: TypeAlias = Callable[[bytes, Store], tuple[Any, ...]]
     ResultEncoder: TypeAlias = Callable[[Any, Store], bytes]
 
-# Codes of struct, in the order of wasmtime_valkind_t. The wasmtime package converts what is not here.
+# The codes of `struct`, in the order of wasmtime_valkind_t: the index of a kind is its number. The wasmtime package
+# converts all other kinds. Formats begin with "=", for native byte order and no padding but what they say.
 _CODES: dict[str | None, str] = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
 
 # A tuple: where memory is short, CPython (3.11 to 3.13) crashes when it cannot begin to iterate over a dict's items.
@@ -46,7 +47,7 @@ _KINDS: Final = tuple((kind, getattr(ValType, kind)()) for kind in ("i32", "i64"
 
 
 def kind_of(ty: ValType) -> str | None:
-    """The type's name in WebAssembly text; None if Python has no values of it."""
+    """Return the type's name in WebAssembly text; None if Python has no values of the type."""
     for kind, known in _KINDS:
         if are_same_types(ty, known):
             return kind
@@ -55,14 +56,14 @@ def kind_of(ty: ValType) -> str | None:
 
 @cache
 def func_type(text: str) -> FuncType:
-    """A function's type, such as "i32 i32 -> i64", for `define_func`, which copies it."""
+    """Return a function's type from a text such as "i32 i32 -> i64". `define_func` copies it, so it can be shared."""
     made = dict(_KINDS)
     parameters, results = ([made[kind] for kind in part.split()] for part in text.split("->"))
     return FuncType(parameters, results)
 
 
 def argument_decoder(kinds: list[str | None]) -> ArgumentDecoder:
-    """How arguments of those types become Python's values. The wasmtime package converts those that are not numbers."""
+    """Return the function that converts raw arguments of those kinds to Python values."""
     unpack = Struct("=" + "".join(f"{VALUE_OFFSET}x{_padded(_CODES.get(kind, ''))}" for kind in kinds)).unpack
     references = [place for place, kind in enumerate(kinds) if kind not in _CODES]
 
@@ -79,10 +80,10 @@ def argument_decoder(kinds: list[str | None]) -> ArgumentDecoder:
 
 
 def result_encoder(types: list[ValType], kinds: list[str | None]) -> ResultEncoder:
-    """How what a function returns becomes results of those types: None none, the value one, else a sequence of them.
+    """Return the function that converts what a host function returns to raw results of those types.
 
-    That raises TypeError, ValueError or OverflowError when a value is not what it must be, and what its own conversion
-    to a number raises.
+    That is None for no results, a value for one, a sequence for several. It raises TypeError, ValueError or
+    OverflowError when a value is not what it must be, and what the value's own conversion to a number raises.
     """
     each = [
         _integer(kind) if kind in ("i32", "i64") else _float(kind) if kind in ("f32", "f64") else _reference(ty)
@@ -103,7 +104,7 @@ def result_encoder(types: list[ValType], kinds: list[str | None]) -> ResultEncod
             for encode, one in zip(each, values, strict=True):
                 encoded += [encode(one, store)]
         except BaseException:
-            for one in encoded:  # references are owned, by the guest otherwise
+            for one in encoded:  # the guest would have owned the references in them
                 unroot_bytes(one)
             raise
         return b"".join(encoded)
@@ -112,11 +113,12 @@ def result_encoder(types: list[ValType], kinds: list[str | None]) -> ResultEncod
 
 
 def _integer(kind: str) -> ResultEncoder:
-    """Signed or unsigned. What is no integer (a float, which C would truncate) is a TypeError."""
+    """Signed or unsigned, as long as it fits. A float, which C would truncate, raises TypeError."""
     pack, pack_unsigned = _packing(kind, _CODES[kind]), _packing(kind, _CODES[kind].upper())
 
     def integer(value: Any, _: Store) -> bytes:
         value = index(value)
+        # Guests have no signs: a host function may return 2**32 - 1 or -1 for the same i32.
         try:
             return pack(value) if value < 0 else pack_unsigned(value)
         except struct.error:
@@ -128,7 +130,7 @@ def _integer(kind: str) -> ResultEncoder:
 def _float(kind: str) -> ResultEncoder:
     """Rounded, as C does."""
     pack = _packing(kind, _CODES[kind])
-    convert = ctypes.c_float if kind == "f32" else ctypes.c_double  # struct loses what `__float__` raises
+    convert = ctypes.c_float if kind == "f32" else ctypes.c_double  # struct replaces what `__float__` raises
 
     def floating(value: Any, _: Store) -> bytes:
         return pack(convert(value).value)
@@ -138,6 +140,7 @@ def _float(kind: str) -> ResultEncoder:
 
 def _reference(ty: ValType) -> ResultEncoder:
     def reference(value: Any, store: Store) -> bytes:
+        # wasmtime ends the process when a function meets a store that is not its own.
         if isinstance(value, Func) and store_id_of(value) != state_of(store).store_id:
             raise WrongStore("function")
         return bytes(to_raw(store, ty, value))
@@ -150,5 +153,5 @@ def _packing(kind: str, code: str) -> Callable[[Any], bytes]:
 
 
 def _padded(code: str) -> str:
-    """A number of that code in place of a value's union."""
+    """Return the format of a number of that code, and of the rest of the raw value after it."""
     return f"{code}{VALUE_SIZE - VALUE_OFFSET - Struct('=' + code).size}x"

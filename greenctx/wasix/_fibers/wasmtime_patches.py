@@ -60,6 +60,8 @@ def _new_externref(context: int, handle: int, result: int) -> bool | None:
     return None if state is None else state.new_externref(context, handle, result, of_this_thread())
 
 
+# Once, when this module is imported. The package has no hook for either, and a subclass of Store would miss the stores
+# that other code makes.
 Store.__init__ = _init_and_mark  # type: ignore[method-assign]
 Store.set_wasi = _set_wasi_and_unmark  # type: ignore[method-assign]
 capi.intercept_externref_new(_new_externref)
@@ -73,6 +75,7 @@ def lacks_wasi(store: Store) -> bool:
 def patch_store(store: Store, state: StoreState) -> None:
     """Patch a store that greenctx has not known until now."""
     _guard_deletion(store, state)
+    # A weak reference: the store refers to this function, and the cycle would delay the end of stores.
     reference, context = ref(store), capi.context_address(store)
 
     def gc() -> None:

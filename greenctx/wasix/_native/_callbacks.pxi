@@ -1,25 +1,28 @@
-# What wasmtime calls, on the fiber of a guest.
+# What wasmtime calls. All of it may run on a guest's fiber, so it calls no Python, and takes the GIL only to drop or
+# to note a reference. On a fiber nothing may raise: see _fiber.pyx.
 
 cdef c_bool is_answered(void *data) noexcept nogil:
+    """The continuation of a host call: wasmtime asks it at each poll whether the call may return to the guest."""
     cdef request_t *request = <request_t *>data
     if request.suspensions.gc_task != NULL:
         resume_next(request, request.suspensions)
         return False
     if request.exception != NULL:
-        # Here, so that nothing can come between this and the guest: until then it is a property of the store.
+        # Set here, not in `throw`: until the guest runs, the exception is the store's property, and another call that
+        # ran in between would end with it.
         request.trap[0] = wasmtime.context_set_exception(request.context, request.exception)
         request.exception = NULL
     return request.answered
 
 
 cdef void resume_next(request_t *below, suspensions_t *suspensions) noexcept nogil:
-    """From that one to the next suspended one, to the floor after all of them, or to the gc_task."""
+    """Resume the next suspended call on top of ``below``; after all of them the anchor; on top of that the gc_task."""
     cdef gc_task_t *gc_task
     if below == suspensions.anchor:
         gc_task, suspensions.gc_task = suspensions.gc_task, NULL
         gc_task.run(gc_task)
         return
-    # Which comes to is_answered, and stays pending.
+    # The future's continuation is `is_answered`, which comes here again, and leaves the future pending.
     wasmtime.call_future_poll((suspensions.anchor if below.next == &suspensions.ring else below.next).future)
 
 
@@ -37,6 +40,8 @@ cdef void run_externref_new(gc_task_t *gc_task) noexcept nogil:
     gc_task.done = wasmtime.externref_new(gc_task.context, gc_task.handle, <void *>on_loss, gc_task.reference)
 
 
+# wasmtime keeps arguments and results in a buffer of its own (hostcall_val_storage in crates/c-api/src/async.rs), which
+# stays where it is until the continuation is done. So the pointers are good until then, on another stack, too.
 cdef void on_host_call(void *function, void *caller, const value_t *arguments, size_t argument_count, value_t *results,
                        size_t result_count, void **trap, continuation_t *continuation) noexcept nogil:
     cdef request_t *request = <request_t *>polled
@@ -61,15 +66,16 @@ cdef void on_context_switch(void *function, void *caller, const value_t *argumen
 
 
 cdef void *on_epoch_end(void *context, void *data, uint64_t *delta, uint8_t *kind) noexcept nogil:
-    if polled != NULL:
+    if polled != NULL:  # NULL: the guest was entered by plain wasmtime
         (<request_t *>polled).epoch_ended = True
-    delta[0] = 1
+    delta[0] = 1  # the next time at the end of the next epoch
     kind[0] = 1  # WASMTIME_UPDATE_DEADLINE_YIELD of wasmtime/store.h
     return NULL
 
 
 cdef void on_loss(void *handle) noexcept with gil:
-    """The finalizer of a guest's reference to a Python object. A collection on a fiber must not run Python."""
+    """The finalizer of a guest's reference to a Python object, which wasmtime's collector calls."""
+    # To drop the object may run its `__del__`. On a fiber it is only noted; `forget_lost` drops it on a greenlet.
     if polled == NULL:
         forget(<uintptr_t>handle)
     else:
@@ -77,6 +83,7 @@ cdef void on_loss(void *handle) noexcept with gil:
 
 
 cdef void release(void *function) noexcept with gil:
+    """The finalizer of a host function, for when wasmtime deletes the last linker or store that has it."""
     Py_DECREF(<object>function)
 
 
@@ -95,8 +102,8 @@ ON_EPOCH_END = <uintptr_t>&on_epoch_end
 
 
 cdef object forget_lost():
-    """Let go of the objects that guests have lost. May raise KeyboardInterrupt."""
-    cdef list taken = lost[:]  # a `__del__` may call guests, which come here again
+    """Drop the objects that guests have lost. Their ``__del__`` may raise KeyboardInterrupt: the rest stay noted."""
+    cdef list taken = lost[:]  # a copy: a `__del__` may call guests, and then this function is called again
     lost.clear()
     try:
         while taken:

@@ -9,12 +9,15 @@ cdef void end_epochs(void *data) noexcept nogil:
 
 @cython.final
 cdef class EpochThread:
-    """Ends an engine's epoch every so often while it is entered, in a thread that needs no GIL."""
+    """Ends an engine's epoch every so often while it is entered, in a thread that needs no GIL.
+
+    A thread of Python's would wait for the GIL, which a guest may hold until the epoch ends.
+    """
 
     cdef epoch_thread_t thread
-    cdef object engine
+    cdef object engine  # a handle that nobody else can close
     cdef readonly bint running
-    cdef object process  # which the thread is a thread of: a fork has none
+    cdef object process  # the id of the process that has the thread: its forks have none, and must not wait for one
 
     def __cinit__(self, engine, uintptr_t address, long microseconds):
         """``address`` is that of the engine's wasm_engine_t."""
@@ -35,13 +38,13 @@ cdef class EpochThread:
     def __exit__(self, *_):
         if self.running:
             self.running = False
-            PyThread_release_lock(self.thread.stop)  # which the thread takes
+            PyThread_release_lock(self.thread.stop)  # the thread takes it, and ends
             if self.process == getpid():
                 with nogil:
                     PyThread_acquire_lock(self.thread.ended, True)
 
     def __dealloc__(self):
-        # An interruption may have come between __enter__ and the block that __exit__ ends.
+        # KeyboardInterrupt may come after __enter__ and before the `with` block that would call __exit__.
         self.__exit__()
         PyThread_free_lock(self.thread.stop)
         PyThread_free_lock(self.thread.ended)

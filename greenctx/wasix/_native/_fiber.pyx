@@ -1,19 +1,23 @@
 # cython: language_level=3
-"""The native part: everything that happens on a guest's fiber, and the poll that gets there.
+"""The native part: everything that happens on a guest's fiber, and the poll that resumes the fiber.
 
-No Python runs on a fiber. When the guest calls a host function, `on_host_call` notes the request in the call that is
-being polled and leaves a continuation that is pending until the answer is there; wasmtime then suspends the fiber and
-`Fiber.poll` returns to the context's greenlet, where Python runs the function. (With the callback in Python, any
-exception before its first line, such as a RecursionError or a signal's KeyboardInterrupt, left wasmtime without a
-continuation, and it aborted the process.)
+No Python runs on a fiber. When the guest calls a host function, wasmtime calls `on_host_call` on the fiber. It notes
+the request in the call that the thread is polling, and leaves a continuation that stays pending until the host
+function has returned. wasmtime then suspends the fiber, and `Fiber.poll` returns to the context's greenlet, where
+Python runs the function.
 
-Nor does wasmtime's collector see what guests hold on the stacks of fibers that are suspended, unless they wait on one
-another, as in nested calls. So where guests may hold references, the suspended ones are made to: each is resumed within
-the callback of the one before, and lets the next one run instead of going on; what may collect runs on top of all.
-Afterwards each is pending as before. The last one below it is always the same, the floor (see floor.py).
+A callback in Python was tried and rejected: an exception before its first line (a RecursionError, a signal's
+KeyboardInterrupt) left wasmtime without a continuation. Its default continuation panics ("callback must be set",
+crates/c-api/src/async.rs, wasmtime 45 to 50), and a panic ends the process.
 
-This links to nothing. The functions of the wasmtime library that the Python package has loaded are passed to
-`configure` by address, with the layout of its structures as that package knows it.
+wasmtime's collector does not see what guests hold on the stacks of suspended fibers, unless the fibers wait on one
+another, as nested calls do. So where guests may hold references, suspended calls are made to wait on one another before
+a collection: `resume_next` resumes each from within the callback of the one before. The last one resumed is always the
+same call, the collector's anchor (see gc_anchor.py). On top of it runs what may collect, the gc_task. Afterwards each
+call is pending as before.
+
+The module links to nothing. `configure` gets the functions of the wasmtime library that the Python package has loaded,
+by address. capi_values.py has the layout of the structures as that package knows it, and calls.py compares.
 """
 
 cimport cython
@@ -36,6 +40,7 @@ include "_store_state.pxi"
 include "_epoch_thread.pxi"
 
 YIELDED = object()
+"""What `Fiber.poll` returns when the guest has given control back only because an epoch ended."""
 
 
 @cython.final
@@ -45,24 +50,28 @@ cdef class Fiber:
     cdef request_t request
     cdef StoreState state
     cdef object keep_alive, environment
-    cdef PyObject *greenlet  # not a reference: that one's frame refers to this
-    cdef Switching switching
-    cdef void **polled  # that greenlet's thread's; to find one's own takes a call
-    cdef bint holds_gil, failing, is_abandoned
-    cdef Fiber next  # in the store's `abandoned`, or `closed`
-    cdef ThrownException delivering  # what the guest is to get
+    # Borrowed, not owned: the greenlet's frame refers to this object, and the cycle would keep a greenlet that others
+    # have forgotten alive, suspended for ever.
+    cdef PyObject *greenlet
+    cdef Switching switching  # `environment`, if its switch is the compiled one
+    cdef void **polled  # the address of that thread's variable: finding a thread-local one costs a call at each poll
+    cdef bint holds_gil  # see StoreState.holds_gil
+    cdef bint failing  # the guest is to trap, or to unwind, and runs no code any more
+    cdef bint is_abandoned  # in `StoreState.abandoned`
+    cdef Fiber next  # in the store's list `abandoned`, or `closed`
+    cdef ThrownException delivering  # keeps `request.exception` alive until the guest has it
     cdef readonly ThrownException thrown
-    """What the guest has thrown and not caught, which ended the call; or None."""
+    """The exception that has ended the call, because the guest did not catch it; or None."""
     cdef public object delivered
-    """The GuestException that the guest was given last, instead of a host function's result; or None."""
+    """The GuestException that was thrown into the guest last, instead of a host function's result; or None."""
 
     def __init__(self, uintptr_t future, uintptr_t context, StoreState state not None, keep_alive, environment=None,
                  greenlet=None, holds_gil=False):
         """``future`` and ``context`` are the addresses of a wasmtime_call_future_t and the store's context.
 
-        It must be polled on that greenlet only, which is not checked. While the guest runs nobody may call
-        ``environment``, nor one that it is nested in. ``holds_gil``: the guest gives control back at the end of each
-        epoch, and calls nothing that may wait, so that it may run with the GIL held.
+        Poll it on ``greenlet`` only, which is not checked. While the guest runs, calls of ``environment`` are refused,
+        and calls of those that it is nested in. ``holds_gil``: run the guest with the GIL held, which takes a guest
+        that gives control back at the end of each epoch, and calls nothing that may wait.
         """
         self.request.future, self.request.context = <void *>future, <void *>context
         self.request.suspensions = &state.suspensions
@@ -76,41 +85,44 @@ cdef class Fiber:
         self.close()
 
     def poll(self):
-        """Let the guest run until it calls a host function, which is returned, or has ended: None.
+        """Let the guest run. Return the host function that it calls, None when it has ended, or `YIELDED`.
 
-        `YIELDED` when it did neither, for an epoch has ended. Raises what `StoreState.check` does.
+        Raises as `StoreState.check` does.
 
-        A switch to a context that has started is done right here, unless there is reason to come back to Python: signal
-        handlers, and other threads that wait for the GIL, get their turn after 255 of these, and at an epoch's end.
-        What comes out of one, in the place of a host function, is raised.
+        Switches to contexts that have started are done here, to save the way through Python. Signal handlers, and other
+        threads that wait for the GIL, would starve, so after 255 switches, and at an epoch's end, Python has its turn.
+        An exception that arrives in such a switch is raised.
         """
         while True:
             function = poll_once(self)
             if not self.request.is_switch or self.state.switches == 0:
                 self.state.switches = 1
                 return function
-            self.state.switches += 1  # comes to 0 after 255
+            self.state.switches += 1  # an unsigned char: it wraps round to 0 after 255
             if not self.switch_context():
                 return function
 
     cdef inline bint switch_context(self) except -1:
+        """Do what WASIX's context_switch does, in the plain case; return whether it was plain."""
         cdef request_t *request = &self.request
+        # Shadow stacks and exceptions on their way take Python, and so does the pure-Python core.
         if self.state.shadow_stacks is not None or self.delivered is not None or self.switching is None:
             return False
         if not (self.switching._is_plain and self.switching.switch_if_plain(
                 <object>self.greenlet, <uint64_t>request.arguments[0].of.i64)):
             return False
-        request.results[0].kind = request.results[0].of.i32 = 0  # WASMTIME_I32; no error
+        request.results[0].kind = request.results[0].of.i32 = 0  # WASMTIME_I32; errno success
         request.answered = True
         return True
 
     cdef inline bint go_on(self) noexcept nogil:
-        """Let it run; return whether it has ended."""
+        """Poll the future until there is something to do; return whether the call has ended."""
         cdef gc_task_t gc_task
         gc_task.run, gc_task.future, gc_task.done = run_future, self.request.future, False
-        # More than once if it is in the middle of a collection: until that is done the store is not to be used.
+        # A guest in the middle of a collection is pending, too, and has asked for nothing. It is polled again at once,
+        # because nobody may use the store before the collection is over.
         while not gc_task.done and self.request.function == NULL and not self.request.epoch_ended:
-            # One that fails needs no others: it only unwinds, and its backtrace then shows no frames but its own.
+            # A failing call resumes no others: it only unwinds, and its backtrace then has no frames but its own.
             if self.failing or self.state.suspensions.anchor == NULL:
                 gc_task.done = wasmtime.call_future_poll(gc_task.future)
             elif not self.state.run(&gc_task):
@@ -118,11 +130,13 @@ cdef class Fiber:
         return gc_task.done
 
     cdef void note_suspension(self) noexcept:
-        """Let `StoreState.run` find the call if it is suspended in a host function."""
+        """Put the call into the ring of `suspensions_t` if it is suspended in a host function."""
         cdef request_t *request = &self.request
         cdef request_t *previous = &request.suspensions.ring
         if request.function != NULL:
-            if previous.next.before_anchor:  # it stays first, where it does no harm
+            # A call that began before the anchor does not stand on it, so its notes of what was below it do not go
+            # stale. It stays first in the ring, the lowest on the stack. There is one at most (see gc_anchor.py).
+            if previous.next.before_anchor:
                 previous = previous.next
             request.previous, request.next = previous, previous.next
             request.next.previous = previous.next = request
@@ -130,6 +144,7 @@ cdef class Fiber:
             self.state.interrupted += 1
 
     cdef void forget_suspension(self) noexcept:
+        """Undo `note_suspension`."""
         cdef request_t *request = &self.request
         if request.function != NULL:
             request.previous.next, request.next.previous = request.next, request.previous
@@ -140,8 +155,9 @@ cdef class Fiber:
     cpdef void close(self) noexcept:
         """Delete the future. A guest that is still suspended unwinds, without running any more of its code.
 
-        While another thread is within guest code of the store, that is left to it: for when it comes back.
+        While another thread is within guest code of the store, the deletion is left to that thread.
         """
+        # wasmtime unwinds on the fiber and changes the store meanwhile, and a store is not for two threads at a time.
         if self.is_abandoned or self.request.future == NULL:
             return
         if self.state.busy and self.state.polled != &polled:
@@ -153,11 +169,11 @@ cdef class Fiber:
     cdef void delete_future(self) noexcept:
         global polled
         cdef void *future = self.request.future
-        cdef void *outer = polled
+        cdef void *outer = polled  # may be set: a plain wasmtime.Func, on another call's fiber, may close this one
         self.forget_suspension()
         self.request.future = self.request.function = NULL
         self.request.epoch_ended = False
-        polled = &self.state.suspensions.ring  # it unwinds on its fiber
+        polled = &self.state.suspensions.ring  # the guest unwinds on its fiber: `check` is to refuse calls from there
         wasmtime.call_future_delete(future)
         polled = outer
         self.state.calls -= 1
@@ -169,7 +185,7 @@ cdef class Fiber:
 
     @property
     def arguments(self):
-        """The arguments of the host call: so many wasmtime_val_t."""
+        """The arguments of the host call: a copy of an array of wasmtime_val_t."""
         return (<const char *>self.request.arguments)[:self.request.argument_count * sizeof(value_t)]
 
     @property
@@ -178,30 +194,33 @@ cdef class Fiber:
         return self.request.function != NULL and not self.request.answered
 
     def answer(self, bytes results not None):
-        """Let the host call return these: so many wasmtime_val_t."""
+        """Let the host call return these results, an array of wasmtime_val_t. The guest owns the references in them."""
         if <size_t>len(results) != self.request.result_count * sizeof(value_t):
             raise ValueError("not the host function's results")
         memcpy(self.request.results, <const char *>results, len(results))
         self.request.answered = True
 
     def fail(self, bytes message not None):
-        """Answer the host call with a trap, which no guest can catch."""
+        """End the host call with a trap, which no guest can catch."""
         self.request.trap[0] = wasmtime.trap_new(message, len(message))
         self.request.answered = self.failing = True
 
     def throw(self, delivered, ThrownException exception not None):
-        """Answer the host call with an exception, which the guest may catch. It must be of the same store."""
+        """End the host call with an exception, which the guest may catch. It must be of the same store."""
         self.delivered, self.delivering = delivered, exception
         self.request.exception = &exception.reference
         self.request.answered = True
 
 
 cdef object poll_once(Fiber self):
-    # No method: what is called in one place only becomes a part of its caller, and on the way back from another stack
-    # each frame costs, since the processor expects the returns of the one that it left.
+    # A function, not a method: the compiler inlines a static function with one caller, and methods are in a table. Each
+    # frame costs on the way back from another stack, because the processor predicts the returns of the stack it left.
     cdef request_t *request = &self.request
     cdef StoreState state = self.state
-    cdef bint hold = self.holds_gil and not request.epoch_ended  # else it is in a long one
+    # The GIL: released around every poll, a switch takes 0.49 us, but 83 to 91 us beside a busy Python thread, which
+    # takes the GIL each time. Held, other threads starve while the guest computes. So it is held for the first epoch,
+    # and released once the guest has computed for longer than that.
+    cdef bint hold = self.holds_gil and not request.epoch_ended
     cdef bint done
     if request.future == NULL:
         raise RuntimeError("this call has ended")
@@ -217,12 +236,12 @@ cdef object poll_once(Fiber self):
     if not done:
         self.note_suspension()
     state.leave(self.environment, self.switching)
-    if state.suspensions.gc_task != NULL:
+    if state.suspensions.gc_task != NULL:  # a suspended call ended, or waited elsewhere, instead of polling the next
         state.suspensions.gc_task = NULL
         raise RuntimeError("a call that is suspended in a host function has not come back to it")
     if done:
         if wasmtime.context_has_exception(request.context):
-            self.thrown = ThrownException.take(request.context)
+            self.thrown = ThrownException.take(request.context)  # the next call that ends would find it otherwise
         self.close()
         return None
     return YIELDED if request.epoch_ended else <object>request.function

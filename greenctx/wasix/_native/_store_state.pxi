@@ -1,4 +1,4 @@
-# What is known of a store, and what runs on top of its suspended calls.
+# What is known of a store; who may use it now; and collections, which run on top of its suspended calls.
 
 @cython.final
 cdef class ThrownException:
@@ -12,8 +12,9 @@ cdef class ThrownException:
     cdef ThrownException take(void *context):
         """Take the exception that a guest has just ended with."""
         cdef ThrownException exception = ThrownException()
-        # Taking it leaves a second reference in the innermost scope that is open, for good if there is none. A future
-        # is one, and this one, of a function that does not matter, is never polled.
+        # wasmtime_context_take_exception leaves a second reference in the innermost LIFO scope that is open; for good,
+        # if none is. Each future opens such a scope (RootScope in crates/c-api/src/async.rs). So a future is made
+        # here, of a function that does not matter because nobody polls it, and deleted again.
         cdef uint64_t[4] function = [1, 0, 0, 0]
         cdef void *trap = NULL
         cdef void *error = NULL
@@ -32,40 +33,41 @@ cdef class Fiber
 
 @cython.final
 cdef class StoreState:
-    """All that is known of one store. Shared by all calls into it. It must not refer to the store, which refers to it."""
+    """All that is known of one store, shared by all calls into it. The store refers to it, so it never to the store."""
 
     cdef object __weakref__
     cdef readonly object store_id
-    cdef readonly Py_ssize_t calls  # those that have not ended
+    cdef readonly Py_ssize_t calls  # that have begun and not ended
     cdef public object deadline
     cdef public object shadow_stacks
     cdef public object process
     """What higher layers know of the program in the store; None until they do."""
     cdef readonly Fiber gc_anchor
     """None unless guests in the store may hold references to collected objects on their stacks."""
-    cdef unsigned char switches  # that were done without Python since it last had its turn
-    cdef bint busy
-    cdef void **polled  # of the thread that uses it
-    cdef Fiber abandoned, closed  # calls that other threads were to close meanwhile; those that since are
-    cdef object callers  # of the environment, and those it is nested in, while a guest runs
+    cdef unsigned char switches  # that `Fiber.poll` has done since Python had its turn
+    cdef bint busy  # a thread is within guest code of the store, or within its collector
+    cdef void **polled  # the address of that thread's variable
+    cdef Fiber abandoned  # calls to close that other threads have left to that thread
+    cdef Fiber closed  # those of them that are closed, and are to be dropped where any code may run
+    cdef object callers  # what `enter` has replaced: the active greenlet of the environment, and of the outer ones
     cdef suspensions_t suspensions
-    cdef Py_ssize_t interrupted  # calls that are suspended elsewhere than in a host function
+    cdef Py_ssize_t interrupted  # calls that an epoch's end has suspended: not in a host function, so not in the ring
     cdef public bint holds_gil
-    """Whether its guests give control back at the end of each epoch, and call nothing that may wait."""
+    """Whether guests run with the GIL held: they give it back at the end of each epoch, and call nothing that waits."""
 
     def __init__(self, store_id, deadline):
         self.store_id, self.deadline = store_id, deadline
         self.suspensions.ring.previous = self.suspensions.ring.next = &self.suspensions.ring
 
     def set_anchor(self, Fiber fiber not None):
-        """From now on such guests may come. ``fiber`` is suspended in a host function, and nobody will answer."""
-        fiber.forget_suspension()
-        self.calls -= 1  # which are those that others make
+        """Let guests come that hold references. ``fiber`` is suspended in a host function that never returns."""
+        fiber.forget_suspension()  # it is no link of the ring, but the end of it
+        self.calls -= 1  # the anchor must not keep the store from being closed
         self.gc_anchor = fiber
         self.suspensions.anchor = &fiber.request
 
     def remove_anchor(self):
-        """They are gone, with all the others."""
+        """End the anchor's call, before the store is deleted. There must be no other call."""
         cdef Fiber fiber = self.gc_anchor
         if fiber is not None:
             self.suspensions.anchor, self.gc_anchor = NULL, None
@@ -95,7 +97,7 @@ cdef class StoreState:
         return gc_task.done
 
     cdef object run_gc_task(self, gc_task_t *gc_task, environment):
-        """Run something that may collect."""
+        """Run something that may collect, with the store marked as busy."""
         cdef Switching switching = compiled(environment)
         self.enter(&self.suspensions.ring, &polled, environment, switching)
         with nogil:
@@ -104,7 +106,7 @@ cdef class StoreState:
         self.let_go()
 
     cdef bint run(self, gc_task_t *gc_task) noexcept nogil:
-        """Run it on top of the suspended calls if these may hold references; return whether that was possible."""
+        """Run the task, on top of the suspended calls if these may hold references; return whether it has run."""
         if self.suspensions.anchor != NULL:
             self.suspensions.gc_task = gc_task
             resume_next(&self.suspensions.ring, &self.suspensions)
@@ -113,12 +115,18 @@ cdef class StoreState:
         return self.suspensions.gc_task == NULL
 
     cdef bint enter(self, request_t *request, void **polled, environment, Switching switching) except -1:
-        """What comes before a guest runs, or anything else on a fiber. ``polled`` is this thread's. Raises as `check`."""
+        """Mark the store, the thread and the environments, before a guest runs or a collection. Raises as `check` does.
+
+        ``polled`` is the address of this thread's variable.
+        """
         while lost or self.closed is not None or polled[0] != NULL or self.busy:
             self.check()
             self.forget_lost()
+        # A guest that an epoch's end has suspended has no continuation of ours that could resume the next call, so the
+        # collector could not see its stack. Only that guest itself may go on then.
         if self.gc_anchor is not None and self.interrupted > <Py_ssize_t>request.epoch_ended:
             raise CalledWithinGuest("a guest of this store was interrupted in the middle of its code")
+        # From here on nothing is called whose interruption could leave the marks half made.
         if switching is not None and switching._outer is None:
             self.callers, switching._caller = switching._caller, guest
         else:
@@ -130,6 +138,7 @@ cdef class StoreState:
         polled[0] = request
 
     cdef bint leave(self, environment, Switching switching) except -1:
+        """Undo `enter`, and close what other threads have left to this one."""
         self.polled[0] = NULL
         self.busy = False
         callers, self.callers = self.callers, None
@@ -143,8 +152,8 @@ cdef class StoreState:
             self.close_abandoned()
 
     cdef void close_abandoned(self) noexcept:
-        # They are kept until `let_go`: with the last reference to an object goes any code, and this one is in the middle
-        # of what it does.
+        # They are kept until `let_go`: dropping the last reference to an object may run any code, and the callers of
+        # this function are in the middle of theirs.
         cdef Fiber fiber
         while self.abandoned is not None:
             fiber = self.abandoned
@@ -158,21 +167,22 @@ cdef class StoreState:
             self.closed, fiber.next = fiber.next, None
 
     cpdef object forget_lost(self):
-        """Let go of the objects that were kept until now, as guests have lost them, or calls. Their ``__del__`` may call
-        guests. May raise KeyboardInterrupt.
+        """Drop what was kept until now: closed calls, and objects that guests have lost.
+
+        Their ``__del__`` may call guests, and may raise KeyboardInterrupt.
         """
         self.let_go()
         forget_lost()
 
 
-# Neither these nor leave, nor enter after its checks, call a function of Python's, at whose beginning a signal's
-# KeyboardInterrupt could leave them half done.
+# Neither these two functions nor `leave`, nor `enter` after its checks, call a function written in Python. CPython
+# looks for signals at the beginning of such a function, and KeyboardInterrupt would leave the marks half made.
 
 cdef Switching compiled(environment):
-    """It, unless it is None, or one of the pure-Python path."""
+    """Return the environment if its switch is compiled: not None, nor one of the pure-Python core."""
     return environment if isinstance(environment, Switching) else None
 
 
 cdef tuple callers_of(environment):
-    """The caller of that environment, and then those of the environments that it is nested in."""
+    """Return the active greenlet of the environment, and of each that it is nested in: (innermost, (next, ...))."""
     return None if environment is None else (environment._caller, callers_of(environment._outer))

@@ -1,4 +1,5 @@
-# What is used of wasmtime, and what a call into a guest is while it lasts.
+# The part of wasmtime's C API that is used here, and what is noted of a call into a guest while it lasts. Structures
+# are as in the headers of wasmtime 45 to 50; calls.py compares their sizes with the installed package's.
 
 cdef extern from *:
     """
@@ -21,7 +22,7 @@ cdef extern from "pythread.h":
 cdef union value_union_t:
     int32_t i32
     int64_t i64
-    uint64_t[3] references  # which are not looked into: they give it its size
+    uint64_t[3] references  # never looked into; they give the union its size
 cdef struct value_t:
     uint8_t kind
     value_union_t of
@@ -38,7 +39,7 @@ cdef struct reference_t:
     uint32_t private1, private2
     void *private3
 
-# What a guest asks of its host: the arguments of wasmtime_func_async_callback_t; and where it is meanwhile.
+# What a guest asks of its host, the arguments of wasmtime_func_async_callback_t; and how the guest is suspended.
 cdef struct request_t:
     void *function
     void *caller
@@ -47,17 +48,18 @@ cdef struct request_t:
     value_t *results
     size_t result_count
     void **trap
-    c_bool is_switch, answered  # the function is WASIX's context_switch; it has its results
+    c_bool is_switch  # the function is WASIX's context_switch
+    c_bool answered  # the results are there, or the trap
     const reference_t *exception  # what to throw in the guest instead of going on, if anything
-    c_bool epoch_ended  # it is for this that the guest is suspended
-    c_bool before_anchor  # the call began when there was no floor yet
+    c_bool epoch_ended  # the end of an epoch has suspended the guest, not a host function
+    c_bool before_anchor  # the call began when the store had no anchor yet
     void *context
     void *future
     suspensions_t *suspensions
-    request_t *previous  # in the ring of the store's suspended ones
+    request_t *previous  # in the ring of the store's suspended calls
     request_t *next
 
-# What runs on top of all suspended calls.
+# What runs on top of all suspended calls, because it may collect: a guest, the collector, or a new reference.
 cdef struct gc_task_t:
     void (*run)(gc_task_t *) noexcept nogil
     void *context
@@ -69,16 +71,17 @@ cdef struct gc_task_t:
 cdef struct epoch_thread_t:
     void *engine
     long microseconds
-    PyThread_type_lock stop  # locked until the thread is to end, which takes it then
+    PyThread_type_lock stop  # locked until the thread is to end; the thread takes it then
     PyThread_type_lock ended  # locked until it has ended
 
-# The calls into one store that are suspended in host functions, and what they are being resumed for, if anything.
+# The calls into one store that are suspended in host functions, and what they are being resumed for. The ring is doubly
+# linked, so that a call leaves it in a step, whatever the order in which host functions return.
 cdef struct suspensions_t:
-    request_t ring  # is none of them: the beginning of the ring, and its end
-    request_t *anchor
-    gc_task_t *gc_task
+    request_t ring  # no call: the beginning and the end of the ring
+    request_t *anchor  # NULL: guests hold no references, and calls need not be resumed
+    gc_task_t *gc_task  # NULL: nothing waits to be run
 
-# The functions of wasmtime that are used, as its headers declare them, in the order of FUNCTIONS.
+# The functions of wasmtime that are used, as its headers declare them. `configure` fills them in by their order.
 cdef struct wasmtime_t:
     c_bool (*call_future_poll)(void *) noexcept nogil
     void (*call_future_delete)(void *) noexcept nogil
@@ -102,7 +105,7 @@ cdef wasmtime_t wasmtime
 cdef object guest, forget
 
 cdef list lost = []
-"""The Python objects, by their handles, to which guests have lost the last reference."""
+"""The handles of Python objects to which guests have lost the last reference, until `forget_lost` drops them."""
 
 
 LAYOUT = (sizeof(value_t), <uintptr_t>&(<value_t *>NULL).of, sizeof(continuation_t), sizeof(reference_t))
@@ -112,8 +115,8 @@ LAYOUT = (sizeof(value_t), <uintptr_t>&(<value_t *>NULL).of, sizeof(continuation
 def configure(addresses, guest_, forget_):
     """Take the addresses of `FUNCTIONS`.
 
-    ``guest_`` is the environment's caller while guest code runs; ``forget_(handle)`` lets go of an object that a guest
-    had a reference to.
+    ``guest_`` stands for the active greenlet of environments while guest code runs. ``forget_(handle)`` drops an object
+    that a guest had a reference to.
     """
     global guest, forget
     for i in range(len(FUNCTIONS)):

@@ -6,10 +6,10 @@ below. Here each greenlet that calls the guest has a stack of its own: main the 
 a region from its creation to its end. (A context that Python created gets its region when it calls the guest, and
 gives it back when that call ends.)
 
-The pointer is put right where guest code is about to run, in `CallOnStack.poll`, and nowhere else: then it does not
-matter what has happened since the guest ran last: switches, nested calls, traps, exceptions, destroyed contexts. Whose
-pointer the global holds is known, so where nobody else has run it is left alone. (To put it back without regions would
-be wrong: contexts would write over each other.)
+The pointer is set where guest code is about to run, in `CallOnStack.poll`, and nowhere else. Then it does not matter
+what has happened since the guest ran last: switches, nested calls, traps, exceptions, destroyed contexts. `in_use` says
+whose pointer the global holds, so the global is left alone when the same stack runs again. (Restoring the pointer
+without giving each context a region was tried and is wrong: contexts write over each other's locals.)
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def check_exports(name: str, module: Module) -> None:
-    """Raise `InvalidProgram` unless the module exports what shadow stacks take."""
+    """Raise `InvalidProgram` unless the module exports what shadow stacks need."""
     types = {export.name: export.type for export in module.exports}
     pointer, memory = types.get(STACK_POINTER), types.get(MEMORY)
     if not isinstance(pointer, GlobalType) or not pointer.mutable or kind_of(pointer.content) not in ("i32", "i64"):
@@ -60,15 +60,15 @@ class Stack:
 
     def __init__(self, pointer: int, guard: StackGuard | None = None) -> None:
         self.pointer = pointer
-        """The guest's stack pointer, unless this is the stack in use: then the global has it."""
+        """The guest's stack pointer; out of date for the stack in use, whose pointer is in the global."""
         self.guard = guard
-        """None for the stack that the linker laid out, whose end is not known."""
+        """None for the stack that the linker laid out: its end is not known."""
 
 
 class ShadowStacks:
     """The stacks of one running program. The greenlet that makes this has main's.
 
-    It does not refer to the store, which would then live for ever: what is known of a store refers to this.
+    It does not refer to the store: the store's `StoreState` refers to it, and the cycle would delay the store's end.
     """
 
     def __init__(self, store: Store, instance: Instance, size: int) -> None:
@@ -122,7 +122,8 @@ class ShadowStacks:
 
     def use(self, stack: Stack) -> None:
         """Let the guest's pointer point into that stack."""
-        # An interruption may come after any of the lines, and leaves nothing wrong.
+        # KeyboardInterrupt may come after any of these lines. `in_use` is None while the global belongs to no stack for
+        # sure, so the next call sets it again.
         former = self.in_use
         if former is not None:
             former.pointer = self.pointer.get()
@@ -131,7 +132,7 @@ class ShadowStacks:
         self.in_use = stack
 
     def _take(self, store: Store) -> int:
-        # Looked through seldom, so that it costs little for each: when there are twice as many as were left last time.
+        # A sweep looks at all reservations. Doubling the threshold keeps the cost of each creation constant on average.
         if not self.pool and len(self._reserved) >= self._sweep_at:
             self._sweep()
         try:
@@ -176,7 +177,7 @@ class CallOnStack:
         """`Fiber.poll` on the stack. When that has overflowed, what it returns will raise so when it is served."""
         stack = self._stack
         if self._stacks.in_use is not stack:
-            state.check()  # or it would be another thread's pointer that is changed
+            state.check()  # another thread may be in the guest, and the pointer would be changed under it
             self._stacks.use(stack)
         asked = fiber.poll()
         guard = stack.guard
@@ -185,7 +186,7 @@ class CallOnStack:
         return _Overflow(self._stacks.pool.size)
 
     def end(self) -> None:
-        """Free the stack of what the call has left on it: a call that has trapped or was destroyed leaves all."""
+        """Free what the call has left on the stack: all of its frames, if it has trapped or was destroyed."""
         stacks, stack = self._stacks, self._stack
         stack.pointer = self._start
         if stacks.in_use is stack:
@@ -195,7 +196,7 @@ class CallOnStack:
 
 
 class _Overflow:
-    """Takes the place of the host function that was called when the overflow was noticed."""
+    """Takes the place of the host function that was called when the overflow was noticed; raises when it is served."""
 
     def __init__(self, size: int) -> None:
         self._size = size

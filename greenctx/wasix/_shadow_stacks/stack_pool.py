@@ -1,4 +1,4 @@
-"""Regions of guest memory for shadow stacks: taken from the guest, kept for the next context, and watched."""
+"""Regions of guest memory for shadow stacks: taken from the guest, kept for the next context, and guarded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CanaryBytes = ctypes.c_char * len(CANARY)
 
 
 class StackPool:
-    """Regions of one size. One that is given back is used again, and none is returned to the guest."""
+    """Regions of one size. A region that is given back is used again, and never returned to the guest."""
 
     def __init__(self, store: Store, exports: InstanceExports, pointer: StackPointer, size: int) -> None:
         """``size`` in bytes; it is rounded up."""
@@ -37,11 +37,10 @@ class StackPool:
         self._memory = memory
         self._malloc = malloc if isinstance(malloc, Func) and _maps_an_address(malloc, store, pointer.bits) else None
         self._in_malloc = False
-        self._in_malloc = False
         self._free: list[int] = []
 
     def __bool__(self) -> bool:
-        """Whether there is one at hand."""
+        """Return whether a region is free."""
         return bool(self._free)
 
     def take(self, store: Store) -> int:
@@ -54,7 +53,7 @@ class StackPool:
         self._free.append(bottom)
 
     def guard(self, bottom: int) -> StackGuard:
-        """The means to notice that the stack in that region overflows."""
+        """Return what notices that the stack in that region overflows."""
         return StackGuard(self._pointer, bottom, self.size)
 
     def _from_guest(self, store: Store) -> int:
@@ -65,7 +64,7 @@ class StackPool:
 
     def _from_malloc(self, store: Store, malloc: Func, wanted: int) -> int:
         sign = 1 << (self._pointer.bits - 1)
-        if self._in_malloc:  # and this a context that malloc creates: it would be called for ever
+        if self._in_malloc:  # malloc creates a context, whose region would take malloc again, without end
             raise ShadowStackUnavailable(self.size)
         self._in_malloc = True
         try:
@@ -73,7 +72,7 @@ class StackPool:
         finally:
             self._in_malloc = False
         bottom = _aligned(block)
-        if block == 0 or bottom + self.size > self._memory.data_len(store):  # the latter would be a broken malloc
+        if block == 0 or bottom + self.size > self._memory.data_len(store):  # no memory, or a broken malloc
             raise ShadowStackUnavailable(self.size)
         return bottom
 
@@ -84,7 +83,7 @@ class StackPool:
             start = self._memory.grow(store, pages) * page
         except WasmtimeError:
             raise ShadowStackUnavailable(self.size) from None
-        # As many as there is room for: a page holds several small ones.
+        # A page holds several small regions: keep those that are not taken now.
         self._free += range(start + self.size, start + pages * page - self.size + 1, self.size)
         return start
 
@@ -92,7 +91,7 @@ class StackPool:
 class StackGuard:
     """Notices that the stack in a region has been beyond its end.
 
-    Unless by a frame that has left the canary's bytes alone, for its locals there were never written, and returned.
+    It misses a frame that has returned, and had not written to its locals where the canary is.
     """
 
     __slots__ = ("_address", "_bottom", "_canary", "_pointer", "top")
@@ -106,7 +105,7 @@ class StackGuard:
         self._canary: ctypes.Array[ctypes.c_char]
 
     def overflowed(self) -> bool:
-        """Whether it has; the stack must be the one that the pointer points into."""
+        """Return whether it has been. The guest's pointer must point into this stack."""
         address = self._pointer.memory_address()
         if address != self._address:
             self._address = address
@@ -119,6 +118,6 @@ def _aligned(address: int) -> int:
 
 
 def _maps_an_address(func: Func, store: Store, bits: int) -> bool:
-    """Whether it is a function from an integer of so many bits to another."""
+    """Return whether it is a function from one integer of so many bits to another."""
     ty, address = func.type(store), [f"i{bits}"]
     return [*map(kind_of, ty.params)] == address == [*map(kind_of, ty.results)]
