@@ -217,9 +217,8 @@ class Outcome:
 
 def start_call(store: Store, func: Func, params: Any, results: Any, outcome: Outcome) -> int:
     """Begin a call. ``params`` and ``results`` are `capi_values.new_values`, and must outlive the future."""
-    ends = byref(outcome.trap), byref(outcome.error)
-    context, callee = store._context(), byref(func._func)
-    future = ffi.wasmtime_func_call_async(context, callee, params, len(params), results, len(results), *ends)
+    context, callee, trap, error = store._context(), byref(func._func), byref(outcome.trap), byref(outcome.error)
+    future = ffi.wasmtime_func_call_async(context, callee, params, len(params), results, len(results), trap, error)
     return addressof(future.contents)
 
 
@@ -229,16 +228,14 @@ def new_instance() -> Instance:
 
 
 def start_instantiation(linker: Linker, store: Store, module: Module, instance: Instance, outcome: Outcome) -> int:
-    ends = byref(outcome.trap), byref(outcome.error)
-    result = byref(instance._instance)
-    future = ffi.wasmtime_linker_instantiate_async(linker.ptr(), store._context(), module.ptr(), result, *ends)
+    result, trap, error = byref(instance._instance), byref(outcome.trap), byref(outcome.error)
+    future = ffi.wasmtime_linker_instantiate_async(linker.ptr(), store._context(), module.ptr(), result, trap, error)
     return addressof(future.contents)
 
 
 def start_pre_instantiation(pre: InstancePre, store: Store, instance: Instance, outcome: Outcome) -> int:
-    ends = byref(outcome.trap), byref(outcome.error)
-    result = byref(instance._instance)
-    future = ffi.wasmtime_instance_pre_instantiate_async(pre.ptr(), store._context(), result, *ends)
+    result, trap, error = byref(instance._instance), byref(outcome.trap), byref(outcome.error)
+    future = ffi.wasmtime_instance_pre_instantiate_async(pre.ptr(), store._context(), result, trap, error)
     return addressof(future.contents)
 
 

@@ -186,7 +186,7 @@ class CallOnStack:
         return _Overflow(self._stacks.pool.size)
 
     def end(self) -> None:
-        """Free what the call has left on the stack. A call that has trapped, or was destroyed, leaves all frames."""
+        """Free what the call has left on the stack: all of its frames, if it has trapped or was destroyed."""
         stacks, stack = self._stacks, self._stack
         stack.pointer = self._start
         if stacks.in_use is stack:
