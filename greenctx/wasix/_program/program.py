@@ -32,6 +32,7 @@ from greenctx.wasix._modules.compile import (
 )
 from greenctx.wasix._modules.shared_memory import with_own_memory
 from greenctx.wasix._program.limits import Limits
+from greenctx.wasix._program.lost_interrupts import LostInterrupts
 from greenctx.wasix._program.wasi_config import Settings
 from greenctx.wasix._syscalls.entrypoints import EntrypointNames
 from greenctx.wasix._syscalls.wasix_files import imports_file_calls
@@ -161,7 +162,8 @@ class Program:
             self._begin(this_run)
             limit = TimeLimit.within_the_current(self.limits.seconds)
             needs_ticks = limit or can_be_signalled() or self._short_bursts
-            return self._run(limit, ticker(self._engine) if needs_ticks else nullcontext(), self._short_bursts)
+            with LostInterrupts():
+                return self._run(limit, ticker(self._engine) if needs_ticks else nullcontext(), self._short_bursts)
         finally:
             self._runs.discard(this_run)
 
