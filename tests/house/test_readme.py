@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from processes import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -24,7 +25,7 @@ PYTHON = [
 @pytest.mark.parametrize(("code", "printed"), PYTHON, ids=["core", "guest", "instruments"])
 def test_python_examples_print_what_they_say(code: str, printed: str) -> None:
     """Each Python example runs as it stands and prints the block that follows it."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 
 
@@ -37,14 +38,14 @@ def test_the_guest_in_c_runs(tmp_path: Path) -> None:
     arguments = compile_command.replace(
         "-Igreenctx/wasix/include", f"-I{ROOT / 'greenctx' / 'wasix' / 'include'}"
     ).split()
-    subprocess.run([sys.executable, *arguments[1:]], cwd=tmp_path, timeout=240, check=True)
+    subprocess.run([sys.executable, *arguments[1:]], cwd=tmp_path, timeout=TIMEOUT, check=True)
     assert run_command == "greenctx run hello.wasm"
     done = subprocess.run(
         [sys.executable, "-m", *run_command.split()],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "hello from a context\n" * 2, "")
@@ -55,7 +56,9 @@ def test_the_commands_that_made_the_picture(tmp_path: Path) -> None:
     [shell] = [code for language, code in BLOCKS if language == "sh" and "--trace" in code]
     for command in shell.splitlines():
         arguments = command.replace("greenctx/wasix/demo/demo.wat", str(DEMO)).split()
-        subprocess.run([sys.executable, "-m", *arguments], cwd=tmp_path, timeout=60, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", *arguments], cwd=tmp_path, timeout=TIMEOUT, check=True, capture_output=True
+        )
     [shown] = re.findall(r"^!\[.*\]\((.*)\)$", README, re.MULTILINE)
     assert (tmp_path / "primes.html").stat().st_size > 10_000
     made, kept = (tmp_path / "primes.svg").read_text(), (ROOT / shown).read_text()
@@ -66,7 +69,7 @@ def test_the_commands_that_made_the_picture(tmp_path: Path) -> None:
 def test_the_demo_shows_contexts_at_work() -> None:
     """The bundled guest finds the primes below 60, one context each."""
     command = [sys.executable, "-m", "greenctx", "demo"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found = [line.split() for line in done.stdout.splitlines() if line.startswith("  context")]
     primes = [n for n in range(2, 61) if all(n % d for d in range(2, n))]
