@@ -26,6 +26,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, [SUPPORT, os.en
 # Nothing is kept in the caches of whoever runs the tests, nor found there; but for what would be downloaded or built.
 _caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("ZIG_GLOBAL_CACHE_DIR", str(_caches / "zig"))
+os.environ.setdefault("GREENCTX_TEST_GUESTS", str(_caches / "greenctx-tests"))
 os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(_caches / "ms-playwright"))
 _cache = tempfile.mkdtemp(prefix="greenctx-tests-")
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
@@ -36,10 +37,40 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Time limits would fail a test for the machine's speed.
 settings.register_profile(
-    "quick", max_examples=1_500, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "quick", max_examples=300, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("long", settings.get_profile("quick"), max_examples=10_000, stateful_step_count=80)
-settings.load_profile("quick")
+settings.register_profile("long", settings.get_profile("quick"), max_examples=2_000, stateful_step_count=80)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run what takes long, and the long forms of what has one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes long, so it is run with --long only")
+    config.addinivalue_line("markers", "both_forms: has a long form, which is run with --long, and a quick one")
+    is_long = config.getoption("long")
+    settings.load_profile("long" if is_long else "quick")
+    if is_long and config.getoption("timeout") is None:
+        config.option.timeout = 3600
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep those of the form that is asked for."""
+    is_long = config.getoption("long")
+    kept: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        only_long = item.get_closest_marker("long") is not None
+        in_both = item.get_closest_marker("both_forms") is not None or "long" in getattr(item, "fixturenames", ())
+        kept[in_both or only_long == is_long].append(item)
+    items[:] = kept[True]
+    config.hook.pytest_deselected(items=kept[False])
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether it is the long form of a test that is run. (A test that asks has both.)"""
+    return bool(request.config.getoption("long"))
 
 
 def pytest_collection_finish() -> None:

@@ -81,13 +81,18 @@ def in_task(env: ContextSwitchingEnvironment, main: Callable[[], object]) -> Ite
 run_in_task = partial(run_script, script, make_book=Book, start=in_task)
 
 
-@pytest.mark.parametrize("failing", [False, True], ids=["main returns", "main raises"])
+@pytest.mark.parametrize(
+    "failing",
+    [pytest.param(False, id="main returns"), pytest.param(True, id="main raises", marks=pytest.mark.long)],
+)
 def test_an_interruption_at_every_point(failing: bool) -> None:
     """Wherever in the core it arrives, nothing is lost."""
     interrupt_at_every_point(partial(run_in_task, failing=failing))
 
 
-@pytest.mark.parametrize("gap", [1, 3, 5, *range(7, 14), 21])
+@pytest.mark.parametrize(
+    "gap", [1, 8, 12, *(pytest.param(gap, marks=pytest.mark.long) for gap in (3, 5, 7, 9, 10, 11, 13, 21))]
+)
 def test_two_interruptions_at_every_point(gap: int) -> None:
     """An interruption soon after another, while the first is dealt with, loses nothing either."""
     interrupt_twice_at_every_point(run_in_task, gap)

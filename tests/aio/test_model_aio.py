@@ -97,4 +97,4 @@ class AioMachine(Machine):
         self.world.cancel()
 
 
-TestModel = pytest.mark.timeout(3600)(AioMachine.TestCase)
+TestModel = pytest.mark.both_forms(AioMachine.TestCase)

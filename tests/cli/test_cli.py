@@ -125,7 +125,7 @@ def test_clocks() -> None:
     assert monotonic == b"1"
 
 
-@pytest.mark.parametrize("status", [0, 1, 2, 42, 125, 126, 127, 128, 129, 134, 254, 255])
+@pytest.mark.parametrize("status", [0, 42, 126, 134, 255])
 def test_status(status: int) -> None:
     """What main returns, or passes to exit, is the exit status; atexit handlers run."""
     for mode in ("return", "exit"):

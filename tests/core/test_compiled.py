@@ -10,6 +10,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from inspect import isfunction, isgetsetdescriptor, isroutine
 
 import pytest
+from processes import TIMEOUT
 
 from greenctx import ContextSwitchingEnvironment
 from greenctx._core import switching
@@ -75,7 +76,7 @@ def test_version(value: str | None, which: str) -> None:
     if value is not None:
         environ["GREENCTX_PURE"] = value
     command = [sys.executable, "-m", "greenctx", "--version"]
-    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     name, number, *rest = ran.stdout.split()
     assert name == "greenctx"
     assert number[0].isdigit()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,15 +49,15 @@ def frames_left() -> int:
         return 0
 
 
-def test_each_of_100000_contexts_starts_the_next() -> None:
+def test_each_of_many_contexts_starts_the_next(long: bool) -> None:
     """A chain of starts nests neither Python frames nor the native stack: each begins at main's depth."""
-    count, started, frames = 100_000, 0, set()
+    count, started, frames = 100_000 if long else 20_000, 0, set()
 
     def main(env: Environment) -> None:
         def entrypoint() -> None:
             nonlocal started
             started += 1
-            if started % 10_000 == 0:
+            if started % 2_000 == 0:
                 frames.add(frames_left())
             env.switch_context(env.create_context(entrypoint) if started < count else 0)
 
@@ -70,9 +69,9 @@ def test_each_of_100000_contexts_starts_the_next() -> None:
     assert len(frames) == 1, "the depth at which contexts begin is not the same for all"
 
 
-def test_100000_contexts_that_were_created_before_start_each_other() -> None:
+def test_many_contexts_that_were_created_before_start_each_other(long: bool) -> None:
     """A chain through contexts that exist already is as flat as one that creates them."""
-    count, started = 100_000, 0
+    count, started = 100_000 if long else 20_000, 0
 
     def main(env: Environment) -> None:
         def entrypoint() -> None:
@@ -113,11 +112,11 @@ def test_a_start_interrupted_by_the_end_of_another_context_stays_flat() -> None:
 
 
 class TestLinear:
-    """Time that grows with the square of the number of contexts would show as a ratio of 4 between n and 2n."""
+    """Time that grows with the square of the number of contexts would show as a ratio of 16 between n and 4n."""
 
     @staticmethod
     def ratio(work: Callable[[int], object], n: int) -> float:
-        """How much longer 2n takes than n; the median of several pairs, each timed in one go."""
+        """How much longer 4n takes than n: of the processor's time, the least that is seen, as others use it, too."""
 
         def seconds(size: int) -> float:
             began = time.process_time()
@@ -126,7 +125,7 @@ class TestLinear:
 
         with collector_off():
             work(n)
-            return median(seconds(2 * n) / seconds(n) for _ in range(3))
+            return min(seconds(4 * n) for _ in range(3)) / min(seconds(n) for _ in range(6))
 
     @staticmethod
     def suspend(env: Environment, count: int) -> None:
@@ -142,7 +141,7 @@ class TestLinear:
         def work(count: int) -> None:
             in_environment(lambda env: self.suspend(env, count))
 
-        assert self.ratio(work, 10_000) < 3
+        assert self.ratio(work, 3_000) < 8
 
     def test_destroying_in_reverse(self) -> None:
         """Destroying n suspended contexts, the youngest first, takes time in proportion to n."""
@@ -155,7 +154,7 @@ class TestLinear:
 
             in_environment(main)
 
-        assert self.ratio(work, 10_000) < 3
+        assert self.ratio(work, 3_000) < 8
 
     def test_a_limit_does_not_count_one_by_one(self) -> None:
         """With max_contexts, creating n contexts takes time in proportion to n, too."""
@@ -164,12 +163,12 @@ class TestLinear:
             env = ContextSwitchingEnvironment(max_contexts=count)
             env.run_main_context(self.suspend, env, count)
 
-        assert self.ratio(work, 10_000) < 3
+        assert self.ratio(work, 3_000) < 8
 
 
-def test_100000_suspended_contexts_are_torn_down() -> None:
-    """The end of main unwinds each of 100,000 suspended contexts, in ascending order of id."""
-    count, left = 100_000, []
+def test_many_suspended_contexts_are_torn_down(long: bool) -> None:
+    """The end of main unwinds each of very many suspended contexts, in ascending order of id."""
+    count, left = 100_000 if long else 20_000, []
 
     def main(env: Environment) -> None:
         def entrypoint() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from processes import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 DEMO = Path(str(files("greenctx.wasix") / "demo" / "demo.wat"))
@@ -51,7 +52,9 @@ PYTHON = [
 )
 def test_python_examples_print_what_they_say(block: Block, printed: str) -> None:
     """Each Python example runs as it stands and prints the block that follows it."""
-    done = subprocess.run([sys.executable, "-c", block.code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", block.code], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 
 
@@ -99,7 +102,7 @@ def test_links_lead_somewhere() -> None:
 def test_the_demo_shows_contexts_at_work() -> None:
     """The bundled guest finds the primes below 60, one context each."""
     command = [sys.executable, "-m", "greenctx", "demo"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found = [line.split() for line in done.stdout.splitlines() if line.startswith("  context")]
     primes = [n for n in range(2, 61) if all(n % d for d in range(2, n))]
@@ -111,7 +114,7 @@ def _run(directory: Path, command: str) -> subprocess.CompletedProcess[str]:
     """Run a command of a document, with this Python in place of the one that a reader has."""
     words = shlex.split(command.replace('"$(greenctx include)"', shlex.quote(str(INCLUDE))))
     words[:1] = [sys.executable] if words[0] == "python" else [sys.executable, "-m", words[0]]
-    return subprocess.run(words, cwd=directory, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(words, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 def _anchor(heading: str) -> str:

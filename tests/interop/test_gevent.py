@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from contexts import in_environment, sleeper
 
 from greenctx import (
     ContextCanceled,
@@ -27,21 +28,6 @@ Environment = ContextSwitchingEnvironment
 
 class TooLate(Exception):
     """What a gevent.Timeout raises here."""
-
-
-def in_environment(main: Callable[[Environment], object]) -> None:
-    env = ContextSwitchingEnvironment()
-    env.run_main_context(main, env)
-
-
-def sleeper(env: Environment) -> Callable[[], None]:
-    """An entrypoint that switches to main for ever."""
-
-    def entrypoint() -> None:
-        while True:
-            env.switch_context(0)
-
-    return entrypoint
 
 
 def in_gevent(main: Callable[[Environment], object]) -> None:

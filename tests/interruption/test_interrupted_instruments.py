@@ -27,7 +27,7 @@ class Consistent(Recorder):
         self.active = to_id
 
 
-@pytest.mark.parametrize("offset", range(4))
+@pytest.mark.parametrize("offset", [0, *(pytest.param(offset, marks=pytest.mark.long) for offset in range(1, 4))])
 def test_interrupted_anywhere(offset: int, caplog: pytest.LogCaptureFixture) -> None:
     """Wherever an interruption arrives, in the reports too, no context is lost, and the events agree with the book."""
     runs = 0

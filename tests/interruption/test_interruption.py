@@ -42,13 +42,16 @@ if TYPE_CHECKING:
 # At every point.
 
 
-@pytest.mark.parametrize("failing", [False, True], ids=["main returns", "main raises"])
+@pytest.mark.parametrize(
+    "failing",
+    [pytest.param(False, id="main returns"), pytest.param(True, id="main raises", marks=pytest.mark.long)],
+)
 def test_an_interruption_at_every_point(failing: bool) -> None:
     """Wherever in switch, create, destroy or the end of main an interruption arrives, nothing is lost."""
     interrupt_at_every_point(partial(run_script, script, failing=failing))
 
 
-@pytest.mark.parametrize("gap", [1, 2, 3, 5, 8, 13, 21])
+@pytest.mark.parametrize("gap", [1, 3, *(pytest.param(gap, marks=pytest.mark.long) for gap in (2, 5, 8, 13, 21))])
 def test_two_interruptions_at_every_point(gap: int) -> None:
     """An interruption soon after another, while the first is dealt with, loses nothing either."""
     interrupt_twice_at_every_point(partial(run_script, script), gap)
@@ -161,9 +164,9 @@ def bombard(seed: int, runs: int) -> Counter[str]:
     return counts
 
 
-def test_bombarded_from_a_timer() -> None:
+def test_bombarded_from_a_timer(long: bool) -> None:
     """Random operations under random interruptions, one or many: nothing is lost."""
-    counts = bombard(seed=20240501, runs=1500)
+    counts = bombard(seed=20240501, runs=50_000 if long else 1500)
     print(dict(counts))
     assert counts["interrupted"] > 100
 

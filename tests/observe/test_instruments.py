@@ -289,7 +289,9 @@ def test_instruments_must_not_call_back(caplog: pytest.LogCaptureFixture) -> Non
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("thing", [None, 3, "text", object(), Recorder], ids=repr)
+@pytest.mark.parametrize(
+    "thing", [None, 3, "text", object(), Recorder], ids=["None", "number", "text", "object", "class"]
+)
 def test_things_that_are_no_instruments_are_refused(thing: object) -> None:
     """A TypeError says what an instrument is; a class in place of its instance is none."""
     with pytest.raises(TypeError, match=r"an instrument is an object with methods of greenctx\.Instrument, not "):

@@ -137,5 +137,5 @@ class EventMachine(Machine):
         super().they_agree()
 
 
-TestEvents = pytest.mark.timeout(3600)(EventMachine.TestCase)
-TestEvents.settings = settings(settings(), max_examples=300)
+TestEvents = pytest.mark.both_forms(EventMachine.TestCase)
+TestEvents.settings = settings(settings(), max_examples=settings().max_examples // 3)

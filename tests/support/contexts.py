@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from greenctx import ContextSwitchingEnvironment
 from greenctx._core.scope import IN_GUEST
 
@@ -70,3 +72,36 @@ def raises(error: BaseException) -> Callable[[], None]:
         raise error
 
     return entrypoint
+
+
+def in_environment(main: Callable[[ContextSwitchingEnvironment], object]) -> None:
+    """Run main in an environment of its own, which it is given."""
+    env = ContextSwitchingEnvironment()
+    env.run_main_context(main, env)
+
+
+def sleeper(env: ContextSwitchingEnvironment) -> Callable[[], None]:
+    """An entrypoint that switches to main for ever."""
+
+    def entrypoint() -> None:
+        while True:
+            env.switch_context(0)
+
+    return entrypoint
+
+
+CALLS: dict[str, Callable[[ContextSwitchingEnvironment], object]] = {
+    "active_context_id": lambda env: env.active_context_id,
+    "create_context": lambda env: env.create_context(print),
+    "switch_context to main": lambda env: env.switch_context(0),
+    "switch_context to a suspended one": lambda env: env.switch_context(1),
+    "switch_context to an unstarted one": lambda env: env.switch_context(2),
+    "switch_context to none": lambda env: env.switch_context(99),
+    "destroy_context of a suspended one": lambda env: env.destroy_context(1),
+    "destroy_context of an unstarted one": lambda env: env.destroy_context(2),
+    "destroy_context of none": lambda env: env.destroy_context(99),
+    "destroy_context of main": lambda env: env.destroy_context(0),
+}
+"""What an environment can be called for, where contexts 1 and 2 are suspended, and 2 has not started."""
+
+each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import linecache
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-TIMEOUT = 120
-"""Seconds; only for what hangs."""
+TIMEOUT = 500
+"""Seconds; only for what hangs, and less than pytest's, so that one sees what was said by then."""
 
 
 def run_python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -67,3 +70,39 @@ def check_script(script: str) -> None:
     ran = run_python(f"{textwrap.dedent(script)}\nprint('went right to the end')")
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
     assert ran.stdout == "went right to the end\n"
+
+
+def when_main_waits(act: Callable[[], object], *at: str) -> None:
+    """Call it, in another thread, as soon as the main thread waits for a descriptor or a time on behalf of a guest.
+
+    Or for what is called in a line with one of those texts.
+
+    So a signal comes when the program is where it should be, on a slow machine as well, and not in a ``__del__``.
+    """
+
+    def waits() -> bool:
+        frame = sys._current_frames()[threading.main_thread().ident or 0]
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        return any(text in line for text in at or ("poll.poll(", "time.sleep("))
+
+    def watch() -> None:
+        while not waits():
+            time.sleep(0)
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def with_enough_time(check: Callable[[float], object], seconds: float) -> None:
+    """Check what ends by a limit of time, with that limit; where it fails, with longer ones.
+
+    Before a program is ended it has to have come somewhere, which takes as long as the machine is slow.
+    """
+    while seconds < 10:
+        try:
+            check(seconds)
+        except AssertionError:
+            seconds *= 5
+        else:
+            return
+    check(seconds)

@@ -34,6 +34,7 @@ from greenctx.wasix._modules.names import EntrypointNames
 from greenctx.wasix._modules.shared_memory import unshare_memory
 from greenctx.wasix._native.capi import close
 from greenctx.wasix._program.limits import Limits
+from greenctx.wasix._program.lost_interrupts import LostInterrupts
 from greenctx.wasix._program.wasi_config import WasiSettings
 from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.wasix_files import imports_file_calls
@@ -166,7 +167,8 @@ class Program:
             deadline = Deadline.within_current(self.limits.seconds)
             needs_epochs = deadline or can_be_signalled() or self._holds_gil
             epochs = epoch_thread(self._engine) if needs_epochs else nullcontext()
-            return self._run(deadline, epochs, self._holds_gil)
+            with LostInterrupts():
+                return self._run(deadline, epochs, self._holds_gil)
         finally:
             self._runs.discard(this_run)
 

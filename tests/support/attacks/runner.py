@@ -25,7 +25,7 @@ PATIENCE = 100
 MOST_MEMORY = 1 << 30
 """Bytes that the process may have come to use."""
 
-GOOD_GUEST = Path(__file__).parent / "good.wat"
+GOOD_GUEST = Path(__file__).parents[1] / "guests" / "good.wat"
 GOOD_STATUS = 42
 
 

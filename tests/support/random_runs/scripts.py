@@ -29,7 +29,20 @@ if TYPE_CHECKING:
 MAIN = 0
 MAX_CONTEXTS = 4
 
-Do = IntEnum("Do", "CREATE SWITCH DESTROY ENTER LEAVE RETURN EXIT TRAP", start=0)  # as in guests/script.c
+
+class Do(IntEnum):
+    """What an operation does: the numbers are those of guests/c/script.c."""
+
+    CREATE = 0
+    SWITCH = 1
+    DESTROY = 2
+    ENTER = 3
+    LEAVE = 4
+    RETURN = 5
+    EXIT = 6
+    TRAP = 7
+
+
 STARTED, AT_EXIT = -1, -2
 U64_MASK = 2**64 - 1
 
@@ -38,8 +51,13 @@ ERROR_OF_MISTAKE = [SUCCESS, INVAL, INVAL, INVAL, FAULT, FAULT, INVAL]
 
 
 class Operation(NamedTuple):
+    """Its repr, and that of a list of them, is Python that can be pasted."""
+
     do: Do
     argument: int = 0
+
+    def __repr__(self) -> str:
+        return f"Operation(Do.{self.do.name}, {self.argument})"
 
 
 class Entry(NamedTuple):

@@ -15,7 +15,7 @@ from weakref import ref
 import pytest
 import random_runs
 from guests.embedding import COLLECTING, IMPORTS, Collecting, compiled
-from processes import run_python
+from processes import TIMEOUT, run_python
 from wasmtime import Config, Engine, Func, Global, Trap
 
 from greenctx import ContextSwitchingEnvironment
@@ -465,10 +465,10 @@ def test_store_closed_with_references() -> None:
 
 def fuzz(seed: int, *faults: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), str(seed), str(OPERATIONS), *faults]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 5))])
 @pytest.mark.parametrize("faults", [[], ["interrupt"], ["epochs"], ["epochs", "interrupt"]], ids="-".join)
 def test_random_collections_end_well(seed: int, faults: list[str]) -> None:
     """A random run ends by itself, every value it checked was right, and it did what it is there for."""

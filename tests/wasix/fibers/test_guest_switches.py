@@ -109,15 +109,16 @@ def test_errors_come_out_of_a_switch_in_the_middle() -> None:
 def test_signals_are_handled_in_between() -> None:
     """Also where no epochs end: a guest whose contexts switch to one another for ever is interrupted."""
     ran = run_python(f"""
-import signal, sys
+import signal, sys, threading
 sys.path[:0] = {[str(Path(__file__).parent)]!r}
+from processes import when_main_waits
 from test_guest_switches import PING_PONG, Embedding
 
 embedding = Embedding().load(PING_PONG)
 
 def main():
     context = embedding.call("create")
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    when_main_waits(lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM), "poll()")
     embedding.call("ping", context, 0)  # 2**32 times
 
 signal.signal(signal.SIGALRM, signal.default_int_handler)

@@ -361,6 +361,7 @@ MANY = MANY.replace('(memory (export "memory") 1)\n  (import', "(import").replac
 )
 
 
+@pytest.mark.long  # test_limit_on_address_space ends in the same error, sooner
 def test_as_many_contexts_as_the_system_allows(tmp_path: Path) -> None:
     """30,000 contexts may wait in the guest; somewhat later the kernel's limit on mappings ends the program."""
     path = tmp_path / "many.wat"

@@ -1,11 +1,11 @@
 """A guest, the core, and a model without stacks obey the same random scripts (scripts.py), and agree on every call.
 
-With ``GREENCTX_LONG=1`` in the environment there are 100,000 scripts.
+With ``--long`` there are ten times as many. A failure prints the script: paste it as ``@example([...])`` above the
+test, or call ``check(guest().run, [...])``.
 """
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import DrawFn
 
-LONG = bool(os.environ.get("GREENCTX_LONG"))
-SCRIPTS = 100_000 if LONG else 600
+SCRIPTS = settings().max_examples  # of the profile that tests/conftest.py has chosen
 
 number = st.integers(0, 99)
 operations = st.sampled_from(
@@ -40,15 +39,13 @@ endings = st.builds(Operation, st.sampled_from([Do.RETURN, Do.EXIT]), st.integer
 
 
 @st.composite
-def scripts(draw: DrawFn) -> tuple[list[Operation], Model]:
-    """Operations that fit the state they find, and a model that has obeyed them."""
+def scripts(draw: DrawFn) -> list[Operation]:
+    """Operations that fit the state they find."""
     model, script = Model(), []
     for _ in range(draw(st.integers(0, 70))):
         script.append(draw_operation(draw, model))
         model.obey(script[-1])
-    script.append(draw(endings))
-    model.obey(script[-1])
-    return script, model
+    return [*script, draw(endings)]
 
 
 def draw_operation(draw: DrawFn, model: Model) -> Operation:
@@ -85,32 +82,44 @@ def guest(*flags: str, shadow_stack: int | None = None) -> InGuest:
     return InGuest(*flags, shadow_stack=shadow_stack)
 
 
-def check(obedient: Callable[[Script], str], operations: list[Operation], model: Model) -> None:
-    script = Script(operations)
+def check(obedient: Callable[[Script], str], operations: list[Operation]) -> None:
+    """Whoever obeys the operations does what the model does."""
+    model, script = Model(), Script(operations)
+    for operation in operations:
+        model.obey(operation)
     assert (obedient(script), script.log) == (model.end, model.log)
 
 
-@pytest.mark.timeout(0 if LONG else 300)
+@pytest.mark.both_forms
 @settings(max_examples=SCRIPTS)
 @given(scripts())
-def test_a_guest_does_what_the_core_and_the_model_do(drawn: tuple[list[Operation], Model]) -> None:
+def test_a_guest_does_what_the_core_and_the_model_do(script: list[Operation]) -> None:
     """Every call has the same result, the same contexts run in the same order, and the program ends the same way."""
-    check(lambda script: InPython(script).run(), *drawn)
-    check(guest().run, *drawn)
+    check(lambda script: InPython(script).run(), script)
+    check(guest().run, script)
 
 
-@pytest.mark.timeout(0 if LONG else 300)
+@pytest.mark.both_forms
 @settings(max_examples=SCRIPTS // 2)
 @given(scripts())
-def test_a_guest_of_the_toolchain_does_so(drawn: tuple[list[Operation], Model]) -> None:
+def test_a_guest_of_the_toolchain_does_so(script: list[Operation]) -> None:
     """So it is for a guest as WASIX's toolchain makes them, with shadow stacks from memory.grow."""
-    check(guest("-O1", *TOOLCHAIN, shadow_stack=16384).run, *drawn)
+    check(guest("-O1", *TOOLCHAIN, shadow_stack=16384).run, script)
 
 
-@pytest.mark.timeout(0 if LONG else 300)
+@pytest.mark.both_forms
 @settings(max_examples=SCRIPTS // 2)
 @given(scripts())
-def test_a_guest_with_all_locals_in_memory_does_so(drawn: tuple[list[Operation], Model]) -> None:
+def test_a_guest_with_all_locals_in_memory_does_so(script: list[Operation]) -> None:
     """So it is for a guest compiled without optimisation, whose contexts have shadow stacks of their own."""
     exports = ("-Wl,--export=__stack_pointer", "-Wl,--export=malloc")
-    check(guest("-O0", *exports, shadow_stack=16384).run, *drawn)
+    check(guest("-O0", *exports, shadow_stack=16384).run, script)
+
+
+@pytest.mark.both_forms
+@settings(max_examples=SCRIPTS // 2)
+@given(scripts())
+def test_what_a_failure_prints_can_be_pasted(script: list[Operation]) -> None:
+    """The script of a failing test is Python, with two names."""
+    assert eval(repr(script), {"Do": Do, "Operation": Operation}) == script
+    assert [type(operation.do) for operation in eval(repr(script))] == [Do] * len(script)

@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 import random_runs
+from processes import TIMEOUT
 
 SCRIPT = Path(random_runs.__file__).with_name("interleave.py")
 OPERATIONS = 6000
 FAULTS = ["recursion", "interrupt", "memory"]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 5))])
 @pytest.mark.parametrize("faults", [[], ["recursion"], ["interrupt"], ["memory"], FAULTS], ids="-".join)
 def test_random_interleaving_ends_well(seed: int, faults: list[str]) -> None:
     """A run ends by itself, every value it checked was right, and it did what it is there for."""
     if "memory" in faults and importlib.util.find_spec("_testcapi") is None:
         pytest.skip("this Python has no _testcapi to make allocations fail")
     command = [sys.executable, str(SCRIPT), str(seed), str(OPERATIONS), *faults]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     counts = json.loads(done.stdout)
     assert counts["operations"] >= OPERATIONS

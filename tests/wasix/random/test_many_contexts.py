@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from guests.embedding import IMPORTS, signature
@@ -15,13 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-LONG = bool(os.environ.get("GREENCTX_LONG"))
-ALIVE = 30_000 if LONG else 10_000
-LIVES = 1_000_000 if LONG else 10_000
-
-
-def test_contexts_alive_at_once() -> None:
+def test_contexts_alive_at_once(long: bool) -> None:
     """Ten thousand of them (thirty, in the long form), every one suspended in the guest; each resumes where it was."""
+    count = 30_000 if long else 10_000
     program = Program(
         f"""(module {IMPORTS} (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
           (memory (export "memory") 1) (table (export "__indirect_function_table") 1 funcref)
@@ -34,22 +29,23 @@ def test_contexts_alive_at_once() -> None:
           (func $round (loop
             (global.set $now (i64.add (global.get $now) (i64.const 1)))
             (if (call $switch (global.get $now)) (then unreachable))
-            (br_if 0 (i64.lt_u (global.get $now) (i64.const {ALIVE})))))
+            (br_if 0 (i64.lt_u (global.get $now) (i64.const {count})))))
           (func (export "_start") (local $left i32)
-            (local.set $left (i32.const {ALIVE}))
+            (local.set $left (i32.const {count}))
             (loop
               (if (call $create (i32.const 0) (i32.const 0)) (then unreachable))
               (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
             (call $round) (global.set $now (i64.const 0)) (call $round)
-            (if (i64.ne (global.get $sum) (i64.const {ALIVE * (ALIVE + 1) // 2})) (then unreachable))
+            (if (i64.ne (global.get $sum) (i64.const {count * (count + 1) // 2})) (then unreachable))
             (call $exit (i32.const 77))))""".encode()
     )
     assert program.run() == 77
 
 
-def test_contexts_one_after_the_other() -> None:
+def test_contexts_one_after_the_other(long: bool) -> None:
     """Ten thousand contexts (a million, in the long form) that one guest creates, starts and destroys leave the
     process as large as it was; nor do those that it never starts grow it."""
+    lives = 1_000_000 if long else 10_000
     sizes: list[int] = []
     program = Program(
         f"""(module {IMPORTS} (import "host" "measure" (func $measure))
@@ -68,9 +64,9 @@ def test_contexts_one_after_the_other() -> None:
               (call $life)
               (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1))))))
           (func (export "_start")
-            (call $lives (i32.const 3000)) (call $measure) (call $lives (i32.const {LIVES})) (call $measure)
+            (call $lives (i32.const 3000)) (call $measure) (call $lives (i32.const {lives})) (call $measure)
             (call $life)
-            (if (i64.ne (i64.load (i32.const 8)) (i64.const {LIVES + 3001})) (then unreachable))))""".encode()
+            (if (i64.ne (i64.load (i32.const 8)) (i64.const {lives + 3001})) (then unreachable))))""".encode()
     )
     program.linker.define_func("host", "measure", signature("->"), lambda: sizes.append(own_memory()))
     assert program.run() == 0

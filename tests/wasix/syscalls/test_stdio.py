@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from guests.compile import compile_guest
 from guests.wasi_guest import BUFFERS, END, IOVECS, RESULT, WasiGuest
-from processes import check_script, run_greenctx, run_python
+from processes import TIMEOUT, check_script, run_greenctx, run_python
 
 from greenctx.wasix import Program, Stdio, TimeLimitExceeded
 
@@ -340,7 +340,8 @@ def test_a_handler_that_raises_while_the_guest_waits(call: str) -> None:
     }
     check_script(
         f"""
-        import os, signal
+        import os, signal, threading
+        from processes import when_main_waits
         from greenctx.wasix import Program
 
         def stop(*_):
@@ -351,7 +352,7 @@ def test_a_handler_that_raises_while_the_guest_waits(call: str) -> None:
             program = Program({text.replace("CALL", call).replace("ARGUMENTS", arguments[call]).encode()!r},
                               stdin=stdin, stdout=stdout)
             signal.signal(signal.SIGALRM, stop)
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            when_main_waits(lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM))
             try:
                 program.run()
             except TimeoutError as error:
@@ -437,7 +438,7 @@ def test_closed_streams_of_the_process(closed: str, tmp_path: Path) -> None:
         str(guest),
     ]
     for args in (["streams"], ["copy", "/d/in.txt", "/d/out.txt"]):
-        ran = subprocess.run([*command, *args], input=b"abc", capture_output=True, timeout=120, check=False)
+        ran = subprocess.run([*command, *args], input=b"abc", capture_output=True, timeout=TIMEOUT, check=False)
         assert ran.returncode == 0, ran.stderr
         if args == ["streams"]:
             assert ran.stdout == (b"ABC" if closed == "2>&-" else b"")

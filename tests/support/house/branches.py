@@ -1,6 +1,6 @@
 """Measure which lines and branches of the core the tests run.
 
-``python tests/support/branches.py [PYTEST ARGUMENT]...``
+``python tests/support/house/branches.py [PYTEST ARGUMENT]...``
 
 Leaves a ``.coverage`` for ``coverage report``. ``coverage run`` is wrong here, with ``concurrency = greenlet`` and
 without: its tracer has a stack of frames, which it looks at when a function is called or returns; after a greenlet

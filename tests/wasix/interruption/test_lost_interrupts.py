@@ -1,0 +1,172 @@
+"""Ctrl-C that comes in a ``__del__`` is dropped by Python: a program that runs is interrupted all the same."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from guests.embedding import signature
+
+from greenctx.wasix import Program
+from greenctx.wasix._program.lost_interrupts import LostInterrupts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CALLS = b'(module (import "host" "f" (func $f)) (func (export "_start") (call $f) END))'
+FOR_EVER = CALLS.replace(b"END", b"(loop (br 0))")
+ONCE = CALLS.replace(b"END", b"")
+
+
+class Interrupted:
+    """Ctrl-C comes while it is deleted."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+class Failing:
+    def __del__(self) -> None:
+        raise LookupError("of a __del__")
+
+
+@pytest.fixture(autouse=True)
+def reported() -> Iterator[list[object]]:
+    """What the host's own hook is told."""
+    before = sys.unraisablehook
+    told: list[object] = []
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        told.append(lost.exc_type)
+
+    sys.unraisablehook = hook
+    try:
+        yield told
+        assert sys.unraisablehook is hook
+    finally:
+        sys.unraisablehook = before
+
+
+def program(code: bytes, function: Callable[[], Any]) -> Program:
+    def host() -> None:
+        function()
+
+    made = Program(code)
+    made.linker.define_func("host", "f", signature("->"), host)
+    return made
+
+
+def test_it_comes_again(reported: list[object]) -> None:
+    """Though the guest goes on for ever; and nobody is told that it was lost."""
+    endless = program(FOR_EVER, Interrupted)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            endless.run()
+    assert reported == []
+
+
+def test_other_errors_go_to_the_hosts_hook(reported: list[object]) -> None:
+    """As do those of other threads, which are not interrupted."""
+
+    def in_thread() -> None:
+        thread = threading.Thread(target=lambda: fail_in_del(KeyboardInterrupt))
+        thread.start()
+        thread.join()
+
+    def fail_in_del(error: type[BaseException]) -> None:
+        class Other:
+            def __del__(self) -> None:
+                raise error
+
+        Other()
+
+    assert program(ONCE, Failing).run() == 0
+    assert program(ONCE, in_thread).run() == 0
+    assert reported == [LookupError, KeyboardInterrupt]
+
+
+def test_where_ctrl_c_has_no_handler(reported: list[object]) -> None:
+    """The KeyboardInterrupt of another signal is reported, as without greenctx: there is nothing to deliver it by."""
+
+    class Other:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert program(ONCE, Other).run() == 0
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert reported == [KeyboardInterrupt]
+
+
+def test_in_a_program_within_another() -> None:
+    """The outer one's hook is there again when the inner one has ended."""
+
+    def nested() -> None:
+        assert program(ONCE, int).run() == 0
+        Interrupted()
+
+    with pytest.raises(KeyboardInterrupt):
+        program(FOR_EVER, nested).run()
+
+
+def test_in_another_thread(reported: list[object]) -> None:
+    """A program there sets no hook: it is not the one that is interrupted."""
+    before, seen = sys.unraisablehook, []
+    thread = threading.Thread(target=program(ONCE, lambda: seen.append(sys.unraisablehook)).run)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+    assert reported == []
+
+
+@contextmanager
+def a_hook_of_somebody_elses() -> Iterator[list[object]]:
+    """Set and put back, as test frameworks do."""
+    before = sys.unraisablehook
+    told: list[object] = []
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        told.append(lost.exc_type)
+        before(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield told
+    finally:
+        sys.unraisablehook = before
+
+
+def test_a_hook_that_is_set_meanwhile(reported: list[object]) -> None:
+    """It is told first, and stays."""
+
+    def function() -> None:
+        with a_hook_of_somebody_elses() as told:
+            Interrupted()
+            assert told == [KeyboardInterrupt]
+
+    with pytest.raises(KeyboardInterrupt):
+        program(FOR_EVER, function).run()
+    assert reported == []
+    with a_hook_of_somebody_elses():
+        hook = sys.unraisablehook
+        assert program(ONCE, int).run() == 0
+        assert sys.unraisablehook is hook
+
+
+def test_runs_that_overlap(reported: list[object]) -> None:
+    """As greenlets of gevent's may run them: whichever ends first, nothing is left of them after the last."""
+    first, second, third = LostInterrupts(), LostInterrupts(), LostInterrupts()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__()
+    third.__enter__()
+    second.__exit__()
+    Failing()
+    assert reported == [LookupError]
+    third.__exit__()  # the fixture looks whether its own hook is there
