@@ -3,6 +3,7 @@ rules are in tests/support/house/rules.py; each is seen to fail here on a small 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,12 @@ GOOD = {
 def test_a_good_tree(tmp_path: Path) -> None:
     package = make(tmp_path, GOOD)
     assert broken_rules(package) == []
-    assert [module.rpartition(".")[2] for module in longest_chain(Sources(package).graph())] == [
-        "__main__", "main", "wasix", "calls", "_fiber", "_switching", "errors",
+    assert [module.rpartition(".")[2] for module in longest_chain(rules.rooms_of(Sources(package)))] == [
+        "__main__", "cli", "wasix", "_fibers", "_native", "_core", "errors",
     ]  # fmt: skip
 
+
+ROOMS = ("_program", "_linking", "_syscalls", "_files", "_fibers", "_clock", "_modules", "_native")
 
 BAD = {
     "a circle, by way of an import in a function": (
@@ -126,8 +129,8 @@ BAD = {
         "greenctx/_core/other.py:1: greenctx._core.other imports greenctx.wasix, which stands above it",
     ),
     "an arrow sideways": (
-        {"wasix/_modules/a.py": "from greenctx.wasix._native import capi\n"},
-        "greenctx/wasix/_modules/a.py:1: greenctx.wasix._modules.a imports greenctx.wasix._native.capi,"
+        {"wasix/_files/a.py": "import greenctx.wasix._shadow_stacks.b\n", "wasix/_shadow_stacks/b.py": ""},
+        "greenctx/wasix/_files/a.py:1: greenctx.wasix._files.a imports greenctx.wasix._shadow_stacks.b,"
         " which stands beside it",
     ),
     "a module that has no place": (
@@ -138,14 +141,15 @@ BAD = {
         {"wasix/_more/__init__.py": '"""A room."""'},
         "greenctx/wasix/_more/__init__.py: greenctx.wasix._more has no place in the order",
     ),
-    "a long chain": (
-        {f"_core/m{n}.py": f"from greenctx._core.m{n + 1} import x\n" for n in range(7)}
-        | {"_core/m7.py": "from greenctx._core import switching\n", "environment.py": "import greenctx._core.m0\n"}
-        | {"wasix/_fibers/stores.py": "import greenctx.environment\n"},
-        "17 levels, not 13: greenctx.__main__ > greenctx.cli.main > greenctx.wasix > greenctx.wasix._fibers.calls >"
-        " greenctx.wasix._fibers.stores > greenctx.environment > "
-        + "".join(f"greenctx._core.m{n} > " for n in range(8))
-        + "greenctx._core.switching > greenctx._core._switching > greenctx.errors",
+    "a long chain of rooms": (
+        {"wasix/__init__.py": "import greenctx.wasix._program.link\n"}
+        | {f"wasix/{room}/link.py": f"import greenctx.wasix.{below}.link\n" for room, below in pairwise(ROOMS)}
+        | {"wasix/_native/link.py": "import greenctx.environment\n"}
+        | {"environment.py": "import greenctx._reports.link\n"}
+        | {"_reports/link.py": "import greenctx._core.switching\n"},
+        "15 levels, not 13: greenctx.__main__ > greenctx.cli > greenctx.wasix > "
+        + "".join(f"greenctx.wasix.{room} > " for room in ROOMS)
+        + "greenctx.environment > greenctx._reports > greenctx._core > greenctx.errors",
     ),
     "a full folder": (
         {f"wasix/_files/{n}.py": "" for n in range(12)} | {"wasix/_files/__pycache__/x.pyc": ""},
