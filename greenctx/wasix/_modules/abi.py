@@ -63,3 +63,4 @@ PERM: Final = 63
 PIPE: Final = 64
 RANGE: Final = 68
 SPIPE: Final = 70
+MEMVIOLATION: Final = 78
