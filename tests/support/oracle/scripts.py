@@ -40,7 +40,7 @@ class OnWasmer:
 
     def run(self, script: Script) -> str:
         text = " ".join(f"{operation.do:d} {operation.argument}" for operation in script.operations)
-        ran = self._wasmer.run_to_its_end(self._module, text)
+        ran = self._wasmer.run(self._module, text)
         script.log += [Entry(*map(int, line.split())) for line in ran.stdout.splitlines()]
         if ran.reason != "exited":
             return "trap" if ran.reason.startswith(TRAPPED) else f"{ran.reason}, {ran.stderr}"

@@ -33,10 +33,7 @@ async def run(wasmer: Wasmer, package: Package, request: dict[str, Any]) -> dict
     """Run a program in a sandbox of its own, so that it finds only its own files."""
     async with await wasmer.sandboxes.create(packages=[package], files=request["files"]) as sandbox:
         # Not `Command.run`, because a trap leaves nothing of the output then.
-        process = await sandbox.command(package, request["args"]).spawn(stdin="pipe", timeout=request["timeout"])
-        assert process.stdin is not None
-        await process.stdin.write(request["stdin"])
-        await process.stdin.close()
+        process = await sandbox.command(package, request["args"]).spawn(timeout=request["timeout"])
         stdout, stderr = bytearray(), bytearray()
         readers = [
             asyncio.create_task(collect(process.stdout, stdout)),

@@ -49,43 +49,40 @@ class Wasmer:
         self,
         module: Path,
         *args: str,
-        stdin: str = "",
         files: Mapping[str, str] | None = None,
-        timeout: float = 10,
+        timeout: float = 20,
+        attempts: int = 3,
     ) -> Ran:
-        """Run a module. ``files`` lie in /workspace, the working directory."""
-        request = {"module": str(module), "args": args, "stdin": stdin, "files": files or {}, "timeout": timeout}
-        process = self._process or self._start()
-        answer = self._ask(process, json.dumps(request), timeout)
-        if answer:
-            fields = json.loads(answer)
-            if fields["reason"] == "timeout":  # the guest may loop on
-                process.kill()
-                self._process = None
-            return Ran(fields["status"], fields["reason"], fields["stdout"].encode("latin-1"), fields["stderr"])
-        self.aborted += 1
-        self._process = None
-        return Ran(end(process), "aborted", b"", "")
+        """Run a module. ``files`` lie in /workspace, the working directory.
 
-    def run_to_its_end(self, module: Path, *args: str, attempts: int = 5) -> Ran:
-        """The same, tried again when Wasmer aborts, which it does now and then when contexts are left."""
+        More than one attempt is made only if Wasmer aborts, which it does now and then when contexts are left.
+        """
+        request = json.dumps({"module": str(module), "args": args, "files": files or {}, "timeout": timeout})
         for _ in range(attempts):
-            ran = self.run(module, *args)
-            if ran.reason != "aborted":
-                break
-        return ran
+            process = self._process or self._start()
+            if answer := self._ask(process, request, timeout):
+                fields = json.loads(answer)
+                if fields["reason"] == "timeout":  # the guest may loop on
+                    self.close()
+                return Ran(fields["status"], fields["reason"], fields["stdout"].encode("latin-1"), fields["stderr"])
+            self.aborted += 1
+            self.close()
+        return Ran(None, "aborted", b"", "")
 
     def close(self) -> None:
-        if self._process is not None:
-            end(self._process)
-        self._process = None
-        self._cache.cleanup()
+        """End the process. Another run starts another one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            with suppress(BrokenPipeError), process:  # closes its pipes, and waits
+                pass
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        self._cache.cleanup()
 
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-P", str(SERVER), self._cache.name]
@@ -105,23 +102,9 @@ class Wasmer:
         return process.stdout.readline() if ready else ""
 
 
-def end(process: subprocess.Popen[str]) -> int:
-    """End the process, if it has not ended; return its status."""
-    with process:
-        for stream in (process.stdin, process.stdout):
-            assert stream is not None
-            with suppress(BrokenPipeError):
-                stream.close()
-        try:
-            return process.wait(2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
-
-
 @cache
 def running_wasmer() -> Wasmer:
     """The one that tests share."""
     running = Wasmer()
-    atexit.register(running.close)
+    atexit.register(running.__exit__)
     return running
