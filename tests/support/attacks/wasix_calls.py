@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from attacks.writing import BADF, FAULT, INVAL, NAMETOOLONG, NOENT, TIMED_OUT, TRAPPED, WHATEVER, attack, main
+from attacks.writing import BADF, INVAL, MEMVIOLATION, NAMETOOLONG, NOENT, TIMED_OUT, TRAPPED, WHATEVER, attack, main
 
 PAGES = 2
 END = PAGES * 65536
@@ -52,23 +52,23 @@ PIPE, DUP = Function("fd_pipe", TWO), Function("fd_dup2", FOUR)
 SIGNAL, CALLBACK = Function("thread_signal", TWO), Function("callback_signal", TWO, returns="")
 
 for where, pointer in POINTERS.items():
-    wasix(f"the result {where}", FAULT, Function("proc_signals_sizes_get", "i32"), pointer)
-    wasix(f"the result {where}", FAULT, Function("proc_id", "i32"), pointer)
-    wasix(f"the value {where}", FAULT, FUTEX_WAIT, pointer, 0, 512, 64)
-    wasix(f"the timeout {where}", FAULT, FUTEX_WAIT, 64, 0, pointer, 64)
-    wasix(f"the result {where}", FAULT, FUTEX_WAIT, 64, 0, 512, pointer)
+    wasix(f"the result {where}", MEMVIOLATION, Function("proc_signals_sizes_get", "i32"), pointer)
+    wasix(f"the result {where}", MEMVIOLATION, Function("proc_id", "i32"), pointer)
+    wasix(f"the value {where}", MEMVIOLATION, FUTEX_WAIT, pointer, 0, 512, 64)
+    wasix(f"the timeout {where}", MEMVIOLATION, FUTEX_WAIT, 64, 0, pointer, 64)
+    wasix(f"the result {where}", MEMVIOLATION, FUTEX_WAIT, 64, 0, 512, pointer)
     for wake in ("futex_wake", "futex_wake_all"):
-        wasix(f"the result {where}", FAULT, Function(wake, TWO), 64, pointer)
+        wasix(f"the result {where}", MEMVIOLATION, Function(wake, TWO), 64, pointer)
         wasix(f"the value {where}", 0, Function(wake, TWO), pointer, 64)
-    wasix(f"the buffer {where}", FAULT, GETCWD, pointer, 520)
-    wasix(f"the size {where}", FAULT, GETCWD, 64, pointer)
-    wasix(f"the path {where}", FAULT, CHDIR, pointer, 4)
-    wasix(f"the path {where}", FAULT, OPEN, 3, 0, pointer, 4, 0, 0, 0, 0, 0, 64)
-    wasix(f"the result {where}", FAULT, OPEN, 3, 0, 256, 4, 0, 0, 0, 0, 0, pointer)
-    wasix(f"the first result {where}", FAULT, PIPE, pointer, 64)
-    wasix(f"the second result {where}", FAULT, PIPE, 64, pointer)
-    wasix(f"the result {where}", FAULT, DUP, 1, 0, 0, pointer)
-    wasix(f"the result {where}", FAULT, Function("fd_fdflags_get", TWO), 1, pointer)
+    wasix(f"the buffer {where}", MEMVIOLATION, GETCWD, pointer, 520)
+    wasix(f"the size {where}", MEMVIOLATION, GETCWD, 64, pointer)
+    wasix(f"the path {where}", MEMVIOLATION, CHDIR, pointer, 4)
+    wasix(f"the path {where}", MEMVIOLATION, OPEN, 3, 0, pointer, 4, 0, 0, 0, 0, 0, 64)
+    wasix(f"the result {where}", MEMVIOLATION, OPEN, 3, 0, 256, 4, 0, 0, 0, 0, 0, pointer)
+    wasix(f"the first result {where}", MEMVIOLATION, PIPE, pointer, 64)
+    wasix(f"the second result {where}", MEMVIOLATION, PIPE, 64, pointer)
+    wasix(f"the result {where}", MEMVIOLATION, DUP, 1, 0, 0, pointer)
+    wasix(f"the result {where}", MEMVIOLATION, Function("fd_fdflags_get", TWO), 1, pointer)
     wasix(f"the name {where}", 0, CALLBACK, pointer, 4)
     wasix(f"the descriptor {where}", BADF, DUP, pointer, 0, 0, 64)
     wasix(f"the descriptor {where}", BADF, Function("fd_fdflags_get", TWO), pointer, 64)
@@ -78,8 +78,8 @@ for where, pointer in POINTERS.items():
     wasix(f"the status {where}", pointer & 0xFF, Function("thread_exit", "i32", returns=""), pointer)
 
 for length in (-1, 2**31 - 1, -(2**31)):
-    wasix(f"{length} bytes", FAULT, CHDIR, 256, length)
-    wasix(f"{length} bytes", FAULT, OPEN, 3, 0, 256, length, 0, 0, 0, 0, 0, 64)
+    wasix(f"{length} bytes", MEMVIOLATION, CHDIR, 256, length)
+    wasix(f"{length} bytes", MEMVIOLATION, OPEN, 3, 0, 256, length, 0, 0, 0, 0, 0, 64)
     wasix(f"{length} bytes", 0, CALLBACK, 256, length)
 wasix("all of the memory", NAMETOOLONG, CHDIR, 0, END)
 wasix("all of the memory", NAMETOOLONG, OPEN, 3, 0, 0, END, 0, 0, 0, 0, 0, 64)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from guests.compile import compile_guest
 from random_runs.scripts import AT_EXIT, Entry, Rules
 
-from greenctx.wasix._modules.abi import MEMVIOLATION
-
 if TYPE_CHECKING:
     from random_runs.scripts import Script
 
@@ -17,14 +15,12 @@ if TYPE_CHECKING:
 
 WASMER_RULES = Rules(
     max_contexts=inf,
-    error_of_bad_pointer=MEMVIOLATION,
     bad_pointer_creates=True,
     tells_which_context_returned=False,
 )
 
 DIFFERENCES = {
     "max_contexts": "Wasmer has no limit of contexts, and panics when the system's limit of mappings is reached",
-    "error_of_bad_pointer": "TODO",
     "bad_pointer_creates": "Wasmer creates the context before it writes the id: a context stays whose id no one has",
     "tells_which_context_returned": "Wasmer says it in its log only, and ends the program with 129 as greenctx does",
 }

@@ -21,7 +21,7 @@ from greenctx import (
     TooManyContexts,
 )
 from greenctx.wasix import Limits, Program
-from greenctx.wasix._modules.abi import AGAIN, FAULT, INVAL, SUCCESS
+from greenctx.wasix._modules.abi import AGAIN, INVAL, MEMVIOLATION, SUCCESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class Do(IntEnum):
 STARTED, AT_EXIT = -1, -2
 U64_MASK = 2**64 - 1
 
-ERROR_OF_MISTAKE = [SUCCESS, INVAL, INVAL, INVAL, FAULT, FAULT, INVAL]
+ERROR_OF_MISTAKE = [SUCCESS, INVAL, INVAL, INVAL, MEMVIOLATION, MEMVIOLATION, INVAL]
 """By CREATE's argument: what is wrong about the call."""
 
 
@@ -85,14 +85,12 @@ class Rules(NamedTuple):
     """Where hosts of WASIX programs differ."""
 
     max_contexts: float
-    error_of_bad_pointer: int
     bad_pointer_creates: bool
     tells_which_context_returned: bool
 
 
 RULES = Rules(
     max_contexts=MAX_CONTEXTS,
-    error_of_bad_pointer=FAULT,
     bad_pointer_creates=False,
     tells_which_context_returned=True,
 )
@@ -134,11 +132,9 @@ class Model:
 
     def _create(self, mistake: int) -> None:
         error = ERROR_OF_MISTAKE[mistake]
-        if error == FAULT:
-            if self.rules.bad_pointer_creates:
+        if error:
+            if error == MEMVIOLATION and self.rules.bad_pointer_creates:
                 self._add_context()
-            self._log(self.rules.error_of_bad_pointer)
-        elif error:
             self._log(error)
         elif len(self.depths) > self.rules.max_contexts:
             self._log(AGAIN)
@@ -224,13 +220,13 @@ class InPython:
             except TooManyContexts:
                 error = AGAIN
             except BadPointer:
-                error = FAULT
+                error = MEMVIOLATION
             except (TypeError, SwitchTargetMissing, DestroyNotAllowed):
                 error = INVAL
             self.script.log.append(Entry(me, depth, error, created))
 
     def create(self, mistake: int) -> int:
-        if ERROR_OF_MISTAKE[mistake] == FAULT:
+        if ERROR_OF_MISTAKE[mistake] == MEMVIOLATION:
             raise BadPointer
         return self.env.create_context(None if mistake else self.run_context)  # type: ignore[arg-type]
 
