@@ -75,7 +75,7 @@ for where, pointer in POINTERS.items():
     wasix(f"the descriptor {where}", BADF, Function("fd_fdflags_set", TWO), pointer, 1)
     wasix(f"the argument {where}", 256 - 6, Function("thread-spawn", "i32", "wasi"), pointer)
     wasix(f"the status {where}", pointer & 0xFF, Function("proc_exit2", "i32", returns=""), pointer)
-    wasix(f"the status {where}", pointer & 0xFF, Function("thread_exit", "i32", returns=""), pointer)
+    wasix(f"the status {where}", 0, Function("thread_exit", "i32", returns=""), pointer)
 
 for length in (-1, 2**31 - 1, -(2**31)):
     wasix(f"{length} bytes", MEMVIOLATION, CHDIR, 256, length)
