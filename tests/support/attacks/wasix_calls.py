@@ -24,6 +24,7 @@ class Function(NamedTuple):
 
 
 MEMORY = f"""(import "env" "memory" (memory {PAGES} 65536 shared))
+    (data (i32.const 640) "__wasm_signal")
     (data (i32.const 256) "/../../../../etc/passwd")
     (data (i32.const 512) "\\01\\00\\00\\00\\00\\00\\00\\00\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff")"""
 
@@ -50,6 +51,8 @@ GETCWD, CHDIR = Function("getcwd", TWO), Function("chdir", TWO)
 OPEN = Function("path_open2", "i32 i32 i32 i32 i32 i64 i64 i32 i32 i32")
 PIPE, DUP = Function("fd_pipe", TWO), Function("fd_dup2", FOUR)
 SIGNAL, CALLBACK = Function("thread_signal", TWO), Function("callback_signal", TWO, returns="")
+SIGNALS = f"{SIGNAL.text} {CALLBACK.text.replace('$call', '$callback')}"
+NAME_HANDLER = "(call $callback (i32.const 640) (i32.const 13))"
 
 for where, pointer in POINTERS.items():
     wasix(f"the result {where}", MEMVIOLATION, Function("proc_signals_sizes_get", "i32"), pointer)
@@ -110,8 +113,8 @@ attack(
     "a handler that raises its signal for ever",
     TIMED_OUT,
     f"""{MEMORY} (func $handle (export "__wasm_signal") (param i32) (drop (call $call (i32.const 0) (local.get 0))))
-    {main("(call $handle (i32.const 5))")}""",
-    head=SIGNAL.text,
+    {main(NAME_HANDLER + "(call $handle (i32.const 5))")}""",
+    head=SIGNALS,
 )
 for kind, export in {
     "of another type": '(func (export "__wasm_signal") (param i64) unreachable)',
@@ -122,16 +125,16 @@ for kind, export in {
     attack(
         f"a handler {kind}",
         0,
-        f"{MEMORY} {export} {main('(call $exit (call $call (i32.const 0) (i32.const 6)))')}",
-        head=SIGNAL.text,
+        f"{MEMORY} {export} {main(NAME_HANDLER + '(call $exit (call $call (i32.const 0) (i32.const 6)))')}",
+        head=SIGNALS,
     )
 attack(
     "a handler that traps, in a context",
     TRAPPED,
     f"""{MEMORY} (table (export "__indirect_function_table") 1 funcref) (elem (i32.const 0) $e)
     (func (export "__wasm_signal") (param i32) unreachable) (func $e (drop (call $call (i32.const 0) (i32.const 6))))
-    {main("(drop (call $create (i32.const 0) (i32.const 0))) (drop (call $switch (i64.const 1)))")}""",
-    head=SIGNAL.text,
+    {main(NAME_HANDLER + "(drop (call $create (i32.const 0) (i32.const 0))) (drop (call $switch (i64.const 1)))")}""",
+    head=SIGNALS,
     message="unreachable",
 )
 attack(
@@ -146,6 +149,6 @@ attack(
         (drop (call $destroy (i64.load (i32.const 0))))
         (br 0)))
     (func $e (drop (call $call (i32.const 0) (i32.const 6))))
-    {main("(call $e)")}""",
-    head=SIGNAL.text,
+    {main(NAME_HANDLER + "(call $e)")}""",
+    head=SIGNALS,
 )

@@ -13,10 +13,11 @@ from guests.wasi_guest import BUFFERS, END, ENGINE, IOVECS, PATH, RESULT, WasiGu
 from wasmtime import Module, Store, WasiConfig, WasmtimeError
 
 from greenctx import ContextSwitchingEnvironment
-from greenctx.errors import Deadlock, TimeLimitExceeded, WasiNotSet
+from greenctx.errors import Deadlock, GuestExit, TimeLimitExceeded, WasiNotSet
 from greenctx.wasix import Limits, Linker, Program, Stdio, call
 from greenctx.wasix._clock.deadline import Deadline
 from greenctx.wasix._files.pipes import ATOMIC, CAPACITY
+from greenctx.wasix._syscalls.process import process_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,6 +174,7 @@ class Signalled:
         self.linker.define_func("host", "handle", signature("i32 ->"), lambda signal: self.handle(signal) and None)
         module = Module(ENGINE, SIGNALS.format(handler))
         self.exports = self.linker.instantiate(self.store, module).exports(self.store)
+        self.call("name", 0, 13)
 
     def call(self, name: str, *args: int) -> Any:
         return call(self.store, cast("Func", self.exports[name]), *args)
@@ -183,6 +185,8 @@ def test_signals() -> None:
     guest = Signalled()
     assert [guest.call("signal", signal) for signal in (1, 64, 6, 6, 0)] == [0] * 5
     assert guest.handled == [1, 64, 6, 6]
+    with pytest.raises(GuestExit):
+        guest.call("signal", 9)
     assert [guest.call("signal", signal) for signal in (65, 256 + 6, -1, -(2**31))] == [INVAL] * 4
     assert guest.handled == [1, 64, 6, 6]
 
@@ -236,11 +240,11 @@ def test_handler_in_a_context() -> None:
             told.append("done")
 
     def main() -> None:
-        context = env.create_context(lambda: guest.call("signal", 9))
+        context = env.create_context(lambda: guest.call("signal", 10))
         env.switch_context(context)
-        assert told == [(1, 9)]
+        assert told == [(1, 10)]
         env.destroy_context(context)
-        assert told == [(1, 9), "done"]
+        assert told == [(1, 10), "done"]
 
     guest.handle = handle
     env.run_main_context(main)
@@ -254,17 +258,17 @@ def test_signal_belongs_to_its_context() -> None:
     def handle(signal: int) -> None:
         told.append((env.active_context_id, signal))
         if len(told) == 1:
-            guest.call("signal", 9)
+            guest.call("signal", 10)
             env.switch_context(0)
 
     def main() -> None:
         env.switch_context(env.create_context(raise_and_wait))
         guest.call("signal", 8)
-        assert told == [(1, 9), (0, 8)]
-        guest.call("signal", 9)
-        assert told == [(1, 9), (0, 8), (0, 9)]
+        assert told == [(1, 10), (0, 8)]
+        guest.call("signal", 10)
+        assert told == [(1, 10), (0, 8), (0, 10)]
         env.switch_context(1)
-        assert told == [(1, 9), (0, 8), (0, 9), (1, 9)]
+        assert told == [(1, 10), (0, 8), (0, 10), (1, 10)]
         env.switch_context(env.create_context(block_and_raise))
         guest.call("name", 0, 13)
         assert told[4:] == []
@@ -272,7 +276,7 @@ def test_signal_belongs_to_its_context() -> None:
         assert told[4:] == [(2, 5)]
 
     def raise_and_wait() -> None:
-        guest.call("signal", 9)
+        guest.call("signal", 10)
         env.switch_context(0)
 
     def block_and_raise() -> None:
@@ -302,8 +306,11 @@ def test_handler_that_raises_signals() -> None:
     guest.call("signal", 3)
     assert guest.handled == [3, 4, -4, 4, -4, 4, -4, -3, 3, -3]
     text = """(module (import "wasix_32v1" "thread_signal" (func $signal (param i32 i32) (result i32)))
+        (import "wasix_32v1" "callback_signal" (func $callback (param i32 i32)))
+        (memory (export "memory") 1) (data (i32.const 0) "__wasm_signal")
         (func (export "__wasm_signal") (param i32) (drop (call $signal (i32.const 0) (local.get 0))))
-        (func (export "_start") (drop (call $signal (i32.const 0) (i32.const 1)))))"""
+        (func (export "_start")
+          (call $callback (i32.const 0) (i32.const 13)) (drop (call $signal (i32.const 0) (i32.const 1)))))"""
     with pytest.raises(TimeLimitExceeded):
         Program(text.encode(), limits=Limits(seconds=0.2)).run()
 
@@ -404,7 +411,8 @@ def test_full_pipe(guest: WasiGuest, pipe: tuple[int, int]) -> None:
 
 
 def test_closed_pipe(guest: WasiGuest, pipe: tuple[int, int]) -> None:
-    """A pipe that nobody can write to ends, once it is empty; writing to one that nobody can read is pipe."""
+    """A pipe without a writer ends, once it is empty. To write to one without a reader raises SIGPIPE, and is pipe."""
+    process_of(guest.store).signals.handler = "none, so signals are blocked"
     read, write = pipe
     assert guest.write(write, b"left") == 4
     assert guest.call("fd_close", write) == 0
@@ -417,6 +425,10 @@ def test_closed_pipe(guest: WasiGuest, pipe: tuple[int, int]) -> None:
     read, write = guest.result(), guest.result(OTHER_RESULT)
     assert guest.call("fd_close", read) == 0
     assert guest.write(write, b"x") == -PIPE
+    process_of(guest.store).signals.handler = None
+    with pytest.raises(GuestExit) as exit:
+        guest.write(write, b"x")
+    assert exit.value.status == PIPE
 
 
 def test_what_a_pipe_is(guest: WasiGuest, pipe: tuple[int, int]) -> None:
