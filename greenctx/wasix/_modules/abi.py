@@ -35,9 +35,6 @@ MALLOC: Final = "malloc"
 START: Final = "_start"
 """The exported function that runs a WASI command."""
 
-SIGNAL_HANDLER: Final = "__wasm_signal"
-"""The exported function that is called for signals, unless the guest names another one."""
-
 MAIN_CONTEXT: Final = 0
 
 
@@ -49,6 +46,7 @@ BADF: Final = 8
 CONNRESET: Final = 15
 FAULT: Final = 21
 FBIG: Final = 22
+INTR: Final = 27
 INVAL: Final = 28
 IO: Final = 29
 ISDIR: Final = 31
@@ -63,3 +61,4 @@ PERM: Final = 63
 PIPE: Final = 64
 RANGE: Final = 68
 SPIPE: Final = 70
+MEMVIOLATION: Final = 78

@@ -1,4 +1,7 @@
-"""Signals that a guest raises. Its exported handler is called on the stack of the context that raised the signal."""
+"""Signals that a guest raises. Its exported handler is called on the stack of the context that raised the signal.
+
+As in Wasmer, the guest names its handler. A signal that comes before ends the program, or is lost.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 from wasmtime import Func
 
 from greenctx._core.scope import current_context_id
+from greenctx.errors import GuestExit
 from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._modules import abi
@@ -16,6 +20,11 @@ if TYPE_CHECKING:
 
 MAX_SIGNAL = 64
 """The highest number of a signal."""
+
+_INT, _QUIT, _ABRT, KILL, PIPE = 2, 3, 6, 9, 13
+
+_STATUS = {_INT: abi.INTR, _QUIT: abi.SUCCESS, _ABRT: 128 + _ABRT, KILL: abi.INTR, PIPE: abi.PIPE}
+"""The exit status of a program that such a signal ends. As Wasmer has it."""
 
 Raised = tuple[int, int]
 """A context's id, and a signal that was raised in that context."""
@@ -29,13 +38,18 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self.handler = abi.SIGNAL_HANDLER
-        """The name of the exported function. WASIX's libc blocks signals by naming one that does not exist."""
+        self.handler: str | None = None
+        """The name of the exported function, if the guest has named one. WASIX's libc blocks signals by naming one that
+        does not exist."""
         self._pending: list[Raised] = []
         self._handled: set[Raised] = set()
 
     def raise_(self, caller: Caller, signal: int) -> None:
         """Have a signal handled in the running context, now or as soon as possible. Signal 0 does nothing."""
+        if signal == KILL or (self.handler is None and signal in _STATUS):
+            raise GuestExit(_STATUS[signal])
+        if self.handler is None:
+            return
         raised = current_context_id(), signal
         if signal and raised not in self._pending:
             self._pending.append(raised)
@@ -57,7 +71,7 @@ class Signals:
                 self._handled.discard(raised)
 
     def _find_handler(self, caller: Caller) -> Func | None:
-        handler = caller.get(self.handler)
+        handler = None if self.handler is None else caller.get(self.handler)
         if not isinstance(handler, Func):
             return None
         ty = handler.type(caller)

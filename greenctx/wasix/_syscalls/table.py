@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 
     from greenctx.wasix._fibers.stores import Caller
 
-BAD_POINTER = {abi.WASI_MODULE: abi.FAULT, abi.WASIX_MODULE: abi.FAULT, abi.WASIX_MODULE_64: abi.FAULT}
-"""The errno that answers a pointer to outside the memory, by the import module of the call."""
+BAD_POINTER = {
+    abi.WASI_MODULE: abi.FAULT,
+    abi.WASIX_MODULE: abi.MEMVIOLATION,
+    abi.WASIX_MODULE_64: abi.MEMVIOLATION,
+}
+"""The errno that answers a pointer to outside the memory, by the import module of the call: as wasmtime and Wasmer."""
 
 
 class SystemCall(NamedTuple):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from greenctx.errors import GuestExit, TimeLimitExceeded
 from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._files.pipes import WriteEnd
 from greenctx.wasix._files.stdio import Sink, Source
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
@@ -21,6 +22,7 @@ from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.paths import PathCalls
 from greenctx.wasix._syscalls.poll import poll_oneoff
 from greenctx.wasix._syscalls.process import process_of
+from greenctx.wasix._syscalls.signals import PIPE
 from greenctx.wasix._syscalls.table import SystemCall, calls_of
 
 if TYPE_CHECKING:
@@ -127,6 +129,8 @@ class WasiCalls:
             if sink.descriptor is None:  # nothing to wait for: the guest may try the rest
                 break
         if failed and not written:
+            if failed == abi.PIPE and isinstance(sink, WriteEnd):
+                process_of(caller.store).signals.raise_(caller, PIPE)
             return failed
         if data and not written:
             return abi.AGAIN

@@ -6,8 +6,9 @@ that nothing could ever end raises `Deadlock`.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from greenctx._core.scope import current_context_id
 from greenctx.errors import Deadlock
@@ -45,6 +46,11 @@ _TYPES = {
 }
 
 
+def thread_exit(_: int) -> NoReturn:
+    """End the only thread, and with it the program, whose status is 0 then. (WASIX ignores the argument.)"""
+    proc_exit(abi.SUCCESS)
+
+
 class WasixCalls:
     """The calls of one linker."""
 
@@ -57,8 +63,8 @@ class WasixCalls:
         yield from calls_of(self, abi.WASIX_MODULE, _TYPES)
         if files:
             yield from calls_of(self._files, abi.WASIX_MODULE, FILE_TYPES)
-        for name in ("proc_exit2", "thread_exit"):  # of the only thread
-            yield SystemCall(abi.WASIX_MODULE, name, "i32 ->", proc_exit, needs_caller=False)
+        yield SystemCall(abi.WASIX_MODULE, "proc_exit2", "i32 ->", proc_exit, needs_caller=False)
+        yield SystemCall(abi.WASIX_MODULE, "thread_exit", "i32 ->", thread_exit, needs_caller=False)
         yield SystemCall(abi.THREADS_MODULE, "thread-spawn", "i32 -> i32", lambda _: -abi.AGAIN, needs_caller=False)
 
     # Start-up and signals. Each store is one process.
@@ -84,7 +90,8 @@ class WasixCalls:
     def callback_signal(self, caller: Caller, name: int, length: int) -> None:
         """Set which exported function is called for signals. While there is no such function, signals wait."""
         signals = process_of(caller.store).signals
-        signals.handler = text(caller, name, length).decode(errors="replace")
+        with suppress(UnicodeDecodeError):  # then the handler stays as it was
+            signals.handler = text(caller, name, length).decode()
         signals.deliver(caller)
 
     def thread_signal(self, caller: Caller, _: int, signal: int) -> int:

@@ -30,6 +30,11 @@ FILE_TYPES = {
 }
 
 
+# All that WASI preview 1 has of each (wasi/api.h).
+_LOOKUP_FLAGS, _OPEN_FLAGS, _FD_FLAGS, _RIGHTS = 1, (1 << 4) - 1, (1 << 5) - 1, (1 << 30) - 1
+_TRUE = 1  # bool (wasi/api_wasix.h)
+
+
 def imports_file_calls(module: Module) -> bool:
     """Whether the module imports any of these. A module that does not has neither pipes nor absolute paths."""
     return any(wanted.module == abi.WASIX_MODULE and wanted.name in FILE_TYPES for wanted in module.imports)
@@ -61,6 +66,8 @@ class FileCalls:
             return abi.NAMETOOLONG
         if not name:
             return abi.NOENT
+        if not _is_utf8(name):
+            return abi.INVAL
         process = process_of(caller.store)
         return process.directories.change(process.scratch(caller), caller, name)
 
@@ -78,13 +85,16 @@ class FileCalls:
         flags: int,
         result_pointer: int,
     ) -> int:
-        """Open a file as WASI's ``path_open``, but take absolute paths too, and flags of the descriptor."""
+        """Open a file as WASI's ``path_open``, but take absolute paths too, and flags of the descriptor.
+
+        Leaves out unknown flags and rights, as Wasmer does. wasmtime's ``path_open`` would end the program.
+        """
         memory = GuestMemory(caller)
         memory.check(result_pointer, 4)
         name = text(caller, path, length)
         if len(name) > paths.MAX_LENGTH:
             return abi.NAMETOOLONG
-        if flags & ~CLOSE_ON_EXEC:
+        if not _is_utf8(name):
             return abi.INVAL
         descriptors = self._descriptors.of(caller)
         if descriptors.get(fd) is not None and not paths.is_absolute(name):
@@ -94,15 +104,15 @@ class FileCalls:
             process.scratch(caller),
             caller,
             fd,
-            lookup_flags,
+            lookup_flags & _LOOKUP_FLAGS,
             name,
-            open_flags,
-            rights,
-            inheriting,
-            fd_flags,
+            open_flags & _OPEN_FLAGS,
+            rights & _RIGHTS,
+            inheriting & _RIGHTS,
+            fd_flags & _FD_FLAGS,
         )
         if error == abi.SUCCESS:
-            descriptors.set_flags(opened, flags)
+            descriptors.set_flags(opened, flags & CLOSE_ON_EXEC)
             memory.write_u32(result_pointer, opened)
         return error
 
@@ -127,16 +137,16 @@ class FileCalls:
 
     def fd_dup2(self, caller: Caller, fd: int, lowest: int, close_on_exec: int, result_pointer: int) -> int:
         """Duplicate a descriptor, not below ``lowest``. WASI cannot duplicate those of files: that returns notsup."""
-        memory = GuestMemory(caller)
-        memory.check(result_pointer, 4)
         if lowest > MAX_FD:
             return abi.INVAL
         descriptors = self._descriptors.of(caller)
         file = descriptors.get(fd)
         if file is None:
             return abi.NOTSUP if self._of_descriptors.is_open(caller, fd) else abi.BADF
+        memory = GuestMemory(caller)
+        memory.check(result_pointer, 4)
         try:
-            (duplicate,) = descriptors.add(file, lowest=lowest, flags=CLOSE_ON_EXEC if close_on_exec else 0)
+            (duplicate,) = descriptors.add(file, lowest=lowest, flags=CLOSE_ON_EXEC if close_on_exec == _TRUE else 0)
         except TooManyDescriptors:
             return abi.MFILE
         memory.write_u32(result_pointer, duplicate)
@@ -144,20 +154,16 @@ class FileCalls:
 
     def fd_fdflags_get(self, caller: Caller, fd: int, result_pointer: int) -> int:
         """Store the flags of a descriptor: whether exec would close it."""
-        memory = GuestMemory(caller)
-        memory.check(result_pointer, 2)
         if not self._of_descriptors.is_open(caller, fd):
             return abi.BADF
-        memory.write(result_pointer, self._descriptors.of(caller).flags(fd).to_bytes(2, "little"))
+        GuestMemory(caller).write(result_pointer, self._descriptors.of(caller).flags(fd).to_bytes(2, "little"))
         return abi.SUCCESS
 
     def fd_fdflags_set(self, caller: Caller, fd: int, flags: int) -> int:
-        """Set the flags of a descriptor."""
+        """Set the flags of a descriptor. Unknown ones are left out, as in Wasmer and by Linux."""
         if not self._of_descriptors.is_open(caller, fd):
             return abi.BADF
-        if flags & ~CLOSE_ON_EXEC:
-            return abi.INVAL
-        self._descriptors.of(caller).set_flags(fd, flags)
+        self._descriptors.of(caller).set_flags(fd, flags & CLOSE_ON_EXEC)
         return abi.SUCCESS
 
 
@@ -166,3 +172,11 @@ def text(caller: Caller, pointer: int, length: int) -> bytes:
     memory = GuestMemory(caller)
     memory.check(pointer, length)
     return memory.read(pointer, min(length, paths.MAX_LENGTH + 1))
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from attacks.writing import AGAIN, FAULT, INVAL, MEMORY, NOTSUP, REFUSED, TABLE, TIMED_OUT, TRAPPED, TRY, attack, main
+from attacks.writing import (
+    AGAIN,
+    INVAL,
+    MEMORY,
+    MEMVIOLATION,
+    NOTSUP,
+    REFUSED,
+    TABLE,
+    TIMED_OUT,
+    TRAPPED,
+    TRY,
+    attack,
+    main,
+)
 
 # Contexts, the table and the memory.
 
@@ -63,7 +76,7 @@ attack(
 )
 attack(
     "memory that grows to its limit, and ids written to its very end",
-    FAULT,
+    MEMVIOLATION,
     """(elem (i32.const 0) $e) (func $e)"""
     + main("""(local $end i32)
       (loop (br_if 0 (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))

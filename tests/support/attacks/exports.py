@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attacks.writing import FAULT, GLOBAL, INVAL, MEMORY, OTHER_KINDS, REFUSED, TABLE, TAG, attack, main
+from attacks.writing import GLOBAL, INVAL, MEMORY, MEMVIOLATION, OTHER_KINDS, REFUSED, TABLE, TAG, attack, main
 
 for kind, what in {
     "a global": GLOBAL,
@@ -30,7 +30,9 @@ for kind, what in {
     "a memory of 64 bits": "(memory (export {}) i64 0)",
     "an empty memory": "(memory (export {}) 0)",
 }.items():
-    attack(f"memory is {kind}", FAULT, CREATE_0 + "(elem (i32.const 0) $e)", head=TABLE + what.format('"memory"'))
+    attack(
+        f"memory is {kind}", MEMVIOLATION, CREATE_0 + "(elem (i32.const 0) $e)", head=TABLE + what.format('"memory"')
+    )
 for kind, what in {
     **OTHER_KINDS,
     "a memory": "(memory (export {}) 1)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from attacks.writing import BADF, FAULT, INVAL, NAMETOOLONG, NOENT, TIMED_OUT, TRAPPED, WHATEVER, attack, main
+from attacks.writing import BADF, INVAL, MEMVIOLATION, NAMETOOLONG, NOENT, TIMED_OUT, TRAPPED, WHATEVER, attack, main
 
 PAGES = 2
 END = PAGES * 65536
@@ -24,6 +24,7 @@ class Function(NamedTuple):
 
 
 MEMORY = f"""(import "env" "memory" (memory {PAGES} 65536 shared))
+    (data (i32.const 640) "__wasm_signal")
     (data (i32.const 256) "/../../../../etc/passwd")
     (data (i32.const 512) "\\01\\00\\00\\00\\00\\00\\00\\00\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff")"""
 
@@ -50,36 +51,38 @@ GETCWD, CHDIR = Function("getcwd", TWO), Function("chdir", TWO)
 OPEN = Function("path_open2", "i32 i32 i32 i32 i32 i64 i64 i32 i32 i32")
 PIPE, DUP = Function("fd_pipe", TWO), Function("fd_dup2", FOUR)
 SIGNAL, CALLBACK = Function("thread_signal", TWO), Function("callback_signal", TWO, returns="")
+SIGNALS = f"{SIGNAL.text} {CALLBACK.text.replace('$call', '$callback')}"
+NAME_HANDLER = "(call $callback (i32.const 640) (i32.const 13))"
 
 for where, pointer in POINTERS.items():
-    wasix(f"the result {where}", FAULT, Function("proc_signals_sizes_get", "i32"), pointer)
-    wasix(f"the result {where}", FAULT, Function("proc_id", "i32"), pointer)
-    wasix(f"the value {where}", FAULT, FUTEX_WAIT, pointer, 0, 512, 64)
-    wasix(f"the timeout {where}", FAULT, FUTEX_WAIT, 64, 0, pointer, 64)
-    wasix(f"the result {where}", FAULT, FUTEX_WAIT, 64, 0, 512, pointer)
+    wasix(f"the result {where}", MEMVIOLATION, Function("proc_signals_sizes_get", "i32"), pointer)
+    wasix(f"the result {where}", MEMVIOLATION, Function("proc_id", "i32"), pointer)
+    wasix(f"the value {where}", MEMVIOLATION, FUTEX_WAIT, pointer, 0, 512, 64)
+    wasix(f"the timeout {where}", MEMVIOLATION, FUTEX_WAIT, 64, 0, pointer, 64)
+    wasix(f"the result {where}", MEMVIOLATION, FUTEX_WAIT, 64, 0, 512, pointer)
     for wake in ("futex_wake", "futex_wake_all"):
-        wasix(f"the result {where}", FAULT, Function(wake, TWO), 64, pointer)
+        wasix(f"the result {where}", MEMVIOLATION, Function(wake, TWO), 64, pointer)
         wasix(f"the value {where}", 0, Function(wake, TWO), pointer, 64)
-    wasix(f"the buffer {where}", FAULT, GETCWD, pointer, 520)
-    wasix(f"the size {where}", FAULT, GETCWD, 64, pointer)
-    wasix(f"the path {where}", FAULT, CHDIR, pointer, 4)
-    wasix(f"the path {where}", FAULT, OPEN, 3, 0, pointer, 4, 0, 0, 0, 0, 0, 64)
-    wasix(f"the result {where}", FAULT, OPEN, 3, 0, 256, 4, 0, 0, 0, 0, 0, pointer)
-    wasix(f"the first result {where}", FAULT, PIPE, pointer, 64)
-    wasix(f"the second result {where}", FAULT, PIPE, 64, pointer)
-    wasix(f"the result {where}", FAULT, DUP, 1, 0, 0, pointer)
-    wasix(f"the result {where}", FAULT, Function("fd_fdflags_get", TWO), 1, pointer)
+    wasix(f"the buffer {where}", MEMVIOLATION, GETCWD, pointer, 520)
+    wasix(f"the size {where}", MEMVIOLATION, GETCWD, 64, pointer)
+    wasix(f"the path {where}", MEMVIOLATION, CHDIR, pointer, 4)
+    wasix(f"the path {where}", MEMVIOLATION, OPEN, 3, 0, pointer, 4, 0, 0, 0, 0, 0, 64)
+    wasix(f"the result {where}", MEMVIOLATION, OPEN, 3, 0, 256, 4, 0, 0, 0, 0, 0, pointer)
+    wasix(f"the first result {where}", MEMVIOLATION, PIPE, pointer, 64)
+    wasix(f"the second result {where}", MEMVIOLATION, PIPE, 64, pointer)
+    wasix(f"the result {where}", MEMVIOLATION, DUP, 1, 0, 0, pointer)
+    wasix(f"the result {where}", MEMVIOLATION, Function("fd_fdflags_get", TWO), 1, pointer)
     wasix(f"the name {where}", 0, CALLBACK, pointer, 4)
     wasix(f"the descriptor {where}", BADF, DUP, pointer, 0, 0, 64)
     wasix(f"the descriptor {where}", BADF, Function("fd_fdflags_get", TWO), pointer, 64)
     wasix(f"the descriptor {where}", BADF, Function("fd_fdflags_set", TWO), pointer, 1)
     wasix(f"the argument {where}", 256 - 6, Function("thread-spawn", "i32", "wasi"), pointer)
     wasix(f"the status {where}", pointer & 0xFF, Function("proc_exit2", "i32", returns=""), pointer)
-    wasix(f"the status {where}", pointer & 0xFF, Function("thread_exit", "i32", returns=""), pointer)
+    wasix(f"the status {where}", 0, Function("thread_exit", "i32", returns=""), pointer)
 
 for length in (-1, 2**31 - 1, -(2**31)):
-    wasix(f"{length} bytes", FAULT, CHDIR, 256, length)
-    wasix(f"{length} bytes", FAULT, OPEN, 3, 0, 256, length, 0, 0, 0, 0, 0, 64)
+    wasix(f"{length} bytes", MEMVIOLATION, CHDIR, 256, length)
+    wasix(f"{length} bytes", MEMVIOLATION, OPEN, 3, 0, 256, length, 0, 0, 0, 0, 0, 64)
     wasix(f"{length} bytes", 0, CALLBACK, 256, length)
 wasix("all of the memory", NAMETOOLONG, CHDIR, 0, END)
 wasix("all of the memory", NAMETOOLONG, OPEN, 3, 0, 0, END, 0, 0, 0, 0, 0, 64)
@@ -110,8 +113,8 @@ attack(
     "a handler that raises its signal for ever",
     TIMED_OUT,
     f"""{MEMORY} (func $handle (export "__wasm_signal") (param i32) (drop (call $call (i32.const 0) (local.get 0))))
-    {main("(call $handle (i32.const 5))")}""",
-    head=SIGNAL.text,
+    {main(NAME_HANDLER + "(call $handle (i32.const 5))")}""",
+    head=SIGNALS,
 )
 for kind, export in {
     "of another type": '(func (export "__wasm_signal") (param i64) unreachable)',
@@ -122,16 +125,16 @@ for kind, export in {
     attack(
         f"a handler {kind}",
         0,
-        f"{MEMORY} {export} {main('(call $exit (call $call (i32.const 0) (i32.const 6)))')}",
-        head=SIGNAL.text,
+        f"{MEMORY} {export} {main(NAME_HANDLER + '(call $exit (call $call (i32.const 0) (i32.const 6)))')}",
+        head=SIGNALS,
     )
 attack(
     "a handler that traps, in a context",
     TRAPPED,
     f"""{MEMORY} (table (export "__indirect_function_table") 1 funcref) (elem (i32.const 0) $e)
     (func (export "__wasm_signal") (param i32) unreachable) (func $e (drop (call $call (i32.const 0) (i32.const 6))))
-    {main("(drop (call $create (i32.const 0) (i32.const 0))) (drop (call $switch (i64.const 1)))")}""",
-    head=SIGNAL.text,
+    {main(NAME_HANDLER + "(drop (call $create (i32.const 0) (i32.const 0))) (drop (call $switch (i64.const 1)))")}""",
+    head=SIGNALS,
     message="unreachable",
 )
 attack(
@@ -146,6 +149,6 @@ attack(
         (drop (call $destroy (i64.load (i32.const 0))))
         (br 0)))
     (func $e (drop (call $call (i32.const 0) (i32.const 6))))
-    {main("(call $e)")}""",
-    head=SIGNAL.text,
+    {main(NAME_HANDLER + "(call $e)")}""",
+    head=SIGNALS,
 )

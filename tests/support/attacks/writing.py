@@ -12,6 +12,7 @@ from guests.embedding import IMPORTS
 
 TRAPPED, RETURNED, TIMED_OUT, REFUSED = 134, 129, 124, 2
 AGAIN, BADF, FAULT, INVAL, NAMETOOLONG, NOENT, NOMEM, NOTDIR, NOTSUP, PERM = 6, 8, 21, 28, 37, 44, 48, 54, 58, 63
+MEMVIOLATION = 78
 WHATEVER = None
 """wasmtime's versions differ: an errno, or a trap, or something else that is all right."""
 

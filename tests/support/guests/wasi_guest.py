@@ -76,7 +76,8 @@ def _text(*modules: tuple[str, dict[str, str]]) -> str:
 ENGINE = Engine()
 WASI = "wasi_snapshot_preview1", _SIGNATURES
 MODULE = Module(ENGINE, _text(WASI))
-WASIX_MODULE = Module(ENGINE, _text(WASI, ("wasix_32v1", _WASIX_SIGNATURES)))
+WASIX = "wasix_32v1", _WASIX_SIGNATURES
+WASIX_MODULE = Module(ENGINE, _text(WASI, WASIX))
 END = 2 * 65536  # of the guest's memory
 
 SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")

@@ -21,7 +21,7 @@ from greenctx import (
     TooManyContexts,
 )
 from greenctx.wasix import Limits, Program
-from greenctx.wasix._modules.abi import AGAIN, FAULT, INVAL, SUCCESS
+from greenctx.wasix._modules.abi import AGAIN, INVAL, MEMVIOLATION, SUCCESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class Do(IntEnum):
 STARTED, AT_EXIT = -1, -2
 U64_MASK = 2**64 - 1
 
-ERROR_OF_MISTAKE = [SUCCESS, INVAL, INVAL, INVAL, FAULT, FAULT, INVAL]
+ERROR_OF_MISTAKE = [SUCCESS, INVAL, INVAL, INVAL, MEMVIOLATION, MEMVIOLATION, INVAL]
 """By CREATE's argument: what is wrong about the call."""
 
 
@@ -73,6 +73,7 @@ class Script:
     """Hands out operations, the last of which ends the program; keeps the log."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
+        self.operations = operations
         self._operations = iter(operations)
         self.log: list[Entry] = []
 
@@ -80,10 +81,27 @@ class Script:
         return next(self._operations)
 
 
+class Rules(NamedTuple):
+    """Where hosts of WASIX programs differ."""
+
+    max_contexts: float
+    bad_pointer_creates: bool
+    tells_which_context_returned: bool
+
+
+RULES = Rules(
+    max_contexts=MAX_CONTEXTS,
+    bad_pointer_creates=False,
+    tells_which_context_returned=True,
+)
+"""Those of greenctx, within the limit that these tests set."""
+
+
 class Model:
     """Works out what operations lead to. There are no stacks here but numbers that say how deep they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Rules = RULES) -> None:
+        self.rules = rules
         self.active = MAIN
         self.next_id = 1
         self.depths = {MAIN: 0}  # of each living context
@@ -105,7 +123,7 @@ class Model:
                 self.depths[self.active] = max(0, self.depths[self.active] - 1)
                 self._log()
             case Do.RETURN, _ if self.active != MAIN:
-                self.end = f"context {self.active} returned"
+                self.end = f"context {self.active if self.rules.tells_which_context_returned else '?'} returned"
             case ((Do.RETURN | Do.EXIT), status):
                 self.log.append(Entry(MAIN, 0, AT_EXIT))
                 self.end = f"status {status}"
@@ -113,15 +131,21 @@ class Model:
                 self.end = "trap"
 
     def _create(self, mistake: int) -> None:
-        if error := ERROR_OF_MISTAKE[mistake]:
+        error = ERROR_OF_MISTAKE[mistake]
+        if error:
+            if error == MEMVIOLATION and self.rules.bad_pointer_creates:
+                self._add_context()
             self._log(error)
-        elif len(self.depths) > MAX_CONTEXTS:
+        elif len(self.depths) > self.rules.max_contexts:
             self._log(AGAIN)
         else:
-            self.depths[self.next_id] = 0
-            self.unstarted.add(self.next_id)
-            self._log(created=self.next_id)
-            self.next_id += 1
+            self._log(created=self._add_context())
+
+    def _add_context(self) -> int:
+        self.depths[self.next_id] = 0
+        self.unstarted.add(self.next_id)
+        self.next_id += 1
+        return self.next_id - 1
 
     def _switch(self, target: int) -> None:
         if target not in self.depths:
@@ -196,13 +220,13 @@ class InPython:
             except TooManyContexts:
                 error = AGAIN
             except BadPointer:
-                error = FAULT
+                error = MEMVIOLATION
             except (TypeError, SwitchTargetMissing, DestroyNotAllowed):
                 error = INVAL
             self.script.log.append(Entry(me, depth, error, created))
 
     def create(self, mistake: int) -> int:
-        if ERROR_OF_MISTAKE[mistake] == FAULT:
+        if ERROR_OF_MISTAKE[mistake] == MEMVIOLATION:
             raise BadPointer
         return self.env.create_context(None if mistake else self.run_context)  # type: ignore[arg-type]
 

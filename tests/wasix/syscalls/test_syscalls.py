@@ -18,7 +18,7 @@ from greenctx.wasix._syscalls.contexts import context_switch
 if TYPE_CHECKING:
     from wasmtime import Func, Global, SharedMemory
 
-SUCCESS, AGAIN, FAULT, INVAL, NOTSUP = 0, 6, 21, 28, 58
+SUCCESS, AGAIN, INVAL, NOTSUP, MEMVIOLATION = 0, 6, 28, 58, 78
 PAGE = 65536
 # What the guests' table has where; 5 is null.
 SWITCHES_BACK, TAKES, RETURNS, TRAPS, HOST, NULL, TABLE_SIZE = range(7)
@@ -74,7 +74,13 @@ def test_shared_memory() -> None:
     def main() -> None:
         create, memory = cast("Func", exports["create"]), cast("SharedMemory", exports["memory"])
         pointers = (8, PAGE - 8, PAGE - 7, -1, -(2**31))
-        assert [call(store, create, pointer, 0) for pointer in pointers] == [SUCCESS, SUCCESS, FAULT, FAULT, FAULT]
+        assert [call(store, create, pointer, 0) for pointer in pointers] == [
+            SUCCESS,
+            SUCCESS,
+            MEMVIOLATION,
+            MEMVIOLATION,
+            MEMVIOLATION,
+        ]
         assert memory.grow(1) == 1
         assert call(store, create, PAGE - 7, 0) == SUCCESS
         assert [memory.data_ptr()[place] for place in (8, PAGE - 7)] == [1, 3]
@@ -121,11 +127,11 @@ def test_create_with_a_wrong_entrypoint(entrypoint: int) -> None:
     [PAGE - 7, PAGE - 1, PAGE, PAGE + 8, 2**31 - 8, 2**31 - 1, 2**31, 2**32 - PAGE, 2**32 - 16, 2**32 - 8, 2**32 - 1],
 )
 def test_create_with_a_pointer_outside_memory(pointer: int) -> None:
-    """Not all eight bytes are in memory: fault; nothing is written, nothing is created."""
+    """Not all eight bytes are in memory: memviolation; nothing is written, nothing is created."""
     embedding = guest()
 
     def main() -> None:
-        assert embedding.call("create", pointer - 2**32 if pointer >= 2**31 else pointer, SWITCHES_BACK) == FAULT
+        assert embedding.call("create", pointer - 2**32 if pointer >= 2**31 else pointer, SWITCHES_BACK) == MEMVIOLATION
         assert bytes(embedding.memory.read(embedding.store, 0, PAGE)) == bytes(PAGE)
         assert embedding.call("switch", 1) == INVAL
         assert created(embedding) == 1
@@ -152,10 +158,10 @@ def test_create_sees_memory_grow() -> None:
     embedding = guest()
 
     def main() -> None:
-        assert embedding.call("create", PAGE, SWITCHES_BACK) == FAULT
+        assert embedding.call("create", PAGE, SWITCHES_BACK) == MEMVIOLATION
         embedding.memory.grow(embedding.store, 1)
         assert embedding.call("create", PAGE, SWITCHES_BACK) == SUCCESS
-        assert embedding.call("create", 2 * PAGE - 7, SWITCHES_BACK) == FAULT
+        assert embedding.call("create", 2 * PAGE - 7, SWITCHES_BACK) == MEMVIOLATION
 
     embedding.run(main)
 
@@ -165,14 +171,17 @@ def test_create_sees_memory_grow() -> None:
     [
         ("", INVAL),
         ('(memory (export "memory") 1)', INVAL),
-        ('(memory 1) (table (export "__indirect_function_table") 1 funcref) (elem (i32.const 0) $nothing)', FAULT),
-        ('(func (export "memory")) (table (export "__indirect_function_table") funcref (elem $nothing))', FAULT),
+        (
+            '(memory 1) (table (export "__indirect_function_table") 1 funcref) (elem (i32.const 0) $nothing)',
+            MEMVIOLATION,
+        ),
+        ('(func (export "memory")) (table (export "__indirect_function_table") funcref (elem $nothing))', MEMVIOLATION),
         ('(memory (export "memory") 1) (table (export "__indirect_function_table") 1 externref)', INVAL),
         ('(memory (export "memory") 1) (func (export "__indirect_function_table"))', INVAL),
     ],
 )
 def test_create_without_what_it_needs(exports: str, errno: int) -> None:
-    """A guest that exports no table of functions gets inval, one that exports no memory fault."""
+    """A guest that exports no table of functions gets inval, one that exports no memory memviolation."""
     embedding = Embedding().load(f"(module {IMPORTS} {exports} (func $nothing) {CALLS})")
     assert embedding.run_guest("create", 0, 0) == errno
 

@@ -9,14 +9,13 @@ import pytest
 from wasmtime import FuncType, ValType
 
 from greenctx.wasix import Linker, Program
-from greenctx.wasix._modules.abi import FAULT, WASI_MODULE, WASIX_MODULE
+from greenctx.wasix._modules.abi import FAULT, MEMVIOLATION, WASI_MODULE, WASIX_MODULE
 from greenctx.wasix._syscalls import table
 from greenctx.wasix._syscalls.table import SystemCall
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MEMVIOLATION = 78
 CALLS = {
     WASI_MODULE: {
         "fd_read": "(i32.const 0) (i32.const -8) (i32.const 1) (i32.const 0)",

@@ -48,6 +48,20 @@ static void abort_in_context(void)
     abort();
 }
 
+static void exit_again(void)
+{
+    puts("exit in atexit");
+    fflush(stdout);
+    exit(status);
+}
+
+static void switch_in_atexit(void)
+{
+    wasix_context_id_t id;
+    if (wasix_context_create(&id, exit_in_context) == 0 && wasix_context_switch(id) == 0)
+        puts("back in atexit");
+}
+
 static void wait_for_ever(void)
 {
     for (;;)
@@ -88,6 +102,18 @@ int main(int argc, char **argv)
         return run_in_context(trap_in_context);
     if (!strcmp(mode, "abort-in-context"))
         return run_in_context(abort_in_context);
+    if (!strcmp(mode, "exit-in-atexit")) {
+        atexit(exit_again);
+        return 95;
+    }
+    if (!strcmp(mode, "exit-in-atexit-of-context")) {
+        atexit(exit_again);
+        return run_in_context(exit_in_context);
+    }
+    if (!strcmp(mode, "switch-in-atexit")) {
+        atexit(switch_in_atexit);
+        return 95;
+    }
     if (!strcmp(mode, "leave-suspended")) {
         wasix_context_id_t id;
         for (int i = 0; i < 10; i++) /* half of them started */

@@ -1,14 +1,48 @@
-/* Obeys a script of context operations. The host hands them out one by one to whichever context is active. */
+/* Obeys a script of context operations. The host hands them out one by one to whichever context is active; or, for hosts
+ * that know nothing of scripts (-DON_ITS_OWN), the script is the first argument and the log goes to stdout. */
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "wasix_context.h"
+
+#ifdef ON_ITS_OWN
+
+static const char *script;
+static uint64_t current_argument;
+
+__attribute__((noinline)) static int32_t next_operation(void)
+{
+    char *end;
+    const int32_t operation = (int32_t)strtol(script, &end, 10);
+    current_argument = strtoull(end, &end, 10);
+    script = end;
+    return operation;
+}
+
+static uint64_t argument(void)
+{
+    return current_argument;
+}
+
+/* Not inlined, so that what is in memory of these frames is gone before another context runs. */
+__attribute__((noinline)) static void
+write_log(wasix_context_id_t context, int32_t depth, int32_t error, wasix_context_id_t created)
+{
+    printf("%" PRIu64 " %" PRId32 " %" PRId32 " %" PRIu64 "\n", context, depth, error, created);
+    fflush(stdout); /* a trap would lose the rest */
+}
+
+#else
 
 #define SCRIPT_IMPORT(name) __attribute__((import_module("script"), import_name(name)))
 
 SCRIPT_IMPORT("operation") int32_t next_operation(void);
 SCRIPT_IMPORT("argument") uint64_t argument(void); /* of that operation */
 SCRIPT_IMPORT("log") void write_log(wasix_context_id_t context, int32_t depth, int32_t error, wasix_context_id_t created);
+
+#endif
 
 enum { CREATE, SWITCH, DESTROY, ENTER, LEAVE, RETURN, EXIT, TRAP }; /* numbered as in tests/scripts.py */
 enum { STARTED = -1, AT_EXIT = -2 };
@@ -84,8 +118,13 @@ static void at_exit(void)
     write_log(0, 0, AT_EXIT, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+#ifdef ON_ITS_OWN
+    script = argc > 1 ? argv[1] : "";
+#else
+    (void)argc, (void)argv;
+#endif
     atexit(at_exit);
     return obey(wasix_context_main, 0);
 }
