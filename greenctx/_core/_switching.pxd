@@ -4,7 +4,7 @@ from cpython.object cimport PyObject
 cdef class Tables:
     cdef public dict by_greenlet, started, unstarted, unwinding
 
-    cdef object take_unstarted(self, object context_id)
+    cdef PyObject *take_unstarted(self, object context_id) except NULL
 
 
 cdef class Coroutine:

@@ -5,7 +5,6 @@ It takes the same steps, by greenlet's C API. Two things are its own: `Switching
 without any Python (`_fiber.pyx`), and a cancellation that is not an exception of C++ (`Switching._cancel`).
 """
 
-from cpython.dict cimport PyDict_GetItemWithError
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from cpython.pycapsule cimport PyCapsule_Import
@@ -68,6 +67,8 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     PyObject *PyObject_CallNoArgs(object)
+    # By pointers, for no references to be taken in each switch.
+    PyObject *PyDict_GetItemWithError(PyObject *, object) except? NULL
 
 greenlet_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
 
@@ -75,13 +76,12 @@ greenlet_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
 cdef class Tables:
     """Base of `Registry`: the tables in which a switch finds its target, and an end its context."""
 
-    cdef object take_unstarted(self, object context_id):
+    cdef PyObject *take_unstarted(self, object context_id) except NULL:
         """Move a context to those that have started, and return it. Raises `SwitchTargetMissing`."""
-        cdef PyObject *found = PyDict_GetItemWithError(self.unstarted, context_id)
-        if found is NULL:
+        cdef PyObject *target = PyDict_GetItemWithError(<PyObject *>self.unstarted, context_id)
+        if target is NULL:
             raise SwitchTargetMissing(context_id, self.describe(context_id))
-        target = <Coroutine>found
-        self.started[context_id] = target
+        self.started[context_id] = <object>target
         del self.unstarted[context_id]
         return target
 
@@ -210,25 +210,22 @@ cdef class Switching:
 cdef inline bint switch(Switching self, object caller, object context_id, bint only_if_plain) except -1:
     """`switch_context` by a caller that is admitted; or, if the switch is not plain, nothing. Return whether it was done."""
     cdef Coroutine me = self._active
-    cdef Coroutine target
-    cdef PyObject *found = PyDict_GetItemWithError(self._registry.started, context_id)
-    if found is not NULL:
-        target = <Coroutine>found
-        resumed = target.greenlet
-    else:
+    cdef PyObject *target = PyDict_GetItemWithError(<PyObject *>self._registry.started, context_id)
+    cdef PyObject *resumed = target
+    if target is NULL:
         if only_if_plain and (me is not self._main or context_id not in self._registry.unstarted):
             return False
-        target = self._registry.take_unstarted(context_id)
-        resumed = target.greenlet
+        target = resumed = self._registry.take_unstarted(context_id)
         if me is self._main:
             self._main_can_start_others = True
         elif self._main_can_start_others:
-            resumed = self._main.greenlet
+            resumed = <PyObject *>self._main
     # From here to the switch nothing is called that could run Python.
-    self._active = target
-    self._admitted = target.greenlet
+    its = (<Coroutine>resumed).greenlet
+    self._active = <Coroutine>target
+    self._admitted = (<Coroutine>target).greenlet
     me.is_in_switch = True
-    cdef PyObject *result = switch_to(<PyObject *>resumed, NULL, NULL)
+    cdef PyObject *result = switch_to(<PyObject *>its, NULL, NULL)
     me.is_in_switch = False
     if result is not NULL:
         Py_DECREF(<object>result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
@@ -19,14 +20,26 @@ if TYPE_CHECKING:
     from greenctx._core.scope import Scope
 
 
+class Phase(Enum):
+    """What has become of an environment. The value is a phrase for messages: "the environment ..."."""
+
+    UNUSED = "has not run yet"
+    RUNNING = "is running"
+    ENDING = "is being torn down"
+    ENDED = "has ended"
+
+
 class Admission(Switching):
     """What `Environment` is made on: everything but the operations."""
 
     # As long as its dict is empty its methods are found faster.
-    __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_state", "_thread_id")
+    __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_phase", "_thread_id")
 
-    def __init__(self) -> None:
-        self._state = "has not run yet"
+    def __init__(self, max_contexts: int | None) -> None:
+        if max_contexts is not None and max_contexts < 0:
+            raise ValueError(f"max_contexts must be None or at least 0, not {max_contexts!r}")
+        self._max_contexts = max_contexts
+        self._phase = Phase.UNUSED
         self._main: Context | None = None
         self._thread_id = 0
         self._outer: Scope | None = None
@@ -41,7 +54,7 @@ class Admission(Switching):
 
     def __repr__(self) -> str:
         if self._active is None:
-            return f"<{type(self).__name__} that {self._state}>"
+            return f"<{type(self).__name__} that {self._phase.value}>"
         active = self._active.context_id
         return f"<{type(self).__name__} active={active} suspended={self._registry.suspended_ids(active)}>"
 
@@ -70,7 +83,7 @@ class Admission(Switching):
         """The check of every call, where the calling greenlet is not known as the active one: adopt or refuse it."""
         active = self._active
         if self._main is None or active is None:
-            raise EnvironmentNotRunning(self._state)
+            raise EnvironmentNotRunning(self._phase.value)
         if not self.is_of_thread(root_of(me)):
             raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
         if self._admitted is IN_GUEST:

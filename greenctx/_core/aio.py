@@ -1,8 +1,8 @@
 """The bridge to an event loop: plain functions run inside of a task, and await what they like, wherever they are.
 
-A `Run` is a greenlet in which a plain function runs for a task; the main context of an environment, say. What one of
-its contexts awaits is stepped on that context's own greenlet, so it sees the context's variables and costs no switch as
-long as it need not wait. Only what it yields to the event loop goes to the greenlet that steps the task (the loop's),
+An `AsyncRun` is a greenlet in which a plain function runs for a task; the main context of an environment, say. What one
+of its contexts awaits is stepped on that context's own greenlet, so it sees the context's variables and costs no switch
+as long as it need not wait. Only what it yields to the event loop goes to the greenlet that steps the task, the loop's,
 and the loop's answer comes straight back. So the task is the one that waits, for one thing at a time, and everything of
 the run with it: the environment's own state does not change, nor that of environments nested in it.
 
@@ -56,11 +56,11 @@ def await_(awaitable: Awaitable[T]) -> T:
         coroutine.close()  # it has ended, unless a signal interrupted this function itself
 
 
-def current_run() -> Run | None:
+def current_run() -> AsyncRun | None:
     """The innermost run that the calling greenlet is in, if any."""
     # By the greenlet, not by a context variable: tasks that are created in a run inherit its variables.
     me: greenlet | None = getcurrent()
-    while me is not None and not isinstance(me, Run):
+    while me is not None and not isinstance(me, AsyncRun):
         me = me.parent
     return None if me is None or me.is_within_another_task() else me
 
@@ -75,7 +75,7 @@ def _current_task() -> object:
 
 async def run_in_task(function: Callable[[], T]) -> T:
     """Run a plain function on a greenlet of its own inside of the calling task, whose variables it shares."""
-    return cast("T", await Run(function))
+    return cast("T", await AsyncRun(function))
 
 
 def check_is_plain(result: object) -> None:
@@ -85,7 +85,7 @@ def check_is_plain(result: object) -> None:
         raise TypeError("main must be a plain function, not a coroutine function; to await it calls greenctx.await_")
 
 
-class Run(greenlet):
+class AsyncRun(greenlet):
     """A greenlet that runs a function, to be awaited once.
 
     Its parent is the greenlet that steps the task. As that may change, it is set at each step.
@@ -101,7 +101,7 @@ class Run(greenlet):
         self._function = function
         self._result: object = None
         self._waiting: greenlet | None = self  # in `suspend`, or unstarted
-        self._trap: object = None  # what it yields to the event loop
+        self._yielded: object = None  # what it yields to the event loop
         self._driver: greenlet | None = None  # the parent while it steps this
         self._closing = self._unreachable = False
 
@@ -136,7 +136,7 @@ class Run(greenlet):
             del error  # its traceback refers to this frame
         while not self.dead:
             try:
-                answer = yield self._trap
+                answer = yield self._yielded
             except BaseException as raised:
                 # Whoever closes a coroutine wants it to end and not to wait again.
                 self._closing = isinstance(raised, GeneratorExit)
@@ -156,7 +156,7 @@ class Run(greenlet):
         self.resumed_at = time.monotonic()
         self._task = _current_task()
         # From here to the switch nothing is called: an interruption would leave a run that waits nowhere.
-        self._trap = self._waiting = None
+        self._yielded = self._waiting = None
         self._driver = driver
         try:
             if error is None:
@@ -183,7 +183,7 @@ class Run(greenlet):
         if self._driver is None:
             raise AlreadyAwaiting
 
-    def suspend(self, trap: object) -> object:
+    def suspend(self, yielded: object) -> object:
         """Yield that to the event loop; return or raise what it answers."""
         self.check()
         if self._closing:
@@ -191,7 +191,7 @@ class Run(greenlet):
         assert self._driver is not None
         me, handled = getcurrent(), sys.exception()
         try:
-            self._trap, self._waiting = trap, me
+            self._yielded, self._waiting = yielded, me
             answer = self._driver.switch()
         except BaseException as error:
             if self._waiting is me:  # it does not come from the event loop
@@ -206,7 +206,7 @@ class Run(greenlet):
         return answer
 
 
-def _check(run: Run | None) -> Run:
+def _check(run: AsyncRun | None) -> AsyncRun:
     if run is None:
         raise NotInAsyncRun
     check_is_not_in_guest()  # a greenlet switch on a fiber would end the process
@@ -218,16 +218,16 @@ async def _wait_for(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def _step_to_the_end(coroutine: Coroutine[Any, Any, T], run: Run) -> T:
+def _step_to_the_end(coroutine: Coroutine[Any, Any, T], run: AsyncRun) -> T:
     # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13).
     try:
-        trap = coroutine.send(None)
+        yielded = coroutine.send(None)
         while True:
             try:
-                answer = run.suspend(trap)
+                answer = run.suspend(yielded)
             except BaseException as error:
-                trap = coroutine.throw(error)
+                yielded = coroutine.throw(error)
             else:
-                trap = coroutine.send(answer)
+                yielded = coroutine.send(answer)
     except StopIteration as stop:
         return cast("T", stop.value)

@@ -59,8 +59,8 @@ class Context(Coroutine):
 def new_context(registry: Registry, entrypoint: Callable[[], Any], main: Context) -> Context:
     """A context that has not started, in a copy of the caller's `contextvars` context."""
     context = Context(registry, entrypoint, monotonic())
-    context.greenlet = greenlet(context.run, main.greenlet)
-    context.greenlet.gr_context = copy_context()
+    context.greenlet = its = greenlet(context.run, main.greenlet)
+    its.gr_context = copy_context()
     return context
 
 

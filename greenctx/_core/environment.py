@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent
 
-from greenctx._core.admission import Admission
+from greenctx._core.admission import Admission, Phase
 from greenctx._core.context import MAIN, main_context, new_context
 from greenctx._core.error_chains import append_context, chain_errors, raise_errors
 from greenctx._core.scope import current
@@ -36,12 +36,6 @@ class Environment(Admission):
 
     main_context_id = MAIN
 
-    def __init__(self, max_contexts: int | None) -> None:
-        if max_contexts is not None and max_contexts < 0:
-            raise ValueError(f"max_contexts must be None or at least 0, not {max_contexts!r}")
-        super().__init__()
-        self._max_contexts = max_contexts
-
     def run_main_context(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run ``main(*args)`` as context 0 on the calling greenlet; return what it returns.
 
@@ -52,7 +46,7 @@ class Environment(Admission):
 
         Raises `EnvironmentAlreadyUsed` when the environment is running, or has run.
         """
-        if self._state != "has not run yet":
+        if self._phase is not Phase.UNUSED:
             raise EnvironmentAlreadyUsed("is running" if self._main else "has run")
         outer = current.get()
         errors: list[BaseException] = []
@@ -64,7 +58,7 @@ class Environment(Admission):
                 self._outer = outer
             context = main_context(self._registry, me)
             current.set(self)
-            self._state = "is running"
+            self._phase = Phase.RUNNING
             self._main = self._active = self._registry.started[MAIN] = context
             self._admitted = me
             try:
@@ -88,7 +82,7 @@ class Environment(Admission):
             self._main = self._admitted = self._active = None  # the caller is never without an active context
             self._registry.started = {}
             self._outer = None
-            self._state = "has ended"
+            self._phase = Phase.ENDED
             current.set(outer)
             errors.clear()  # their tracebacks refer to this frame
 
@@ -104,15 +98,15 @@ class Environment(Admission):
         me = getcurrent()
         if me is not self._admitted:
             self.admit(me)
-        if self._state == "is being torn down":
-            raise EnvironmentNotRunning(self._state)
+        if self._phase is Phase.ENDING:
+            raise EnvironmentNotRunning(self._phase.value)
         if not callable(entrypoint):
             raise TypeError(f"the entrypoint of a context must be callable, not {entrypoint!r}")
-        assert self._main is not None
-        registry = self._registry
-        if self._max_contexts is not None and registry.count_live(self._main) >= self._max_contexts:
+        main, registry = self._main, self._registry
+        assert main is not None
+        if self._max_contexts is not None and registry.count_live(main) >= self._max_contexts:
             raise TooManyContexts(self._max_contexts)
-        context = new_context(registry, entrypoint, self._main)
+        context = new_context(registry, entrypoint, main)
         # Now, not before: a signal's handler, or a finalizer, may have created another context in those calls.
         context.context_id = context_id = registry.next_id
         registry.next_id = context_id + 1
@@ -133,10 +127,11 @@ class Environment(Admission):
             self.admit(caller)
         me, registry = self._active, self._registry
         assert me is not None
-        if context_id in registry.unstarted:
-            unstarted = registry.unstarted[context_id]
-            del registry.unstarted[context_id], registry.by_greenlet[unstarted.greenlet]
-            unstarted.greenlet = None
+        unstarted = registry.unstarted
+        if context_id in unstarted:
+            context = unstarted[context_id]
+            del unstarted[context_id], registry.by_greenlet[context.greenlet]
+            context.greenlet = None
             return True
         victim = registry.started.get(context_id)
         if victim is None:
@@ -165,7 +160,7 @@ class Environment(Admission):
 
         Nothing is called outside of the `try`, so that it takes an interruption at the very jump to end this early.
         """
-        self._state = "is being torn down"
+        self._phase = Phase.ENDING
         registry = self._registry
         while {MAIN, *registry.started, *registry.unstarted, *registry.unwinding} != {MAIN}:
             try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from greenctx.environment import ContextSwitchingEnvironment
 
-MOST_ROWS = 20
+MAX_ROWS = 20
 """Contexts that the table shows."""
 
 
@@ -100,10 +100,10 @@ class Statistics(Instrument):
             f"{'context':>9}  {'switches':>9}  {'host calls':>10}  {'active ms':>10}  entrypoint",
         ]
         rows = sorted(self.contexts.values(), key=lambda one: -one.seconds)
-        for one in sorted(rows[:MOST_ROWS], key=lambda one: one.id):
+        for one in sorted(rows[:MAX_ROWS], key=lambda one: one.id):
             figures = f"{one.id:>9}  {one.switches:>9}  {one.host_calls:>10}  {one.seconds * 1e3:>10.3f}"
             lines.append(f"{figures}  {one.name}")
-        if rest := rows[MOST_ROWS:]:
+        if rest := rows[MAX_ROWS:]:
             switches, calls = sum(one.switches for one in rest), sum(one.host_calls for one in rest)
             seconds = sum(one.seconds for one in rest)
             lines.append(f"{'':>9}  {switches:>9}  {calls:>10}  {seconds * 1e3:>10.3f}  ({len(rest)} others)")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from greenctx.environment import ContextSwitchingEnvironment
 
-LONGEST = 300
+MAX_REPR = 300
 """Characters of an error's repr."""
 
 
@@ -215,4 +215,4 @@ def _describe(error: BaseException | None) -> str:
         text = repr(error)
     except Exception:  # which is the program's
         text = f"a {type(error).__name__}"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]}..."

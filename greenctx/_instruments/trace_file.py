@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from time import perf_counter_ns
 
-LINES = 512
+MAX_LINES = 512
 """Events that are kept before they are written."""
 
 
@@ -29,7 +29,7 @@ class EventFile:
 
     def write(self, *lines: str) -> None:
         self.lines += lines
-        if len(self.lines) >= LINES:
+        if len(self.lines) >= MAX_LINES:
             self._flush()
 
     def close(self) -> None:

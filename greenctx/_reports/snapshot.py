@@ -69,7 +69,7 @@ def format_stacks(environment: Environment, caller: FrameType) -> str:
         text = "".join(line for info, stack in found for line in _lines(info, stack))
     finally:
         del caller, running, found, active, me  # whose frames refer to this one
-    return text or f"the environment {environment._state}; it has no contexts\n"
+    return text or f"the environment {environment._phase.value}; it has no contexts\n"
 
 
 def _look(environment: Environment) -> Iterator[tuple[ContextInfo, Context]]:

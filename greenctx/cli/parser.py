@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
 import greenctx
 from greenctx._core.switching import COMPILED
 from greenctx.cli.exit_status import EXIT_USAGE, fail
-from greenctx.cli.options import count, seconds, size
 
 if TYPE_CHECKING:
     from typing import NoReturn
+
+
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?) ?([KMGT]?)(?:I?B)?", re.ASCII | re.IGNORECASE)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,3 +57,32 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _version() -> str:
     return f"greenctx {greenctx.__version__}, with {'compiled' if COMPILED else 'pure Python'} switches"
+
+
+def count(text: str) -> int:
+    """A number of things."""
+    if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of contexts")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A positive, finite time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value
+
+
+def size(text: str) -> int:
+    """A number of bytes: ``65536``, ``64KiB``, ``1.5MiB``, ``2G``. The units are powers of 1024, however written."""
+    from fractions import Fraction  # which takes long to import, and is seldom needed
+
+    match = _SIZE.fullmatch(text)
+    value = int(Fraction(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")) if match else 0
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 65536, 64KiB or 1.5GiB")
+    return value
