@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,8 @@ print(*sorted({*sys.modules} - before))"""
         assert (ran.returncode, ran.stderr) == (0, "")
         imported = {*ran.stdout.split()}
         assert {"greenctx.wasix._program.program", "wasmtime"} <= imported
-        assert imported.isdisjoint(UNNEEDED.split())
+        # From Python 3.14 on wasmtime's package, by the way in which annotations are looked at, imports `ast`.
+        assert imported.isdisjoint({*UNNEEDED.split()} - ({"ast"} if sys.version_info >= (3, 14) else set()))
 
 
 @pytest.mark.parametrize("name", UNNEEDED.split())
