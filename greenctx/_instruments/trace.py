@@ -1,9 +1,9 @@
 """Trace: an instrument that writes the Trace Event format, which Perfetto and chrome://tracing open.
 
-One process for each environment, one thread of it (a track) for each context: slices while the context is active, in
-them slices of the host calls that it is in, arrows from each switch to where it leads, instants for all else. The file
-is an array, one event a line, in the order in which things ended; its closing bracket is all that a killed process
-leaves out, and viewers do without that.
+One process for each environment, one thread of it (a track) for each context. A context's activity is a slice with the
+name of its entrypoint, and with its processor time; in it are slices of the host calls that the context is in. Arrows
+lead from each switch to where it goes; instants tell all else; counters tell how many contexts live and how much memory
+the process has. Each event is a line of the file, in the order in which things ended.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import json
 from contextlib import suppress
 from functools import lru_cache
 from itertools import count
-from time import perf_counter_ns
+from threading import get_ident
+from time import perf_counter_ns, thread_time_ns
 from typing import TYPE_CHECKING, Any
 
 from greenctx._core.context import MAIN, name_of
 from greenctx._instruments.instrument import Instrument
+from greenctx._instruments.resident import resident_bytes
 from greenctx._instruments.trace_file import EventFile
 from greenctx.errors import ContextCanceled, GuestExit
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 LONGEST = 300
 """Characters of an error's repr."""
+SAMPLED = 1_000_000
+"""Nanoseconds that pass before the memory is looked at again."""
 
 
 class Trace(Instrument):
@@ -44,6 +48,7 @@ class Trace(Instrument):
         self._name = name
         self._tracks: dict[ContextSwitchingEnvironment, _Tracks] = {}
         self._numbers = count(1)  # of environments; several threads may take one
+        self._flows = count(1)  # of arrows, in the whole file
 
     def close(self) -> None:
         """Write the rest; closing it again does nothing. Raises OSError."""
@@ -64,7 +69,9 @@ class Trace(Instrument):
         tracks = self._of(environment)
         name = name_of(entrypoint)
         self._file.write(
-            *tracks.begin(context_id, name), tracks.instant(context_id, "created", {"by": tracks.active, "name": name})
+            *tracks.begin(context_id, name),
+            tracks.instant(context_id, "created", {"by": tracks.active, "name": name}),
+            *tracks.counters(tracks.now()),
         )
 
     def context_started(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
@@ -74,16 +81,19 @@ class Trace(Instrument):
         tracks = self._of(environment)
         if tracks.active == to_id:  # an interruption came before this was told to the end
             return
-        now = tracks.now()
-        lines = tracks.pieces(from_id, now)
-        tracks.flows += 1
-        flow = f'"name":"switch","cat":"switch","id":"{tracks.pid}.{tracks.flows}","pid":{tracks.pid}'
+        now, processor = tracks.now(), thread_time_ns()
+        lines = tracks.pieces(from_id, now, processor)
+        flow = f'"name":"switch","cat":"switch","id":{next(self._flows)},"pid":{tracks.pid}'
         lines.append(f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{_microseconds(now - 1)}}}')
         lines.append(f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{_microseconds(now + 1)}}}')
         buffer = self._file.lines
         # In one breath: an interruption that comes between would lose the lines, or let them be written twice.
-        tracks.since, tracks.active = now + 1, to_id
+        tracks.since, tracks.processor_since, tracks.active = now + 1, processor, to_id
         buffer += lines
+        if tracks.ended == from_id != MAIN:  # which destroys others when it has ended
+            tracks.names.pop(from_id, None)
+        if now >= tracks.sampled:
+            buffer += tracks.counters(now)
         self._file.write()
 
     def context_canceled(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
@@ -102,12 +112,14 @@ class Trace(Instrument):
             end = tracks.instant(context_id, "exited", {"status": error.status})
         else:
             end = tracks.instant(context_id, "failed", {"error": _describe(error)})
-        self._file.write(end)
+        tracks.gone(context_id)
+        self._file.write(end, *tracks.counters(tracks.now()))
         tracks.calls.pop(context_id, None)
 
     def context_destroyed(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
         tracks = self._of(environment)
-        self._file.write(tracks.instant(context_id, "destroyed", {"by": tracks.active}))
+        tracks.gone(context_id)
+        self._file.write(tracks.instant(context_id, "destroyed", {"by": tracks.active}), *tracks.counters(tracks.now()))
 
     def host_call_started(self, environment: ContextSwitchingEnvironment, context_id: int, name: str) -> None:
         tracks = self._of(environment)
@@ -129,7 +141,8 @@ class Trace(Instrument):
 
     def environment_ended(self, environment: ContextSwitchingEnvironment) -> None:
         tracks = self._of(environment)
-        self._file.write(*tracks.pieces(tracks.active, tracks.now()))
+        now = tracks.now()
+        self._file.write(*tracks.pieces(tracks.active, now, thread_time_ns()), *tracks.counters(now))
         self._tracks.pop(environment, None)
 
     def _of(self, environment: ContextSwitchingEnvironment) -> _Tracks:
@@ -149,13 +162,22 @@ class _Tracks:
     def __init__(self, pid: int, began: int) -> None:
         self.pid = pid
         self.active = MAIN
-        self.flows = 0
+        self.live: set[int] = set()
+        self.ended: int | None = None
+        """A context that has ended, and is active until the next switch."""
+        self.names: dict[int, str] = {}
+        """Of contexts that may be active again."""
         self.calls: dict[int, list[tuple[str, int]]] = {}
         """By context: the host calls that it is in, and when they began."""
         self._began = began
         self._last = 0
         self.since = self.now()
         """When the active context became active."""
+        self.processor_since = thread_time_ns()
+        """The processor time of the thread at that time."""
+        self.sampled = 0
+        """When the memory is to be looked at again."""
+        self._thread = get_ident()
 
     def now(self) -> int:
         now = perf_counter_ns() - self._began
@@ -166,6 +188,9 @@ class _Tracks:
 
     def begin(self, context_id: int, name: str) -> tuple[str, str]:
         """Name a track, and put it in its place."""
+        self.names[context_id] = name
+        if context_id != MAIN:
+            self.live.add(context_id)
         track = f'"pid":{self.pid},"tid":{context_id + 1}'
         title = json.dumps(f"{context_id} {name}")
         return (
@@ -173,13 +198,24 @@ class _Tracks:
             f'{{"ph":"M","name":"thread_sort_index",{track},"args":{{"sort_index":{context_id}}}}}',
         )
 
-    def pieces(self, context_id: int, end: int) -> list[str]:
+    def gone(self, context_id: int) -> None:
+        """Forget a context; its name only after its last slice."""
+        self.live.discard(context_id)
+        if context_id == self.active:
+            self.ended = context_id
+        elif context_id != MAIN:
+            self.names.pop(context_id, None)
+
+    def pieces(self, context_id: int, end: int, processor: int) -> list[str]:
         """The slice that ends with a switch from that context, and those of the calls that it waits in, cut off here.
 
         (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
         """
         calls = self.calls.get(context_id, ())
-        pieces = [self.piece(context_id, "active", self.since, end, "context")]
+        name = self.names.get(context_id) or "?"
+        # Not if another thread closes the trace, since its processor time is its own.
+        used = processor - self.processor_since if get_ident() == self._thread else None
+        pieces = [self.piece(context_id, name, self.since, end, "context", used)]
         for depth, (name, start) in enumerate(calls, 1):
             pieces.append(self.call(context_id, name, start, depth, end))
         return pieces
@@ -189,10 +225,31 @@ class _Tracks:
         # Each begins after the one around it, for viewers to see which is which.
         return self.piece(context_id, name, max(start, self.since + depth), end, "host call")
 
-    def piece(self, context_id: int, name: str, start: int, end: int, category: str) -> str:
+    def piece(
+        self, context_id: int, name: str, start: int, end: int, category: str, processor: int | None = None
+    ) -> str:
+        used = ""
+        if processor is not None:
+            used = f',"tts":{_microseconds(self.processor_since)},"tdur":{_microseconds(processor)}'
         return (
             f'{{"ph":"X","name":{_quoted(name)},"cat":"{category}","pid":{self.pid},"tid":{context_id + 1},'
-            f'"ts":{_microseconds(start)},"dur":{_microseconds(end - start if end > start else 0)}}}'
+            f'"ts":{_microseconds(start)},"dur":{_microseconds(end - start if end > start else 0)}{used}}}'
+        )
+
+    def counters(self, now: int) -> list[str]:
+        """The number of contexts that live, main not among them; and now and then the memory of the process."""
+        lines = [self._counter("live contexts", now, len(self.live))]
+        if now >= self.sampled:
+            self.sampled = now + SAMPLED
+            resident = resident_bytes()
+            if resident is not None:
+                lines.append(self._counter("resident memory", now, resident))
+        return lines
+
+    def _counter(self, name: str, now: int, value: int) -> str:
+        return (
+            f'{{"ph":"C","name":"{name}","cat":"context","pid":{self.pid},"tid":{MAIN + 1},'
+            f'"ts":{_microseconds(now)},"args":{{"value":{value}}}}}'
         )
 
     def instant(self, context_id: int, name: str, args: dict[str, Any] | None = None) -> str:
