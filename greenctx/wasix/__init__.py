@@ -33,6 +33,7 @@ from greenctx.errors import (
 )
 from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.stores import Caller
+from greenctx.wasix._fibers.traps import GuestFrame, GuestTrap
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._linking.requirements import InstancePre
@@ -46,6 +47,8 @@ __all__ = [
     "FiberStacksExhausted",
     "GuestException",
     "GuestExit",
+    "GuestFrame",
+    "GuestTrap",
     "InstancePre",
     "InvalidProgram",
     "Limits",

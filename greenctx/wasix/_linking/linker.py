@@ -57,6 +57,7 @@ class Linker(wasmtime.Linker):
         self._report_host_calls = report_host_calls
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix_files = False
+        self._definitions = 0
         self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
         """The definitions in place of WASI's functions that do not use WASI."""
@@ -72,6 +73,11 @@ class Linker(wasmtime.Linker):
     def allow_shadowing(self, allow: bool) -> None:
         wasmtime.Linker.allow_shadowing.__set__(self, allow)
         self._allow_shadowing = allow
+
+    @property
+    def definitions(self) -> int:
+        """How many definitions there were, those of WASI and WASIX that are done here included."""
+        return self._definitions
 
     def define(self, store: Storelike, module: str, name: str, item: AsExtern) -> None:
         """Define something of the store's. For a Python function use `define_func`, which is safe."""
@@ -211,6 +217,7 @@ class Linker(wasmtime.Linker):
 
     def _note(self, module: str, name: str, owner: int | None) -> None:
         """Remember to which store a new definition belongs."""
+        self._definitions += 1
         self._without_wasi.add((module, name))
         self._owners.pop((module, name), None)
         if owner is not None:

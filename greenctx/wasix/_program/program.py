@@ -42,7 +42,7 @@ from greenctx.wasix._syscalls.wasix_files import imports_file_calls
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from typing import BinaryIO, Self, TypedDict, Unpack
+    from typing import Any, BinaryIO, Self, TypedDict, Unpack
 
     from wasmtime import Func
 
@@ -120,12 +120,27 @@ class Program:
             raise ValueError(f"shadow_stack must be None or a positive number of bytes, not {shadow_stack!r}")
         self._closed = False
         self._runs: set[object] = set()
+        instruments = [*instruments]
+        self._code_given = code
+        self._settings_given: dict[str, Any] = {
+            "name": name,
+            "argv": argv,
+            "env": env,
+            "preopens": preopens,
+            "limits": limits,
+            "shadow_stack": shadow_stack,
+            "contexts": contexts,
+            "instruments": instruments,
+            "stdin": stdin,
+            "stdout": stdout,
+            "stderr": stderr,
+        }
         self.name = name
         self.settings = WasiSettings(name, [name] if argv is None else argv, env or {}, preopens or {})
         self.limits = limits or Limits()
         self.shadow_stack = shadow_stack
         self.contexts = contexts
-        self.instruments = [*instruments]
+        self.instruments = instruments
         self._stdio = Stdio(stdin, stdout, stderr)
         self._code = unshare_memory(to_binary(name, code))
         self._engine, self._module = compile_module(
@@ -143,6 +158,7 @@ class Program:
         self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix(files=imports_file_calls(self._module))
+        self._definitions = self.linker.definitions
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **settings: Unpack[ProgramSettings]) -> Program:
@@ -150,12 +166,18 @@ class Program:
         name = os.fspath(path)
         return cls(read_code(name), name=name, **settings)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what the program was made of. It is compiled where it arrives, once: see ``cache``."""
+        if self.linker.definitions != self._definitions:
+            raise TypeError("a program with host functions of its own cannot be pickled; make it where it is to run")
+        return _arrived, (type(self), self._code_given, self._settings_given)
+
     def run(self) -> int:
         """Run the program; return its exit status, as the guest gave it: an unsigned number of 32 bits.
 
         (A shell sees the low eight of them, so ``exit(-1)``, 4294967295 here, is 255 there.)
 
-        Raises `InvalidProgram` if an import is not defined, `wasmtime.Trap` when the guest traps in any context,
+        Raises `InvalidProgram` if an import is not defined, `GuestTrap` when the guest traps in any context,
         `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a host function raises. Ctrl-C is
         KeyboardInterrupt. Every context is unwound by then.
         """
@@ -267,6 +289,10 @@ class Program:
 
             state_of(store).shadow_stacks = ShadowStacks(store, instance, self.shadow_stack)
         call(store, cast("Func", instance.exports(store)[START]))
+
+
+def _arrived(kind: type[Program], code: bytes, settings: dict[str, Any]) -> Program:
+    return kind(code, **settings, cache=True)
 
 
 def _user_cache() -> ModuleCache | None:
