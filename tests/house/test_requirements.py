@@ -46,6 +46,7 @@ greenctx._instruments.statistics greenctx._instruments.timeline greenctx._instru
 greenctx._reports.log greenctx._reports.reporting_environment greenctx._reports.reports greenctx._reports.snapshot
 greenctx.cli.options greenctx.cli.parser
 greenctx.wasix._clock.event_loop greenctx.wasix._program.inspection greenctx.wasix._program.run_async
+greenctx.wasix._linking.typed_functions
 greenctx.wasix._shadow_stacks.shadow_stacks
 wasmtime.component"""
 """Modules that would be a good part of a small guest's time, from the start of the process to its end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import wasmtime
 from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from greenctx.wasix._linking.requirements import InstancePre
     from greenctx.wasix._native.capi import AsExtern, Storelike
     from greenctx.wasix._syscalls.table import SystemCall
+
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 
 class Linker(wasmtime.Linker):
@@ -97,6 +100,24 @@ class Linker(wasmtime.Linker):
         if not callable(func):
             raise TypeError(f"a host function must be callable, not {func!r}")
         self._define(module, name, ty, func, access_caller)
+
+    def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
+        """Define the decorated function as a host function, by its own name if none is given.
+
+        Its type is that of its annotations: ``int`` is an i64 and `I32` an i32, ``float`` an f64 and `F32` an f32,
+        ``bool`` an i32; it returns one of these, a tuple of them, or None. A first parameter that is a `Caller` gets
+        the guest's exports. An ``async def`` function is awaited by `greenctx.await_`, so the program has to run by
+        ``run_async`` (`NotInAsyncRun` otherwise).
+        """
+
+        def define(function: F) -> F:
+            from greenctx.wasix._linking.typed_functions import typed  # with inspect, which takes long to import
+
+            ty, adapted, access_caller = typed(function)
+            self.define_func(module, name or function.__name__, ty, adapted, access_caller)
+            return function
+
+        return define
 
     def define_instance(self, store: Storelike, name: str, instance: Instance) -> None:
         """Define all exports of an instance of the store's."""

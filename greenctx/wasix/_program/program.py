@@ -40,13 +40,15 @@ from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.wasix_files import imports_file_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from typing import Any, BinaryIO, Self, TypedDict, Unpack
+    from typing import Any, BinaryIO, Self, TypedDict, TypeVar, Unpack
 
     from wasmtime import Func
 
     from greenctx.wasix._modules.cache import ModuleCache
+
+    F = TypeVar("F", bound=Callable[..., Any])
 
     class ProgramSettings(TypedDict, total=False):
         """The settings of a `Program`."""
@@ -165,6 +167,10 @@ class Program:
         """Load a .wasm or .wat file. See `__init__`; a file that cannot be read is `InvalidProgram`, too."""
         name = os.fspath(path)
         return cls(read_code(name), name=name, **settings)
+
+    def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
+        """Define the decorated function as a host function: see `Linker.host_function`."""
+        return self.linker.host_function(module, name)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle what the program was made of. It is compiled where it arrives, once: see ``cache``."""
