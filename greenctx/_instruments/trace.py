@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from functools import lru_cache
 from itertools import count
-from threading import get_ident
-from time import perf_counter_ns, thread_time_ns
-from typing import TYPE_CHECKING, Any
+from time import thread_time_ns
+from typing import TYPE_CHECKING
 
 from greenctx._core.context import MAIN, name_of
 from greenctx._instruments.instrument import Instrument
-from greenctx._instruments.resident import resident_bytes
 from greenctx._instruments.trace_file import EventFile
+from greenctx._instruments.tracks import Tracks, microseconds
 from greenctx.errors import ContextCanceled, GuestExit
 
 if TYPE_CHECKING:
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 LONGEST = 300
 """Characters of an error's repr."""
-SAMPLED = 1_000_000
-"""Nanoseconds that pass before the memory is looked at again."""
 
 
 class Trace(Instrument):
@@ -46,7 +42,7 @@ class Trace(Instrument):
         """Create the file. ``name`` is what the trace is called in viewers. Raises OSError."""
         self._file = EventFile(path)
         self._name = name
-        self._tracks: dict[ContextSwitchingEnvironment, _Tracks] = {}
+        self._tracks: dict[ContextSwitchingEnvironment, Tracks] = {}
         self._numbers = count(1)  # of environments; several threads may take one
         self._flows = count(1)  # of arrows, in the whole file
 
@@ -84,8 +80,8 @@ class Trace(Instrument):
         now, processor = tracks.now(), thread_time_ns()
         lines = tracks.pieces(from_id, now, processor)
         flow = f'"name":"switch","cat":"switch","id":{next(self._flows)},"pid":{tracks.pid}'
-        lines.append(f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{_microseconds(now - 1)}}}')
-        lines.append(f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{_microseconds(now + 1)}}}')
+        lines.append(f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{microseconds(now - 1)}}}')
+        lines.append(f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{microseconds(now + 1)}}}')
         buffer = self._file.lines
         # In one breath: an interruption that comes between would lose the lines, or let them be written twice.
         tracks.since, tracks.processor_since, tracks.active = now + 1, processor, to_id
@@ -145,126 +141,15 @@ class Trace(Instrument):
         self._file.write(*tracks.pieces(tracks.active, now, thread_time_ns()), *tracks.counters(now))
         self._tracks.pop(environment, None)
 
-    def _of(self, environment: ContextSwitchingEnvironment) -> _Tracks:
+    def _of(self, environment: ContextSwitchingEnvironment) -> Tracks:
         tracks = self._tracks.get(environment)
         if tracks is None:
             number = next(self._numbers)
-            tracks = self._tracks[environment] = _Tracks(number, self._file.began)
+            tracks = self._tracks[environment] = Tracks(number, self._file.began)
             name = self._name if number == 1 else f"{self._name} ({number})"
             process = f'"pid":{tracks.pid},"tid":{MAIN + 1},"args":{{"name":{json.dumps(name)}}}'
             self._file.write(f'{{"ph":"M","name":"process_name",{process}}}', *tracks.begin(MAIN, "main"))
         return tracks
-
-
-class _Tracks:
-    """What is going on in one environment. Times are in nanoseconds since the trace began, and never the same twice."""
-
-    def __init__(self, pid: int, began: int) -> None:
-        self.pid = pid
-        self.active = MAIN
-        self.live: set[int] = set()
-        self.ended: int | None = None
-        """A context that has ended, and is active until the next switch."""
-        self.names: dict[int, str] = {}
-        """Of contexts that may be active again."""
-        self.calls: dict[int, list[tuple[str, int]]] = {}
-        """By context: the host calls that it is in, and when they began."""
-        self._began = began
-        self._last = 0
-        self.since = self.now()
-        """When the active context became active."""
-        self.processor_since = thread_time_ns()
-        """The processor time of the thread at that time."""
-        self.sampled = 0
-        """When the memory is to be looked at again."""
-        self._thread = get_ident()
-
-    def now(self) -> int:
-        now = perf_counter_ns() - self._began
-        if now < self._last + 3:
-            now = self._last + 3
-        self._last = now
-        return now
-
-    def begin(self, context_id: int, name: str) -> tuple[str, str]:
-        """Name a track, and put it in its place."""
-        self.names[context_id] = name
-        if context_id != MAIN:
-            self.live.add(context_id)
-        track = f'"pid":{self.pid},"tid":{context_id + 1}'
-        title = json.dumps(f"{context_id} {name}")
-        return (
-            f'{{"ph":"M","name":"thread_name",{track},"args":{{"name":{title}}}}}',
-            f'{{"ph":"M","name":"thread_sort_index",{track},"args":{{"sort_index":{context_id}}}}}',
-        )
-
-    def gone(self, context_id: int) -> None:
-        """Forget a context; its name only after its last slice."""
-        self.live.discard(context_id)
-        if context_id == self.active:
-            self.ended = context_id
-        elif context_id != MAIN:
-            self.names.pop(context_id, None)
-
-    def pieces(self, context_id: int, end: int, processor: int) -> list[str]:
-        """The slice that ends with a switch from that context, and those of the calls that it waits in, cut off here.
-
-        (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
-        """
-        calls = self.calls.get(context_id, ())
-        name = self.names.get(context_id) or "?"
-        # Not if another thread closes the trace, since its processor time is its own.
-        used = processor - self.processor_since if get_ident() == self._thread else None
-        pieces = [self.piece(context_id, name, self.since, end, "context", used)]
-        for depth, (name, start) in enumerate(calls, 1):
-            pieces.append(self.call(context_id, name, start, depth, end))
-        return pieces
-
-    def call(self, context_id: int, name: str, start: int, depth: int, end: int) -> str:
-        """The slice of a host call, or of what is left of it since the context became active."""
-        # Each begins after the one around it, for viewers to see which is which.
-        return self.piece(context_id, name, max(start, self.since + depth), end, "host call")
-
-    def piece(
-        self, context_id: int, name: str, start: int, end: int, category: str, processor: int | None = None
-    ) -> str:
-        used = ""
-        if processor is not None:
-            used = f',"tts":{_microseconds(self.processor_since)},"tdur":{_microseconds(processor)}'
-        return (
-            f'{{"ph":"X","name":{_quoted(name)},"cat":"{category}","pid":{self.pid},"tid":{context_id + 1},'
-            f'"ts":{_microseconds(start)},"dur":{_microseconds(end - start if end > start else 0)}{used}}}'
-        )
-
-    def counters(self, now: int) -> list[str]:
-        """The number of contexts that live, main not among them; and now and then the memory of the process."""
-        lines = [self._counter("live contexts", now, len(self.live))]
-        if now >= self.sampled:
-            self.sampled = now + SAMPLED
-            resident = resident_bytes()
-            if resident is not None:
-                lines.append(self._counter("resident memory", now, resident))
-        return lines
-
-    def _counter(self, name: str, now: int, value: int) -> str:
-        return (
-            f'{{"ph":"C","name":"{name}","cat":"context","pid":{self.pid},"tid":{MAIN + 1},'
-            f'"ts":{_microseconds(now)},"args":{{"value":{value}}}}}'
-        )
-
-    def instant(self, context_id: int, name: str, args: dict[str, Any] | None = None) -> str:
-        details = f',"args":{json.dumps(args)}' if args else ""
-        return (
-            f'{{"ph":"i","s":"t","name":{json.dumps(name)},"cat":"context","pid":{self.pid},"tid":{context_id + 1},'
-            f'"ts":{_microseconds(self.now())}{details}}}'
-        )
-
-
-_quoted = lru_cache(1024)(json.dumps)
-
-
-def _microseconds(nanoseconds: int) -> str:
-    return f"{nanoseconds // 1000}.{nanoseconds % 1000:03}"
 
 
 def _describe(error: BaseException | None) -> str:

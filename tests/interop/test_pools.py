@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pool_jobs import EXITING, FAILING, TRAPPING, run
+from guests.pool_jobs import EXITING, FAILING, TRAPPING, run
 from wasmtime import FuncType, TrapCode
 
 from greenctx import Statistics

@@ -20,7 +20,7 @@ from trace_events import trace_of
 
 from greenctx import ContextSwitchingEnvironment, Trace
 
-DRIVER = Path(__file__).parents[1] / "support" / "perfetto.mjs"
+DRIVER = Path(__file__).parents[1] / "support" / "oracle" / "perfetto.mjs"
 ERRORS = "select name, value from stats where value != 0 and severity in ('error', 'data_loss')"
 
 

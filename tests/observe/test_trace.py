@@ -298,7 +298,7 @@ def test_what_is_told_twice_is_written_once(tmp_path: Path, monkeypatch: pytest.
 
 def test_times_are_never_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the clock stands still, the order is still that in which things happened."""
-    monkeypatch.setattr("greenctx._instruments.trace.perf_counter_ns", lambda: 1_000_000)
+    monkeypatch.setattr("greenctx._instruments.tracks.perf_counter_ns", lambda: 1_000_000)
     run_traced(tmp_path / "out.json", switching(100))
     check_trace(tmp_path / "out.json")
 

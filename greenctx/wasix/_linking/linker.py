@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import wasmtime
 from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from greenctx.wasix._files.stdio import Stdio
     from greenctx.wasix._linking.imports import Key
     from greenctx.wasix._linking.requirements import InstancePre
+    from greenctx.wasix._linking.typed_functions import F
     from greenctx.wasix._native.capi import AsExtern, Storelike
     from greenctx.wasix._syscalls.table import SystemCall
-
-
-F = TypeVar("F", bound="Callable[..., Any]")
 
 
 class Linker(wasmtime.Linker):
@@ -60,7 +58,8 @@ class Linker(wasmtime.Linker):
         self._report_host_calls = report_host_calls
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix_files = False
-        self._definitions = 0
+        self.definitions = 0
+        """How many there were, those of WASI and WASIX that are done here included."""
         self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
         """The definitions in place of WASI's functions that do not use WASI."""
@@ -76,11 +75,6 @@ class Linker(wasmtime.Linker):
     def allow_shadowing(self, allow: bool) -> None:
         wasmtime.Linker.allow_shadowing.__set__(self, allow)
         self._allow_shadowing = allow
-
-    @property
-    def definitions(self) -> int:
-        """How many definitions there were, those of WASI and WASIX that are done here included."""
-        return self._definitions
 
     def define(self, store: Storelike, module: str, name: str, item: AsExtern) -> None:
         """Define something of the store's. For a Python function use `define_func`, which is safe."""
@@ -102,22 +96,10 @@ class Linker(wasmtime.Linker):
         self._define(module, name, ty, func, access_caller)
 
     def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
-        """Define the decorated function as a host function, by its own name if none is given.
+        """Define the decorated function, typed by its annotations and perhaps ``async``: see `typed_functions`."""
+        from greenctx.wasix._linking.typed_functions import defining  # with inspect, which takes long to import
 
-        Its type is that of its annotations: ``int`` is an i64 and `I32` an i32, ``float`` an f64 and `F32` an f32,
-        ``bool`` an i32; it returns one of these, a tuple of them, or None. A first parameter that is a `Caller` gets
-        the guest's exports. An ``async def`` function is awaited by `greenctx.await_`, so the program has to run by
-        ``run_async`` (`NotInAsyncRun` otherwise).
-        """
-
-        def define(function: F) -> F:
-            from greenctx.wasix._linking.typed_functions import typed  # with inspect, which takes long to import
-
-            ty, adapted, access_caller = typed(function)
-            self.define_func(module, name or function.__name__, ty, adapted, access_caller)
-            return function
-
-        return define
+        return defining(self.define_func, module, name)
 
     def define_instance(self, store: Storelike, name: str, instance: Instance) -> None:
         """Define all exports of an instance of the store's."""
@@ -238,7 +220,7 @@ class Linker(wasmtime.Linker):
 
     def _note(self, module: str, name: str, owner: int | None) -> None:
         """Remember to which store a new definition belongs."""
-        self._definitions += 1
+        self.definitions += 1
         self._without_wasi.add((module, name))
         self._owners.pop((module, name), None)
         if owner is not None:

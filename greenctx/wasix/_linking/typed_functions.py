@@ -1,10 +1,15 @@
-"""Host functions as people write them: their wasm types are those of the annotations, and they may be ``async``."""
+"""Host functions as people write them: their wasm types are those of the annotations, and they may be ``async``.
+
+``int`` is an i64 and `I32` an i32, ``float`` an f64 and `F32` an f32, ``bool`` an i32; a function returns one of these,
+a tuple of them, or None. A first parameter that is a `Caller` gets the guest's exports. An ``async def`` function is
+awaited by `greenctx.await_`, so the program has to run by ``run_async`` (`NotInAsyncRun` otherwise).
+"""
 
 from __future__ import annotations
 
 import inspect
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from greenctx._core.aio import await_
 from greenctx.wasix._fibers.stores import Caller
@@ -15,7 +20,19 @@ if TYPE_CHECKING:
 
     from wasmtime import FuncType
 
+F = TypeVar("F", bound="Callable[..., Any]")
 _KINDS: Final[dict[object, str]] = {int: "i64", I32: "i32", float: "f64", F32: "f32", bool: "i32"}
+
+
+def defining(define_func: Callable[..., None], module: str, name: str | None) -> Callable[[F], F]:
+    """Return a decorator that defines a function, by `Linker.define_func` and by its own name if none is given."""
+
+    def define(function: F) -> F:
+        ty, adapted, access_caller = typed(function)
+        define_func(module, name or function.__name__, ty, adapted, access_caller)
+        return function
+
+    return define
 
 
 def typed(function: Callable[..., Any]) -> tuple[FuncType, Callable[..., Any], bool]:

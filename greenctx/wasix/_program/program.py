@@ -42,13 +42,12 @@ from greenctx.wasix._syscalls.wasix_files import imports_file_calls
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from typing import Any, BinaryIO, Self, TypedDict, TypeVar, Unpack
+    from typing import Any, BinaryIO, Self, TypedDict, Unpack
 
     from wasmtime import Func
 
+    from greenctx.wasix._linking.typed_functions import F
     from greenctx.wasix._modules.cache import ModuleCache
-
-    F = TypeVar("F", bound=Callable[..., Any])
 
     class ProgramSettings(TypedDict, total=False):
         """The settings of a `Program`."""
@@ -116,27 +115,14 @@ class Program:
         Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, or starts beyond its limits;
         and for a directory that is not there or a string that WASI cannot pass on.
         """
+        instruments = [*instruments]
+        self._made_of = code, {key: value for key, value in locals().items() if key not in ("self", "code", "cache")}
         if not isinstance(code, bytes):
             raise TypeError(f"code must be the bytes of a module, not {code!r:.80}; for a file use Program.from_file")
         if shadow_stack is not None and shadow_stack <= 0:
             raise ValueError(f"shadow_stack must be None or a positive number of bytes, not {shadow_stack!r}")
         self._closed = False
         self._runs: set[object] = set()
-        instruments = [*instruments]
-        self._code_given = code
-        self._settings_given: dict[str, Any] = {
-            "name": name,
-            "argv": argv,
-            "env": env,
-            "preopens": preopens,
-            "limits": limits,
-            "shadow_stack": shadow_stack,
-            "contexts": contexts,
-            "instruments": instruments,
-            "stdin": stdin,
-            "stdout": stdout,
-            "stderr": stderr,
-        }
         self.name = name
         self.settings = WasiSettings(name, [name] if argv is None else argv, env or {}, preopens or {})
         self.limits = limits or Limits()
@@ -169,14 +155,14 @@ class Program:
         return cls(read_code(name), name=name, **settings)
 
     def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
-        """Define the decorated function as a host function: see `Linker.host_function`."""
+        """Define the decorated function as a host function, typed by its annotations: see `Linker.host_function`."""
         return self.linker.host_function(module, name)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle what the program was made of. It is compiled where it arrives, once: see ``cache``."""
         if self.linker.definitions != self._definitions:
             raise TypeError("a program with host functions of its own cannot be pickled; make it where it is to run")
-        return _arrived, (type(self), self._code_given, self._settings_given)
+        return _arrived, (type(self), *self._made_of)
 
     def run(self) -> int:
         """Run the program; return its exit status, as the guest gave it: an unsigned number of 32 bits.
