@@ -403,8 +403,9 @@ class GuestException(GreenctxError):
         self.reference = reference
         """Keeps the exception alive in its store."""
 
-    def __reduce__(self) -> tuple[type[GuestException], tuple[tuple[Any, ...]]]:
-        return type(self), (self.payload,)
+    def __reduce__(self) -> tuple[type[GuestException], tuple[tuple[Any, ...]], dict[str, Any]]:
+        # Its notes go along, but neither what belongs to the store.
+        return type(self), (self.payload,), {k: v for k, v in vars(self).items() if k not in ("tag", "reference")}
 
     def __str__(self) -> str:
         values = f" with {self.payload!r}" if self.payload else ""

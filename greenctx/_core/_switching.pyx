@@ -25,7 +25,7 @@ cdef extern from *:
     /* Chunks of memory for Python's frames, as a greenlet's first frame needs one. To map it, and to give it back, is
        half of what a short life takes; so a context that ends leaves its own to the next. Greenlet knows these fields
        of Python's, too: it saves them in every switch, and finds them empty here if a context has left its chunk. */
-    #if PY_VERSION_HEX < 0x030E0000
+    #if !defined(Py_LIMITED_API) && !defined(Py_GIL_DISABLED)
     static _PyStackChunk *spare;
     static int spare_count;
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from greenctx._core.context import MAIN, Registry
+from greenctx._core.context import MAIN, MAIN_NAME, Registry
 from greenctx._core.scope import IN_GUEST, root_of
 from greenctx._core.switching import Switching
 from greenctx.errors import ContextCanceled, EnvironmentNotRunning, NotTheActiveContext, WrongThread
@@ -137,6 +137,9 @@ class Admission(Switching):
 
     def active_id(self) -> int:
         return MAIN if self._active is None else self._active.context_id
+
+    def active_name(self) -> str:
+        return MAIN_NAME if self._active is None else self._active.name
 
 
 def _thread_name(ident: int) -> str:

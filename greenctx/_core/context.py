@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 MAIN = 0
+MAIN_NAME = "main"
 
 
 class Context(Coroutine):
@@ -44,6 +45,11 @@ class Context(Coroutine):
     """Set once destroy_context has begun."""
     destroyer: Context | None
     """The one that waits in destroy_context for this context to end, if any."""
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return MAIN_NAME if self.entrypoint is None else name_of(self.entrypoint)
 
     @property
     def has_started(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent
 
-from greenctx._core.context import MAIN
+from greenctx._core.context import MAIN, MAIN_NAME
 from greenctx.errors import NotTheActiveContext
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class Scope(Protocol):
 
     def active_id(self) -> int:
         """The id of the context that is active here, or around this scope if there are no contexts. Checks nothing."""
+        ...
+
+    def active_name(self) -> str:
+        """The name of that context: its entrypoint's."""
         ...
 
 
@@ -133,3 +137,6 @@ class NoContexts:
 
     def active_id(self) -> int:
         return MAIN if self._outer is None else self._outer.active_id()
+
+    def active_name(self) -> str:
+        return MAIN_NAME if self._outer is None else self._outer.active_name()

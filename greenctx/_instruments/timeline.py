@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greenctx._core.context import MAIN
+from greenctx._instruments.trace_file import HEAD
 from greenctx.errors import InvalidTrace
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Row:
     """When it became the active one, and until when it was; ascending."""
     calls: list[tuple[float, float, str, int]] = field(default_factory=list)
     """Beginnings, ends and names of host calls, or their parts, ascending; and how many others are around each."""
+    processor: float | None = None
+    """How much processor time it used in all, if the trace tells."""
     marks: list[tuple[float, str]] = field(default_factory=list)
     """What happened to it, and when."""
 
@@ -77,6 +80,8 @@ class Timeline:
                 end = time + float(event["dur"])
                 if event["cat"] == "context":
                     rows[track].active.append((time, end))
+                    if "tdur" in event:
+                        rows[track].processor = (rows[track].processor or 0.0) + float(event["tdur"])
                 else:
                     rows[track].calls.append((time, end, name, 0))
             elif phase == "i":
@@ -103,6 +108,7 @@ class Timeline:
         rows = [
             {
                 "name": row.name,
+                "processor": row.processor,
                 "active": [_rounded(start, end) for start, end in row.active],
                 "calls": [
                     [*_rounded(start, end), names.setdefault(name, len(names)), depth]
@@ -142,7 +148,7 @@ def _read_events(path: Path) -> list[dict[str, Any]]:
 
 def _whole_lines(text: str) -> list[Any] | None:
     """The events of a file of ours that was not closed, for its process was killed."""
-    first, *lines = text.split("\n")
+    first, *lines = text.split("\n")  # the head alone has no event
     events = []
     for number, line in enumerate(lines):
         try:
@@ -150,7 +156,7 @@ def _whole_lines(text: str) -> list[Any] | None:
         except ValueError:
             if number < len(lines) - 1:
                 return None
-    return events if first == "[" else None
+    return events if first in (HEAD, "[") else None
 
 
 def _mark(name: str, args: dict[str, Any]) -> str:

@@ -1,4 +1,8 @@
-"""The file of a trace: whole lines of a JSON array, whatever comes in between."""
+"""The file of a trace: a JSON object with an array of events, one a line, whatever comes in between.
+
+An object and not the array alone, which the format allows too, because some viewers open objects only. None of them
+opens one that is not closed. So what closes it is written after each batch of events, and the next batch over that.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,21 @@ import os
 from contextlib import suppress
 from time import perf_counter_ns
 
+HEAD = '{"traceEvents": ['
+TAIL = b"\n]}\n"
 MAX_LINES = 512
 """Events that are kept before they are written."""
 
 
 class EventFile:
-    """Lines of a JSON array. An interruption, wherever it comes, neither loses one nor leaves half of one behind."""
+    """Lines of the array. An interruption, wherever it comes, neither loses one nor leaves half of one behind."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.began = perf_counter_ns()
         self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         self.lines: list[str] = []
         self._written = 0  # bytes
-        self._before = "[\n"
+        self._before = f"{HEAD}\n"
         self._writing = False
         self._failure: tuple[int | None, str | None] | None = None
         try:
@@ -37,7 +43,10 @@ class EventFile:
         with suppress(OSError):  # which was noted
             self._flush()
             if self._descriptor is not None:
-                self._put(self._descriptor, b"\n]\n" if self._written else b"[]\n")
+                if not self._written:
+                    self._put(self._descriptor, HEAD.encode() + TAIL)
+                elif not self._seekable:
+                    self._put(self._descriptor, TAIL)
                 self._release()
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -54,7 +63,7 @@ class EventFile:
             count = len(self.lines)
             if count:
                 content = (self._before + ",\n".join(self.lines[:count])).encode()
-                self._put(self._descriptor, content)
+                self._put(self._descriptor, content + TAIL if self._seekable else content)
                 size = len(content)
                 # If it is interrupted before this, the same is written to the same place once more.
                 self._written += size
