@@ -1,9 +1,9 @@
 """Trace: an instrument that writes the Trace Event format, which Perfetto and chrome://tracing open.
 
-One process for each environment, one thread of it (a track) for each context: slices while the context is active, in
-them slices of the host calls that it is in, arrows from each switch to where it leads, instants for all else. The file
-is an array, one event a line, in the order in which things ended; its closing bracket is all that a killed process
-leaves out, and viewers do without that.
+Each environment is a process, and each context a thread of it, a track. On a track are slices while the context is
+active, inside of them slices of its host calls, an arrow from each switch to its target, and instants for other events.
+The file is a JSON array, one event a line, in the order in which the events ended. If the process is killed, only the
+closing bracket is missing, and viewers do without it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from greenctx.environment import ContextSwitchingEnvironment
 
 MAX_REPR = 300
-"""Characters of an error's repr."""
+"""How many characters of an error's repr are shown."""
 
 
 class Trace(Instrument):
     """Writes a trace file while environments run; `close` it afterwards, or use it in a ``with`` statement.
 
-    It may be an instrument of several environments, also in several threads. What it keeps in memory is a few hundred
-    events, and a little for each context that lives.
+    It may be an instrument of several environments, also in several threads. It keeps a few hundred events in memory,
+    and a little for each context that lives.
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str = "greenctx") -> None:
-        """Create the file. ``name`` is what the trace is called in viewers. Raises OSError."""
+        """Create the file. Viewers show ``name`` as the name of the process. Raises OSError."""
         self._file = EventFile(path)
         self._name = name
         self._tracks: dict[ContextSwitchingEnvironment, _Tracks] = {}
@@ -47,7 +47,7 @@ class Trace(Instrument):
 
     def close(self) -> None:
         """Write the rest; closing it again does nothing. Raises OSError."""
-        with suppress(OSError):  # which comes again
+        with suppress(OSError):  # `EventFile.close` raises it again
             for environment in [*self._tracks]:
                 self.environment_ended(environment)
         self._file.close()
@@ -72,7 +72,7 @@ class Trace(Instrument):
 
     def context_switched(self, environment: ContextSwitchingEnvironment, from_id: int, to_id: int) -> None:
         tracks = self._of(environment)
-        if tracks.active == to_id:  # an interruption came before this was told to the end
+        if tracks.active == to_id:  # told once more, because an interruption came at the end of the first time
             return
         now = tracks.now()
         lines = tracks.pieces(from_id, now)
@@ -81,7 +81,8 @@ class Trace(Instrument):
         lines.append(f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{_microseconds(now - 1)}}}')
         lines.append(f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{_microseconds(now + 1)}}}')
         buffer = self._file.lines
-        # In one breath: an interruption that comes between would lose the lines, or let them be written twice.
+        # No call between these two: an interruption there would lose the lines, or let them be written twice. (`+=`,
+        # not `extend`, because CPython looks for signals after a call.)
         tracks.since, tracks.active = now + 1, to_id
         buffer += lines
         self._file.write()
@@ -144,14 +145,14 @@ class Trace(Instrument):
 
 
 class _Tracks:
-    """What is going on in one environment. Times are in nanoseconds since the trace began, and never the same twice."""
+    """The tracks of one environment. Times are in nanoseconds since the trace began, and no two are the same."""
 
     def __init__(self, pid: int, began: int) -> None:
         self.pid = pid
         self.active = MAIN
         self.flows = 0
         self.calls: dict[int, list[tuple[str, int]]] = {}
-        """By context: the host calls that it is in, and when they began."""
+        """By context: the host calls that it is inside of, and when they began."""
         self._began = began
         self._last = 0
         self.since = self.now()
@@ -165,7 +166,7 @@ class _Tracks:
         return now
 
     def begin(self, context_id: int, name: str) -> tuple[str, str]:
-        """Name a track, and put it in its place."""
+        """Return the events that name a track and give it its place."""
         track = f'"pid":{self.pid},"tid":{context_id + 1}'
         title = json.dumps(f"{context_id} {name}")
         return (
@@ -174,9 +175,9 @@ class _Tracks:
         )
 
     def pieces(self, context_id: int, end: int) -> list[str]:
-        """The slice that ends with a switch from that context, and those of the calls that it waits in, cut off here.
+        """Return the slice that ends with a switch from that context, and slices of its host calls, cut off here.
 
-        (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
+        Slices of a track must be nested. So the rest of a call is another slice, in the next slice of activity.
         """
         calls = self.calls.get(context_id, ())
         pieces = [self.piece(context_id, "active", self.since, end, "context")]
@@ -185,8 +186,8 @@ class _Tracks:
         return pieces
 
     def call(self, context_id: int, name: str, start: int, depth: int, end: int) -> str:
-        """The slice of a host call, or of what is left of it since the context became active."""
-        # Each begins after the one around it, for viewers to see which is which.
+        """Return the slice of a host call, or of the part since the context became active."""
+        # Each begins later than the call around it, so that viewers nest them in that order.
         return self.piece(context_id, name, max(start, self.since + depth), end, "host call")
 
     def piece(self, context_id: int, name: str, start: int, end: int, category: str) -> str:
@@ -213,6 +214,6 @@ def _microseconds(nanoseconds: int) -> str:
 def _describe(error: BaseException | None) -> str:
     try:
         text = repr(error)
-    except Exception:  # which is the program's
+    except Exception:  # raised by a `__repr__` of the program
         text = f"a {type(error).__name__}"
     return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]}..."

@@ -1,4 +1,4 @@
-"""The file of a trace: whole lines of a JSON array, whatever comes in between."""
+"""The file of a trace: whole lines of a JSON array, although a signal may interrupt any write."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import suppress
 from time import perf_counter_ns
 
 MAX_LINES = 512
-"""Events that are kept before they are written."""
+"""How many events are kept before they are written."""
 
 
 class EventFile:
-    """Lines of a JSON array. An interruption, wherever it comes, neither loses one nor leaves half of one behind."""
+    """Lines of a JSON array. An interruption, wherever it comes, loses no line and leaves no half of one."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.began = perf_counter_ns()
@@ -33,8 +33,8 @@ class EventFile:
             self._flush()
 
     def close(self) -> None:
-        """Write the rest. If that is interrupted it can be done again. Raises what kept anything from being written."""
-        with suppress(OSError):  # which was noted
+        """Write the rest. If this is interrupted, it can be called again. Raises the error of any write that failed."""
+        with suppress(OSError):  # `_failure` has it
             self._flush()
             if self._descriptor is not None:
                 self._put(self._descriptor, b"\n]\n" if self._written else b"[]\n")
@@ -44,7 +44,7 @@ class EventFile:
             raise OSError(*failure)
 
     def _flush(self) -> None:
-        # Of two threads, or a signal handler and what it interrupted, the other one writes these lines as well.
+        # If another thread is writing, or the code that this signal handler interrupted, it writes these lines, too.
         if self._descriptor is None:
             self.lines = []
         if self._writing or self._descriptor is None:
@@ -56,7 +56,7 @@ class EventFile:
                 content = (self._before + ",\n".join(self.lines[:count])).encode()
                 self._put(self._descriptor, content)
                 size = len(content)
-                # If it is interrupted before this, the same is written to the same place once more.
+                # An interruption before this line has the same bytes written to the same place once more.
                 self._written += size
                 self._before = ",\n"
                 del self.lines[:count]
