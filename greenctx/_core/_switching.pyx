@@ -1,8 +1,8 @@
 # cython: language_level=3, auto_pickle=False, binding=False, embedsignature=True, embedsignature.format=clinic
 """The compiled twin of switching.py, which is the specification: the same names in the same order.
 
-It takes the same steps, by greenlet's C API. Two things are its own: `Switching.switch_if_plain`, by which guests switch
-without any Python (`_fiber.pyx`), and a cancellation that is not an exception of C++ (`Switching._cancel`).
+It takes the same steps, by greenlet's C API. It has two things of its own: `Switching.switch_if_plain`, by which guests
+switch without any Python (`_fiber.pyx`), and a cancellation without an exception of C++ (`Switching._cancel`).
 """
 
 from cpython.object cimport PyObject
@@ -16,15 +16,15 @@ from greenctx.errors import (
 
 cdef extern from *:
     """
-    /* The places of two functions in the array that is greenlet's C API (greenlet.h, which a build cannot find). */
+    /* Two functions by their places in greenlet's C API, an array. (A build in isolation does not find greenlet.h.) */
     static void **greenlet_api;
     #define get_current ((PyObject *(*)(void))greenlet_api[4])
     #define switch_to ((PyObject *(*)(PyObject *, PyObject *, PyObject *))greenlet_api[6])
     static int raise_again(void) { return -1; }
 
-    /* Chunks of memory for Python's frames, as a greenlet's first frame needs one. To map it, and to give it back, is
-       half of what a short life takes; so a context that ends leaves its own to the next. Greenlet knows these fields
-       of Python's, too: it saves them in every switch, and finds them empty here if a context has left its chunk. */
+    /* A greenlet's first frame needs a chunk of memory for Python's frames. To map it and to unmap it takes half the
+       time of a short life, so a context that ends leaves its chunk to the next one. Greenlet saves these fields of the
+       thread's state in every switch, and finds them empty here after a context has left its chunk. */
     #if !defined(Py_LIMITED_API) && !defined(Py_GIL_DISABLED)
     static _PyStackChunk *spare;
     static int spare_count;
@@ -67,7 +67,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     PyObject *PyObject_CallNoArgs(object)
-    # By pointers, for no references to be taken in each switch.
+    # A dict by its address, because Cython would take a reference to it in each switch.
     PyObject *PyDict_GetItemWithError(PyObject *, object) except? NULL
 
 greenlet_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
@@ -161,7 +161,7 @@ cdef class Switching:
         Main is resumed so to start others: the active context has not started then.
         """
         while me is self._main and (active := self._active) is not None and not active.has_started:
-            if self._active is active:  # no signal's handler has destroyed it in that call
+            if self._active is active:  # a signal's handler may have destroyed it in the call of `has_started`
                 active.greenlet.switch()
         self._adopt(me)
         return True
@@ -182,13 +182,14 @@ cdef class Switching:
             unwinding[victim_id] = victim
             if victim_id in started:
                 del started[victim_id]
-            if former_id not in unwinding:  # it waited for the same end, until somebody else resumed me: suspended now
+            # The former destroyer waited for the same end, until other code resumed ``me``. Now it is suspended.
+            if former_id not in unwinding:
                 started[former_id] = former
-            if my_id in started:  # to resume a destroyer before its victim has ended would be wrong
+            if my_id in started:  # only the end of its victim may resume a destroyer
                 del started[my_id]
             if me is self._main:
                 self._main_can_start_others = False
-            its.parent, victim.destroyer = me.greenlet, me  # to the parent greenlet returns when the victim ends
+            its.parent, victim.destroyer = me.greenlet, me  # the parent is resumed when the victim ends
             victim.cancellation = cancellation
             self._active, self._admitted = victim, None
             # Greenlet's `throw` goes by an exception of C++, which takes long to unwind. A context that waits in
@@ -208,7 +209,7 @@ cdef class Switching:
 
 
 cdef inline bint switch(Switching self, object caller, object context_id, bint only_if_plain) except -1:
-    """`switch_context` by a caller that is admitted; or, if the switch is not plain, nothing. Return whether it was done."""
+    """Do `switch_context` for a caller that is admitted. Return False if it was to be plain and is not."""
     cdef Coroutine me = self._active
     cdef PyObject *target = PyDict_GetItemWithError(<PyObject *>self._registry.started, context_id)
     cdef PyObject *resumed = target
@@ -235,7 +236,7 @@ cdef inline bint switch(Switching self, object caller, object context_id, bint o
 
 
 cdef bint go_on(Switching self, Coroutine me, bint ok) except -1:
-    """Go on in ``me``, which was resumed otherwise than by a plain switch. (By itself: less stack to copy.)"""
+    """Go on in ``me``, which was not resumed by a plain switch. (Apart, so that the switch has less stack to copy.)"""
     if ok and self.canceled is me:
         canceled, self.canceled, self.cancellation = self.cancellation, None, None
         raise canceled

@@ -15,49 +15,49 @@ if TYPE_CHECKING:
     from greenctx.environment import ContextSwitchingEnvironment
 
 MAX_ROWS = 20
-"""Contexts that the table shows."""
+"""How many contexts the table shows."""
 
 
 @dataclass(slots=True)
 class ContextStatistics:
-    """What was counted for one context."""
+    """The counts of one context."""
 
     id: int
     name: str
     switches: int = 0
-    """How often it became the active one."""
+    """How often it became the active context."""
     host_calls: int = 0
     seconds: float = 0.0
-    """How long it was the active one."""
+    """How long it was the active context."""
     processor_seconds: float = 0.0
-    """How much of that the thread was on a processor: the rest it waited, or others were."""
+    """How much of that time its thread was on a processor."""
 
 
 class Statistics(Instrument):
-    """Counts what one environment does, while it runs and afterwards; ``str()`` of it is a table.
+    """Counts what one environment does, to be read while it runs and afterwards. ``str()`` makes a table of it.
 
-    For each context that there ever was it keeps some 200 bytes.
+    It keeps about 200 bytes for each context that was ever created.
     """
 
     def __init__(self) -> None:
         self.created = 0
-        """Contexts that were created; main is none of these."""
+        """How many contexts were created, without main."""
         self.destroyed = 0
         self.live = 0
-        """Contexts that are there now."""
+        """How many contexts there are now."""
         self.peak = 0
-        """The most that there were at any one time."""
+        """The largest number of contexts at any one time."""
         self.switches = 0
         self.host_calls = 0
-        """Calls of host functions by guests, where these are reported."""
+        """How often guests called host functions, of linkers that report."""
         self.contexts = {MAIN: ContextStatistics(MAIN, "main")}
-        """By id, main and those that have ended included."""
+        """By id, with main and the contexts that have ended."""
         self._live: set[int] = set()
         self._began, self._processor_began = perf_counter_ns(), thread_time_ns()
 
     @property
     def seconds(self) -> float:
-        """How long all the contexts were active."""
+        """How long all contexts together were active."""
         return sum(one.seconds for one in self.contexts.values())
 
     @property

@@ -1,7 +1,7 @@
-"""Timelines: a trace file read, and drawn as a page to look at without a viewer.
+"""Timelines: read a trace file, and draw it as a page that needs no viewer.
 
-The page is one file that asks nothing of the network. It is a canvas and 200 lines of script (timeline.html), not a
-plotting library's: those that draw thousands of bars and arrows take megabytes, and none draws arrows between rows.
+The page is one file, without a network connection. It is a canvas and 200 lines of script (timeline.html). Plotting
+libraries were rejected: those that draw thousands of bars take megabytes, and none draws arrows between rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import os
 
 Track = tuple[int, int]
-"""A process and a thread, in the terms of traces."""
+"""A process and a thread, as traces name them."""
 
 
 @dataclass
@@ -30,28 +30,28 @@ class Row:
 
     name: str
     active: list[tuple[float, float]] = field(default_factory=list)
-    """When it became the active one, and until when it was; ascending."""
+    """When it became the active context, and until when; ascending."""
     calls: list[tuple[float, float, str, int]] = field(default_factory=list)
-    """Beginnings, ends and names of host calls, or their parts, ascending; and how many others are around each."""
+    """Beginnings, ends and names of host calls or their parts, ascending; and how many calls are around each."""
     processor: float | None = None
-    """How much processor time it used in all, if the trace tells."""
+    """The processor time that it used in all, if the trace has it."""
     marks: list[tuple[float, str]] = field(default_factory=list)
-    """What happened to it, and when."""
+    """The times and names of its other events."""
 
 
 @dataclass
 class Timeline:
-    """What there is to be drawn."""
+    """The contents of a drawing."""
 
     title: str
     rows: list[Row]
     switches: list[tuple[float, int, int]]
-    """When, from which row, to which one; ascending."""
+    """Times, and the rows that they lead from and to; ascending."""
     duration: float
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Timeline:
-        """Read a trace file, also one whose end is missing. Raises `InvalidTrace`."""
+        """Read a trace file; its end may be missing. Raises `InvalidTrace`."""
         events = _read_events(Path(path))
         try:
             return cls._of(events)
@@ -85,7 +85,7 @@ class Timeline:
                 else:
                     rows[track].calls.append((time, end, name, 0))
             elif phase == "i":
-                # That is the way in which main ends, and none for others.
+                # Main may return. Other contexts must not, and their mark says that they did.
                 name = "ended" if name == "returned" and track[1] == MAIN + 1 else name
                 rows[track].marks.append((time, _mark(name, event.get("args", {}))))
             elif phase in ("s", "f"):
@@ -103,7 +103,7 @@ class Timeline:
         return cls(title, [rows[track] for track in tracks], sorted(arrows), duration)
 
     def as_html(self) -> str:
-        """A page that shows it."""
+        """Return a page that shows the timeline."""
         names: dict[str, int] = {}
         rows = [
             {
@@ -126,7 +126,7 @@ class Timeline:
             "names": [*names],
         }
         page = (files("greenctx") / "_instruments" / "timeline.html").read_text(encoding="utf-8")
-        # Within a script element, that character alone can end it.
+        # Only that character can end a script element.
         return page.replace("/*DATA*/", json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
 
 
@@ -147,7 +147,7 @@ def _read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def _whole_lines(text: str) -> list[Any] | None:
-    """The events of a file of ours that was not closed, for its process was killed."""
+    """Return the events of a file of `Trace` that was not closed, because its process was killed."""
     first, *lines = text.split("\n")  # the head alone has no event
     events = []
     for number, line in enumerate(lines):
@@ -168,7 +168,7 @@ def _pairs(switches: dict[Any, list[tuple[float, Track]]]) -> list[tuple[tuple[f
 
 
 def _arrange(row: Row, begin: float, prefix: str) -> None:
-    """Sort what is in a row, and find out which calls are within which."""
+    """Sort a row, and find out which calls are inside of which."""
     row.name = prefix + row.name
     row.active = sorted((start - begin, end - begin) for start, end in row.active)
     row.marks = sorted((max(0.0, time - begin), text) for time, text in row.marks)
@@ -176,7 +176,7 @@ def _arrange(row: Row, begin: float, prefix: str) -> None:
     row.calls = []
     around: list[float] = []
     for start, minus_end, name in calls:
-        end = -minus_end  # so that what begins together is sorted from the outside inwards
+        end = -minus_end  # sorted by it, calls that begin together go from the outside inwards
         while around and around[-1] <= start:
             around.pop()
         row.calls.append((start, end, name, len(around)))

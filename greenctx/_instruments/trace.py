@@ -1,9 +1,9 @@
 """Trace: an instrument that writes the Trace Event format, which Perfetto and chrome://tracing open.
 
-One process for each environment, one thread of it (a track) for each context. A context's activity is a slice with the
-name of its entrypoint, and with its processor time; in it are slices of the host calls that the context is in. Arrows
-lead from each switch to where it goes; instants tell all else; counters tell how many contexts live and how much memory
-the process has. Each event is a line of the file, in the order in which things ended.
+Each environment is a process, and each context a thread of it, a track. On a track are slices while the context is
+active, named by its entrypoint and with their processor time, inside of them slices of its host calls, an arrow from
+each switch to its target, and instants for other events. Counters tell how many contexts live and how much memory the
+process has. Each event is a line of the file, in the order in which the events ended.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from greenctx.environment import ContextSwitchingEnvironment
 
 MAX_REPR = 300
-"""Characters of an error's repr."""
+"""How many characters of an error's repr are shown."""
 
 
 class Trace(Instrument):
     """Writes a trace file while environments run; `close` it afterwards, or use it in a ``with`` statement.
 
-    It may be an instrument of several environments, also in several threads. What it keeps in memory is a few hundred
-    events, and a little for each context that lives.
+    It may be an instrument of several environments, also in several threads. It keeps a few hundred events in memory,
+    and a little for each context that lives.
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str = "greenctx") -> None:
-        """Create the file. ``name`` is what the trace is called in viewers. Raises OSError."""
+        """Create the file. Viewers show ``name`` as the name of the process. Raises OSError."""
         self._file = EventFile(path)
         self._name = name
         self._tracks: dict[ContextSwitchingEnvironment, Tracks] = {}
@@ -48,7 +48,7 @@ class Trace(Instrument):
 
     def close(self) -> None:
         """Write the rest; closing it again does nothing. Raises OSError."""
-        with suppress(OSError):  # which comes again
+        with suppress(OSError):  # `EventFile.close` raises it again
             for environment in [*self._tracks]:
                 self.environment_ended(environment)
         self._file.close()
@@ -75,7 +75,7 @@ class Trace(Instrument):
 
     def context_switched(self, environment: ContextSwitchingEnvironment, from_id: int, to_id: int) -> None:
         tracks = self._of(environment)
-        if tracks.active == to_id:  # an interruption came before this was told to the end
+        if tracks.active == to_id:  # told once more, because an interruption came at the end of the first time
             return
         now, processor = tracks.now(), thread_time_ns()
         lines = tracks.pieces(from_id, now, processor)
@@ -83,7 +83,8 @@ class Trace(Instrument):
         lines.append(f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{microseconds(now - 1)}}}')
         lines.append(f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{microseconds(now + 1)}}}')
         buffer = self._file.lines
-        # In one breath: an interruption that comes between would lose the lines, or let them be written twice.
+        # No call between these two: an interruption there would lose the lines, or let them be written twice. (`+=`,
+        # not `extend`, because CPython looks for signals after a call.)
         tracks.since, tracks.processor_since, tracks.active = now + 1, processor, to_id
         buffer += lines
         if tracks.ended == from_id != MAIN:  # which destroys others when it has ended
@@ -155,6 +156,6 @@ class Trace(Instrument):
 def _describe(error: BaseException | None) -> str:
     try:
         text = repr(error)
-    except Exception:  # which is the program's
+    except Exception:  # raised by a `__repr__` of the program
         text = f"a {type(error).__name__}"
     return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]}..."

@@ -1,7 +1,7 @@
-"""The file of a trace: a JSON object with an array of events, one a line, whatever comes in between.
+"""The file of a trace: a JSON object with an array of events, whole lines although a signal may interrupt any write.
 
-An object and not the array alone, which the format allows too, because some viewers open objects only. None of them
-opens one that is not closed. So what closes it is written after each batch of events, and the next batch over that.
+The format allows the array alone, but some viewers open objects only, and none opens one that is not closed. So what
+closes the object is written after each batch of events, and the next batch over it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from time import perf_counter_ns
 HEAD = '{"traceEvents": ['
 TAIL = b"\n]}\n"
 MAX_LINES = 512
-"""Events that are kept before they are written."""
+"""How many events are kept before they are written."""
 
 
 class EventFile:
-    """Lines of the array. An interruption, wherever it comes, neither loses one nor leaves half of one behind."""
+    """Lines of a JSON array. An interruption, wherever it comes, loses no line and leaves no half of one."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.began = perf_counter_ns()
@@ -39,8 +39,8 @@ class EventFile:
             self._flush()
 
     def close(self) -> None:
-        """Write the rest. If that is interrupted it can be done again. Raises what kept anything from being written."""
-        with suppress(OSError):  # which was noted
+        """Write the rest. If this is interrupted, it can be called again. Raises the error of any write that failed."""
+        with suppress(OSError):  # `_failure` has it
             self._flush()
             if self._descriptor is not None:
                 if not self._written:
@@ -53,7 +53,7 @@ class EventFile:
             raise OSError(*failure)
 
     def _flush(self) -> None:
-        # Of two threads, or a signal handler and what it interrupted, the other one writes these lines as well.
+        # If another thread is writing, or the code that this signal handler interrupted, it writes these lines, too.
         if self._descriptor is None:
             self.lines = []
         if self._writing or self._descriptor is None:
@@ -65,7 +65,7 @@ class EventFile:
                 content = (self._before + ",\n".join(self.lines[:count])).encode()
                 self._put(self._descriptor, content + TAIL if self._seekable else content)
                 size = len(content)
-                # If it is interrupted before this, the same is written to the same place once more.
+                # An interruption before this line has the same bytes written to the same place once more.
                 self._written += size
                 self._before = ",\n"
                 del self.lines[:count]

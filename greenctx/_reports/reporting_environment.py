@@ -1,10 +1,12 @@
-"""Environments with instruments: the operations again, with reports around them.
+"""Environments with instruments: the operations once more, with reports around them.
 
-An environment without instruments knows nothing of this module: its class is another one, so its operations cost what
-they did. Here nothing is reported by the one who switches, for it may not come to that. Whoever runs, at its first call
-and as soon as it is resumed, compares the state of the environment with what was reported last (`_report_changes`). So
-nothing escapes that greenlets can do: errors that end up in main, cancellation, starts by way of main, contexts that
-gevent resumes, or interruptions.
+An environment without instruments has another class, which knows nothing of this module. So its operations cost nothing
+more.
+
+A context does not report its switch before it switches, because the switch may fail. Instead the context that runs next
+compares the state of the environment with what was reported last (`_report_changes`): in its first call, and as soon as
+it is resumed. So nothing that greenlets can do escapes: errors that are raised in main, cancellation, starts by way of
+main, contexts that gevent resumes, interruptions.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ Ts = TypeVarTuple("Ts")
 
 
 def report_to(environment: Environment, instruments: Iterable[object]) -> None:
-    """Give an environment that has not run its instruments: its class is from now on one that reports to them."""
+    """Give instruments to an environment that has not run: its class becomes one that reports to them."""
     reports = Reports(instruments)
     cls = type(environment)
     reporting = cls if issubclass(cls, ReportingEnvironment) else cls.__dict__.get("_reporting_class")
@@ -44,17 +46,17 @@ def report_to(environment: Environment, instruments: Iterable[object]) -> None:
 
 
 class ReportingEnvironment(Environment):
-    """Comes before an environment's own class in the class of one that has instruments."""
+    """Mixed into the class of an environment that has instruments, before the environment's own class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not hasattr(self, "_reports"):  # it was made by type() of one that has instruments
+        if not hasattr(self, "_reports"):  # made by the class of an environment that has instruments
             self._begin_reports(Reports([]))
 
     def _begin_reports(self, reports: Reports) -> None:
         self._reports = reports
-        # What was reported: how many contexts were created, which is the active one, which live, and which of those
-        # are being destroyed; and where the latest switch was to go.
+        # What was reported: how many contexts were created, which one is active, which ones live, and which of them are
+        # being destroyed. And the target of the latest switch.
         self._next_id = self._registry.next_id
         self._seen = MAIN
         self._seen_greenlet: greenlet | None = None
@@ -83,7 +85,7 @@ class ReportingEnvironment(Environment):
 
     def switch_context(self, context_id: int) -> None:
         me = getcurrent()
-        # Mostly there is nothing to report, and that is seen without a call.
+        # Mostly there is nothing to report. This finds out without a call.
         settled = me is self._seen_greenlet and me is self._admitted and self._next_id == self._registry.next_id
         if not settled or self._reports.pending:
             self._report_changes()
@@ -123,8 +125,8 @@ class ReportingEnvironment(Environment):
     def _report_changes(self, error: BaseException | None = None) -> int:
         """Report what has happened; return the id of the active context, the caller's.
 
-        ``error`` is what has come out of the call in which it happened. Raises what every operation does that may not
-        be called here.
+        ``error`` is the exception of the call in which it happened. Raises what every operation raises if the caller
+        may not call it.
         """
         reports, me = self._reports, getcurrent()
         if reports.deliverer is not None and reports.deliverer is me:
@@ -161,7 +163,7 @@ class ReportingEnvironment(Environment):
                 self._alive[context_id] = context
 
     def _report_end_of(self, context_id: object, error: BaseException | None) -> None:
-        """Report the end of a context if it was interrupted so early, or so late, that its own report is missing."""
+        """Report the end of a context whose own report is missing, because an interruption took its place."""
         if isinstance(context_id, int) and context_id in self._alive and self._alive[context_id].has_ended:
             self._report_ended(context_id, error)
 
@@ -174,7 +176,7 @@ class ReportingEnvironment(Environment):
                 del switches[context_id]
 
     def _report_destroyed(self, context_id: int) -> None:
-        """Report that a context is gone, if it is and its destruction was noticed, once."""
+        """Report, once, that a context is gone, if its destruction was noticed."""
         victim = self._canceled.get(context_id)
         unstarted = context_id in self._registry.unstarted
         if victim is not None and not unstarted and (victim.has_ended or not victim.has_started):
@@ -198,13 +200,13 @@ class ReportingEnvironment(Environment):
         return result
 
     def report_host_call(self, event: str, *facts: object) -> None:
-        """A host function was called, or has ended, in the calling context."""
+        """Report that a host function was called, or has ended, in the calling context."""
         context_id = self._report_changes()
         self._reports.pending += [(event, context_id, *facts)]
         self._reports.deliver(self)
 
     def _report_end(self, context_id: int, error: BaseException | None) -> None:
-        """The end of the context that calls this, once: an interruption of this may make it end otherwise."""
+        """Report the end of the calling context, once. If this is interrupted, the context may end otherwise."""
         self._report_changes(error)
         self._report_ended(context_id, error)
         self._reports.deliver(self)

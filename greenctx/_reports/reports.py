@@ -27,32 +27,33 @@ EVENTS = (
     "host_call_ended",
     "environment_ended",
 )
-"""Each is the name of an instrument's method. `greenctx.Instrument` documents them, with their arguments."""
+"""The names of an instrument's methods. `greenctx.Instrument` documents them, with their arguments."""
 
 no_ops: set[object] = set()
 """Functions that do nothing, and so need not be called: the methods of the class `greenctx.Instrument` itself."""
 
 
 class Reports:
-    """What the instruments of one environment have to be told yet.
+    """The events that the instruments of one environment have not been told yet.
 
-    Whoever notices something appends it to ``pending``, in the same breath as it remembers that (no calls between, see
-    admission.py), and then lets `deliver` tell it. So nothing is lost when that is interrupted.
+    Code that notices an event adds it to ``pending`` and notes that it has noticed it, with no call between the two:
+    by ``+=`` and not by ``append``, after which CPython would look for signals. Then it calls `deliver`. So nothing is
+    lost, or told twice, when that is interrupted.
     """
 
     __slots__ = ("_subscribers", "_told", "deliverer", "pending")
 
     def __init__(self, instruments: Iterable[object]) -> None:
         self.pending: list[tuple[Any, ...]] = []
-        """Each is the name of a method and its arguments."""
+        """The name of a method and its arguments, for each event."""
         self.deliverer: greenlet | None = None
         """The greenlet in which an instrument is being told something."""
-        self._told = 0  # how many there were before the first of the pending
+        self._told = 0  # how many events came before the first of `pending`
         self._subscribers = [_Subscriber(instrument) for instrument in instruments]
 
     def deliver(self, environment: Environment) -> None:
-        """Tell every instrument what it has not been told yet."""
-        if self.deliverer is not None:  # an instrument waits in its method (for gevent, say), and will be told
+        """Tell every instrument the events that it has not been told yet."""
+        if self.deliverer is not None:  # an instrument waits in its method (for gevent, for example), and will be told
             return
         self.deliverer = getcurrent()
         try:
@@ -61,7 +62,8 @@ class Reports:
             self.deliverer = None
 
     def _tell(self, environment: Environment) -> None:
-        # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13).
+        # A function of its own, so that the `finally` of `deliver` covers the backward jumps of these loops. CPython
+        # leaves them out of the exception table of the function that they are in (its issues 108214 and 130279).
         end = self._told + len(self.pending)
         for subscriber in self._subscribers:
             while subscriber.told < end:
@@ -86,7 +88,7 @@ class Reports:
 
 
 class _Subscriber:
-    """One instrument, and how many things it was told."""
+    """One instrument, and how many events it was told."""
 
     __slots__ = ("instrument", "methods", "told")
 
