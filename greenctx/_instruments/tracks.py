@@ -62,7 +62,7 @@ class Tracks:
         self.live.discard(context_id)
         if context_id == self.active:
             self.ended = context_id
-        elif context_id != MAIN:
+        else:
             self.names.pop(context_id, None)
 
     def pieces(self, context_id: int, end: int, processor: int) -> list[str]:

@@ -21,6 +21,7 @@ from processes import TIMEOUT
 from trace_events import check_trace
 
 from greenctx import ContextSwitchingEnvironment, GreenctxError, Trace
+from greenctx._instruments.resident import resident_bytes
 from greenctx._instruments.timeline import Timeline
 from greenctx.errors import GuestExit
 from greenctx.wasix._linking.call_reports import reporting
@@ -81,6 +82,68 @@ def test_slices_cover_the_whole_run(tmp_path: Path) -> None:
     for one, other in itertools.pairwise(slices):
         assert other[0] - (one[0] + one[1]) == pytest.approx(0.001, abs=1e-4)
         assert one[2] != other[2]
+
+
+def test_slices_have_the_entrypoints_name_and_processor_time(tmp_path: Path) -> None:
+    """Of every time that a context was active, the last ones of main and of a context that was destroyed included."""
+    run_traced(tmp_path / "out.json", switching(10))
+    slices = [event for event in check_trace(tmp_path / "out.json") if event["ph"] == "X"]
+    assert {(event["tid"], event["name"]) for event in slices} == {(1, "main"), (2, "entrypoint")}
+    assert all(event["tdur"] > 0 for event in slices)
+    assert all(one["tts"] <= other["tts"] for one, other in itertools.pairwise(slices))
+
+
+def test_closed_by_another_thread(tmp_path: Path) -> None:
+    """Whose processor time says nothing of the environment's: the slice that is cut off then has none."""
+
+    def main() -> None:
+        start(env, go_to_main(env))
+        closing = Thread(target=trace.close)
+        closing.start()
+        closing.join()
+
+    trace = Trace(tmp_path / "out.json")
+    env = ContextSwitchingEnvironment(instruments=[trace])
+    env.run_main_context(main)
+    slices = [event for event in check_trace(tmp_path / "out.json") if event["ph"] == "X"]
+    assert [(event["tid"], "tdur" in event) for event in slices] == [(1, True), (2, True), (1, False)]
+
+
+def test_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many contexts live, whenever that changes; and now and then the memory of the process, if it is known."""
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        env.create_context(list)
+        env.destroy_context(start(env, go_to_main(env)))
+        with pytest.raises(KeyError):
+            start(env, raises(KeyError()))
+
+    memory = iter([None, *range(1000, 2000)])
+    monkeypatch.setattr("greenctx._instruments.tracks.resident_bytes", lambda: next(memory))
+    monkeypatch.setattr("greenctx._instruments.tracks.SAMPLED", 0)
+    run_traced(tmp_path / "out.json", main)
+    counters = [event for event in check_trace(tmp_path / "out.json") if event["ph"] == "C"]
+    values = [event["args"]["value"] for event in counters if event["name"] == "live contexts"]
+    assert [value for value, _ in itertools.groupby(values)] == [1, 2, 1, 2, 1, 0]
+    resident = [event["args"]["value"] for event in counters if event["name"] == "resident memory"]
+    assert resident == [*range(1000, 1000 + len(values) - 1)]
+
+
+def test_memory_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /proc has it; nothing where there is none."""
+    if Path("/proc/self/statm").exists():
+        before = resident_bytes()
+        block = bytearray(os.urandom(2**25))
+        after = resident_bytes()
+        assert before is not None
+        assert after is not None
+        assert len(block) / 2 < after - before < len(block) * 2
+
+    def no_such_file(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", no_such_file)
+    assert resident_bytes() is None
 
 
 def test_errors_are_told(tmp_path: Path) -> None:
