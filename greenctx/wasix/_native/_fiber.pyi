@@ -42,6 +42,7 @@ class StoreState:
     deadline: Any  # a Deadline of _clock
     shadow_stacks: _ShadowStacks | None
     process: Any
+    defers_switches: bool
     holds_gil: bool
     gc_anchor: Fiber | None
     def __init__(self, store_id: int, deadline: object) -> None: ...
