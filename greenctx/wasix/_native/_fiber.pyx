@@ -26,7 +26,7 @@ from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock)
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from greenctx._core._switching cimport Coroutine, Switching
 
@@ -36,6 +36,7 @@ from greenctx.errors import CalledWithinGuest
 
 include "_wasmtime.pxi"
 include "_callbacks.pxi"
+include "_stack_pointer.pxi"
 include "_store_state.pxi"
 include "_epoch_thread.pxi"
 
@@ -55,6 +56,9 @@ cdef class Fiber:
     cdef PyObject *greenlet
     cdef Switching switching  # `environment`, if its switch is the compiled one
     cdef Coroutine context  # the one that has made the call, if `switching` is there
+    cdef StackPointer stack_pointer
+    cdef ShadowStack stack  # where the guest's locals go, if not on the stack that all share
+    cdef bint overflowed  # that stack, when the guest called the host function
     cdef bint is_due  # another greenlet ran the guest, which needs Python: see _deferred.pxi
     cdef void **polled  # the address of that thread's variable: finding a thread-local one costs a call at each poll
     cdef bint holds_gil  # see StoreState.holds_gil
@@ -111,7 +115,14 @@ cdef class Fiber:
         self.state.switches = 1
         if self.request.future == NULL:
             return None
-        return YIELDED if self.request.epoch_ended else <object>self.request.function
+        if self.request.epoch_ended:
+            return YIELDED
+        return self.stack.on_overflow if self.overflowed else <object>self.request.function
+
+    def use_stack(self, StackPointer stack_pointer not None, ShadowStack stack not None):
+        """Let the guest's locals go on that stack. When it has overflowed, `poll` returns its ``on_overflow`` instead of
+        the host function."""
+        self.stack_pointer, self.stack = stack_pointer, stack
 
     cdef inline bint switch_context(self) except -1:
         """Do what WASIX's context_switch does, in the plain case; return whether it was plain."""
@@ -122,9 +133,8 @@ cdef class Fiber:
 
     cdef inline bint wants_switch(self) noexcept:
         """Whether the guest is in WASIX's context_switch, and Python need not have its turn."""
-        # Shadow stacks and exceptions on their way take Python.
-        return (self.request.is_switch and self.state.switches != 0 and self.delivered is None
-                and self.state.shadow_stacks is None)
+        # Exceptions on their way take Python, and so do overflows.
+        return self.request.is_switch and self.state.switches != 0 and self.delivered is None and not self.overflowed
 
     cdef inline uint64_t switch_target(self) noexcept:
         return <uint64_t>self.request.arguments[0].of.i64
@@ -142,6 +152,9 @@ cdef class Fiber:
         # and released once the guest has computed for longer than that.
         cdef bint hold = self.holds_gil and not request.epoch_ended
         cdef bint done
+        if self.stack is not None:
+            # Here and nowhere else: so it does not matter what has happened since the guest ran last.
+            self.stack_pointer.use(self.stack)
         self.forget_suspension()
         request.function = NULL
         request.is_switch = request.epoch_ended = False
@@ -152,6 +165,8 @@ cdef class Fiber:
                 done = self.go_on()
         if not done:
             self.note_suspension()
+        if self.stack is not None:
+            self.overflowed = request.function != NULL and self.stack_pointer.overflowed(self.stack)
         return done
 
     cdef void end(self) noexcept:
