@@ -146,14 +146,26 @@ cdef class Switching:
         if caller is not self._admitted:
             self.admit(caller)
             self._check_is_not_canceled()
-        switch(self, caller, context_id, False)
+        switch(self, caller, context_id, False, NULL)
 
-    cdef bint switch_if_plain(self, object caller, object context_id) except -1:
+    cdef bint switch_if_plain(self, object caller, object context_id, void *guest_call) except -1:
         """Switch if the caller is known as the active context, and the target has started or main starts it.
 
-        Return whether that was so. ``caller`` is the calling greenlet.
+        Return whether that was so. ``caller`` is the calling greenlet, ``guest_call`` the call of a guest's that waits
+        for this.
         """
-        return caller is self._admitted and switch(self, caller, context_id, True)
+        return caller is self._admitted and switch(self, caller, context_id, True, guest_call)
+
+    cdef PyObject *find_started(self, object context_id) noexcept:
+        """Return the context of that id if it has started, and is active or can be resumed; else NULL."""
+        try:
+            return PyDict_GetItemWithError(<PyObject *>self._registry.started, context_id)
+        except MemoryError:
+            return NULL
+
+    cdef bint resume(self, Coroutine me, Coroutine target, void *guest_call) except -1:
+        """`resume` for a caller whose greenlet is that of ``me``, which need not be the active context."""
+        return resume(self, me, me.greenlet, target, target, guest_call)
 
     cdef bint _woken_by_other(self, Coroutine me) except -1:
         """Go on in ``me``, which was resumed without having been made the active context.
@@ -208,7 +220,8 @@ cdef class Switching:
             self._adopt(me)
 
 
-cdef inline bint switch(Switching self, object caller, object context_id, bint only_if_plain) except -1:
+cdef inline bint switch(
+        Switching self, object caller, object context_id, bint only_if_plain, void *guest_call) except -1:
     """Do `switch_context` for a caller that is admitted. Return False if it was to be plain and is not."""
     cdef Coroutine me = self._active
     cdef PyObject *target = PyDict_GetItemWithError(<PyObject *>self._registry.started, context_id)
@@ -221,16 +234,27 @@ cdef inline bint switch(Switching self, object caller, object context_id, bint o
             self._main_can_start_others = True
         elif self._main_can_start_others:
             resumed = <PyObject *>self._main
+    return resume(self, me, caller, <Coroutine>target, <Coroutine>resumed, guest_call)
+
+
+cdef inline bint resume(
+        Switching self, Coroutine me, object mine, Coroutine target, Coroutine resumed, void *guest_call) except -1:
+    """Make ``target`` active and resume the greenlet of ``resumed``, which is it or main.
+
+    Return when ``mine`` is resumed, the greenlet of ``me``.
+    """
+    its = resumed.greenlet
     # From here to the switch nothing is called that could run Python.
-    its = (<Coroutine>resumed).greenlet
-    self._active = <Coroutine>target
-    self._admitted = (<Coroutine>target).greenlet
+    self._active = target
+    self._admitted = target.greenlet
+    me.guest_call = guest_call
     me.is_in_switch = True
     cdef PyObject *result = switch_to(<PyObject *>its, NULL, NULL)
     me.is_in_switch = False
+    me.guest_call = NULL  # at once: whatever has arrived, the guest does not wait any more
     if result is not NULL:
         Py_DECREF(<object>result)
-        if self._admitted is caller:
+        if self._admitted is mine:
             return True
     return go_on(self, me, result is not NULL)
 

@@ -123,13 +123,12 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
     # wasmtime reads and writes these until the future is deleted, so whoever holds the fiber holds them.
     needed = (outcome, keep_alive, store)
     fiber = Fiber(start(outcome), context, state, needed, scope, getcurrent(), holds_gil)
-    poll, on_stack = fiber.poll, None
+    on_stack = None
 
     try:
         if state.shadow_stacks is not None:
-            on_stack = state.shadow_stacks.begin(store)  # may call the guest's malloc, by this function
-            poll = partial(on_stack.poll, fiber, state)
-        _poll_to_the_end(poll, fiber, store, state, outcome)
+            on_stack = state.shadow_stacks.begin(store, fiber)  # may call the guest's malloc, by this function
+        _poll_to_the_end(fiber, store, state, outcome)
     finally:
         # A plain wasmtime.Func that raised has left its exception in a global of the package. The call has just
         # trapped, so the exception is this call's. One statement without calls takes it, because KeyboardInterrupt may
@@ -149,15 +148,13 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
         raise exceptions.take_uncaught(store, fiber, exception) or explain_exhaustion(exception, state)
 
 
-def _poll_to_the_end(
-    poll: Callable[[], Any], fiber: Fiber, store: Store, state: StoreState, outcome: capi.Outcome
-) -> None:
+def _poll_to_the_end(fiber: Fiber, store: Store, state: StoreState, outcome: capi.Outcome) -> None:
     # A function of its own: on Python 3.13 the jump that closes a loop is outside the exception table of the `try`
     # around the loop, and CPython looks for signals there. An interruption at that jump would leave `_run` without its
     # `finally`, and the fiber open.
     while True:
         try:
-            function = poll()
+            function = fiber.poll()
             if function is None:
                 return
             if function is YIELDED:
