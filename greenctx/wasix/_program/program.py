@@ -3,65 +3,35 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, cast
-
-from wasmtime import Store, WasmtimeError
+from typing import TYPE_CHECKING
 
 from greenctx._core.aio import await_, current_run
-from greenctx._core.scope import NoContexts
-from greenctx.environment import ContextSwitchingEnvironment
-from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse, StoreInUse
+from greenctx.errors import ProgramClosed, ProgramInUse
 from greenctx.wasix._clock.deadline import YIELD_SECONDS, Deadline
-from greenctx.wasix._clock.epochs import SharedEpochThread, can_be_signalled, epoch_thread, yield_every_epoch
-from greenctx.wasix._fibers.calls import call
-from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._clock.epochs import SharedEpochThread, can_be_signalled, epoch_thread
 from greenctx.wasix._files.stdio import Stdio
-from greenctx.wasix._linking.imports import check_imports
-from greenctx.wasix._linking.linker import Linker
-from greenctx.wasix._modules.abi import START
-from greenctx.wasix._modules.compile import (
-    check_start,
-    compile_module,
-    in_one_line,
-    never_waits,
-    read_code,
-    switches_contexts,
-    to_binary,
-)
-from greenctx.wasix._modules.names import EntrypointNames
-from greenctx.wasix._modules.shared_memory import unshare_memory
-from greenctx.wasix._native.capi import close
-from greenctx.wasix._program.limits import Limits
+from greenctx.wasix._modules.compile import read_code
+from greenctx.wasix._program.executable import Executable
+from greenctx.wasix._program.limits import limits_of
 from greenctx.wasix._program.lost_interrupts import LostInterrupts
+from greenctx.wasix._program.run import RunConfig, RunSettings, run_in_new_store
 from greenctx.wasix._program.wasi_config import WasiSettings
-from greenctx.wasix._syscalls.process import process_of
-from greenctx.wasix._syscalls.wasix_files import imports_file_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
-    from typing import BinaryIO, Self, TypedDict, Unpack
+    from typing import BinaryIO, Self, Unpack
 
-    from wasmtime import Func
+    from greenctx.wasix._linking.linker import Linker
+    from greenctx.wasix._program.limits import Limits
 
-    from greenctx.wasix._modules.cache import ModuleCache
-
-    class ProgramSettings(TypedDict, total=False):
+    class ProgramSettings(RunSettings, total=False):
         """The settings of a `Program`."""
 
-        argv: Sequence[str] | None
-        env: Mapping[str, str] | None
-        preopens: Mapping[str, str | os.PathLike[str]] | None
-        limits: Limits | None
         shadow_stack: int | None
         contexts: bool
-        instruments: Iterable[object]
         cache: bool
-        stdin: BinaryIO | bytes | None
-        stdout: BinaryIO | None
-        stderr: BinaryIO | None
 
 
 MIN_YIELD_SECONDS = 0.001
@@ -121,28 +91,30 @@ class Program:
         self._closed = False
         self._runs: set[object] = set()
         self.name = name
-        self.settings = WasiSettings(name, [name] if argv is None else argv, env or {}, preopens or {})
-        self.limits = limits or Limits()
-        self.shadow_stack = shadow_stack
-        self.contexts = contexts
+        self.settings = WasiSettings(name, argv, env, preopens)
+        self.limits = limits_of(limits)
         self.instruments = [*instruments]
         self._stdio = Stdio(stdin, stdout, stderr)
-        self._code = unshare_memory(to_binary(name, code))
-        self._engine, self._module = compile_module(
-            name, self.limits.cap(name, self._code), _user_cache() if cache else None
+        self._executable = Executable(
+            name, code, self.limits, shadow_stack=shadow_stack, contexts=contexts, cache=cache
         )
-        check_start(name, self._module)
-        if shadow_stack is not None and contexts:
-            from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
-
-            check_exports(name, self._module)
-        # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
-        self._holds_gil = contexts and switches_contexts(self._module) and never_waits(self._module)
-        self._entrypoint_names = EntrypointNames(self._code)
+        self._engine = self._executable.engine
         self._shared_epoch_thread = SharedEpochThread(self._engine)
-        self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
-        self.linker.define_wasi(self._stdio)
-        self.linker.define_wasix(files=imports_file_calls(self._module))
+
+    @property
+    def linker(self) -> Linker:
+        """Where host functions are defined."""
+        return self._executable.linker
+
+    @property
+    def shadow_stack(self) -> int | None:
+        """Bytes of each context's shadow stack."""
+        return self._executable.shadow_stack
+
+    @property
+    def contexts(self) -> bool:
+        """Whether the program may have contexts."""
+        return self._executable.contexts
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **settings: Unpack[ProgramSettings]) -> Program:
@@ -150,8 +122,11 @@ class Program:
         name = os.fspath(path)
         return cls(read_code(name), name=name, **settings)
 
-    def run(self) -> int:
+    def run(self, **settings: Unpack[RunSettings]) -> int:
         """Run the program; return its exit status, as the guest gave it: an unsigned number of 32 bits.
+
+        ``argv``, ``env``, ``preopens``, ``stdin``, ``stdout``, ``stderr``, ``limits`` and ``instruments`` replace the
+        program's own for this run. A limit of memory may be lower than the program's; a higher one changes nothing.
 
         (A shell sees the low eight of them, so ``exit(-1)``, 4294967295 here, is 255 there.)
 
@@ -160,19 +135,21 @@ class Program:
         KeyboardInterrupt. Every context is unwound by then.
         """
         if current_run() is not None:
-            return await_(self.run_async())
+            return await_(self.run_async(**settings))
         this_run = object()
         try:
             self._begin(this_run)
-            deadline = Deadline.within_current(self.limits.seconds)
-            needs_epochs = deadline or can_be_signalled() or self._holds_gil
+            config = self._config(settings)
+            deadline = Deadline.within_current(config.limits.seconds)
+            holds_gil = self._executable.holds_gil
+            needs_epochs = deadline or can_be_signalled() or holds_gil
             epochs = epoch_thread(self._engine) if needs_epochs else nullcontext()
             with LostInterrupts():
-                return self._run(deadline, epochs, self._holds_gil)
+                return run_in_new_store(self._executable, config, deadline, epochs, holds_gil)
         finally:
             self._runs.discard(this_run)
 
-    async def run_async(self, *, yield_every: float = YIELD_SECONDS) -> int:
+    async def run_async(self, *, yield_every: float = YIELD_SECONDS, **settings: Unpack[RunSettings]) -> int:
         """The same inside of the calling task: its host functions may call `greenctx.await_`.
 
         The event loop runs, too, while the guest sleeps or waits for its standard streams; and whenever the guest has
@@ -189,9 +166,11 @@ class Program:
         this_run = object()
         try:
             self._begin(this_run)
-            deadline = Deadline.within_current(self.limits.seconds, yield_every)
+            config = self._config(settings)
+            deadline = Deadline.within_current(config.limits.seconds, yield_every)
             epochs = self._shared_epoch_thread.every(yield_every / 2)
-            return await run_within(deadline, partial(self._run, deadline, epochs, holds_gil=False))
+            run = partial(run_in_new_store, self._executable, config, deadline, epochs, holds_gil=False)
+            return await run_within(deadline, run)
         finally:
             self._runs.discard(this_run)
 
@@ -200,40 +179,8 @@ class Program:
         if self._closed:
             raise ProgramClosed
 
-    def _run(self, deadline: Deadline, epochs: AbstractContextManager[None], holds_gil: bool) -> int:
-        store = Store(self._engine)
-        try:
-            with epochs, deadline:
-                status = self._run_in(store, deadline, holds_gil)
-        except BaseException:
-            with suppress(StoreInUse):  # by another thread; it is freed when that has done with it
-                close(store)
-            raise
-        close(store)
-        return status
-
-    def _run_in(self, store: Store, deadline: Deadline, holds_gil: bool) -> int:
-        store.set_wasi(self.settings.wasi_config(self._stdio))
-        self.limits.apply(store)
-        check_imports(self.name, self.linker, store, self._module)
-        yield_every_epoch(store)
-        process_of(store).entrypoint_names = self._entrypoint_names
-        state = state_of(store)
-        state.deadline = deadline
-        state.holds_gil = holds_gil
-        try:
-            if self.contexts:
-                environment = ContextSwitchingEnvironment(
-                    max_contexts=self.limits.contexts, instruments=self.instruments
-                )
-                environment.run_main_context(self._run_start, store)
-            else:
-                NoContexts().run(self._run_start, store)
-        except GuestExit as exit:
-            return exit.status
-        finally:
-            state.shadow_stacks = None  # which refer to the store
-        return 0
+    def _config(self, given: RunSettings) -> RunConfig:
+        return RunConfig(self.settings, self._stdio, self.limits, self.instruments).replaced(given)
 
     def close(self) -> None:
         """Free what the program holds. It cannot be run again (`ProgramClosed`); closing it again does nothing.
@@ -246,30 +193,10 @@ class Program:
             self._closed = closed
             raise ProgramInUse
         self._shared_epoch_thread.close()
-        for thing in (self.linker, self._module, self._engine):
-            close(thing)
+        self._executable.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _run_start(self, store: Store) -> None:
-        try:
-            instance = self.linker.instantiate(store, self._module)
-        except WasmtimeError as error:  # a shared memory that it does not import as `env.memory`, for one
-            raise InvalidProgram(self.name, f"it cannot be instantiated: {in_one_line(error)}") from error
-        if self.shadow_stack is not None and self.contexts:
-            if state_of(store).calls:
-                raise InvalidProgram(self.name, "its start function starts contexts, too early for shadow stacks")
-            from greenctx.wasix._shadow_stacks.shadow_stacks import ShadowStacks
-
-            state_of(store).shadow_stacks = ShadowStacks(store, instance, self.shadow_stack)
-        call(store, cast("Func", instance.exports(store)[START]))
-
-
-def _user_cache() -> ModuleCache | None:
-    from greenctx.wasix._modules.cache import ModuleCache
-
-    return ModuleCache.of_the_user()
