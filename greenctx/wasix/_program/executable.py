@@ -9,6 +9,7 @@ from greenctx.wasix._files.descriptors import Descriptors
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.imports import check_imports
 from greenctx.wasix._linking.linker import Linker
+from greenctx.wasix._modules.abi import STACK_POINTER
 from greenctx.wasix._modules.compile import check_start, compile_module, never_waits, switches_contexts, to_binary
 from greenctx.wasix._modules.names import EntrypointNames
 from greenctx.wasix._modules.shared_memory import unshare_memory
@@ -28,14 +29,23 @@ class Executable:
     """What all runs of a program share. ``limits`` are the program's own, compiled into the module."""
 
     def __init__(
-        self, name: str, code: bytes, limits: Limits, *, shadow_stack: int | None, contexts: bool, cache: bool
+        self,
+        name: str,
+        code: bytes,
+        limits: Limits,
+        *,
+        shadow_stack: int | None,
+        contexts: bool,
+        cache: bool,
+        command: bool,
     ) -> None:
         self.name = name
         self.shadow_stack = shadow_stack
         self.contexts = contexts
         self._code = unshare_memory(to_binary(name, code))
         self.engine, self.module = compile_module(name, limits.cap(name, self._code), _user_cache() if cache else None)
-        check_start(name, self.module)
+        if command:
+            check_start(name, self.module)
         if shadow_stack is not None and contexts:
             from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
 
@@ -66,6 +76,10 @@ class Executable:
             limits.apply(store)
         else:
             limits.apply_to_run(store, self.name, self._sizes)
+
+    def shares_stack(self) -> bool:
+        """Whether the contexts share one C stack, of which each could have its own."""
+        return self.shadow_stack is None and any(export.name == STACK_POINTER for export in self.module.exports)
 
     def connect(self, process: Process, stdio: Stdio) -> None:
         """Let the program in that process have those standard streams."""

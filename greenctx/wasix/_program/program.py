@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from greenctx._core.aio import await_, current_run
 from greenctx.errors import ProgramClosed, ProgramInUse
@@ -14,13 +14,14 @@ from greenctx.wasix._clock.epochs import SharedEpochThread, can_be_signalled, ep
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._modules.compile import read_code
 from greenctx.wasix._program.executable import Executable
+from greenctx.wasix._program.invocation import Invocation
 from greenctx.wasix._program.limits import limits_of
 from greenctx.wasix._program.lost_interrupts import LostInterrupts
 from greenctx.wasix._program.run import RunConfig, RunSettings, run_in_new_store
 from greenctx.wasix._program.wasi_config import WasiSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import BinaryIO, Self, Unpack
 
     from greenctx.wasix._linking.linker import Linker
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         shadow_stack: int | None
         contexts: bool
         cache: bool
+        command: bool
 
 
 MIN_YIELD_SECONDS = 0.001
@@ -59,6 +61,7 @@ class Program:
         contexts: bool = True,
         instruments: Iterable[object] = (),
         cache: bool = False,
+        command: bool = True,
         stdin: BinaryIO | bytes | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
@@ -78,6 +81,8 @@ class Program:
         With ``cache`` the compiled module is kept in the user's cache directory, for programs of the same code in other
         processes, and taken from there. (One process had better keep the program.)
 
+        With ``command=False`` the module need not export ``_start``: see `invoke`.
+
         ``stdin`` is a binary file, or bytes, which each run reads from the beginning; ``stdout`` and ``stderr`` are
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
 
@@ -94,9 +99,11 @@ class Program:
         self.settings = WasiSettings(name, argv, env, preopens)
         self.limits = limits_of(limits)
         self.instruments = [*instruments]
+        self.on_shared_stack: Callable[[], object] | None = None
+        """Called when a run creates its second context, if all contexts share one C stack but could have their own."""
         self._stdio = Stdio(stdin, stdout, stderr)
         self._executable = Executable(
-            name, code, self.limits, shadow_stack=shadow_stack, contexts=contexts, cache=cache
+            name, code, self.limits, shadow_stack=shadow_stack, contexts=contexts, cache=cache, command=command
         )
         self._engine = self._executable.engine
         self._shared_epoch_thread = SharedEpochThread(self._engine)
@@ -134,20 +141,15 @@ class Program:
         `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a host function raises. Ctrl-C is
         KeyboardInterrupt. Every context is unwound by then.
         """
-        if current_run() is not None:
-            return await_(self.run_async(**settings))
-        this_run = object()
-        try:
-            self._begin(this_run)
-            config = self._config(settings)
-            deadline = Deadline.within_current(config.limits.seconds)
-            holds_gil = self._executable.holds_gil
-            needs_epochs = deadline or can_be_signalled() or holds_gil
-            epochs = epoch_thread(self._engine) if needs_epochs else nullcontext()
-            with LostInterrupts():
-                return run_in_new_store(self._executable, config, deadline, epochs, holds_gil)
-        finally:
-            self._runs.discard(this_run)
+        return int(self._run(settings))
+
+    def invoke(self, name: str, *args: Any, **settings: Unpack[RunSettings]) -> list[Any]:
+        """Call an export of a fresh instance, after ``_initialize`` if there is one; return its results.
+
+        Arguments that are strings are converted to the numbers that the function takes. The settings, and what is
+        raised, are those of `run`; but an exit of the guest is `GuestExit`.
+        """
+        return cast("list[Any]", self._run(settings, Invocation(self.name, name, args)))
 
     async def run_async(self, *, yield_every: float = YIELD_SECONDS, **settings: Unpack[RunSettings]) -> int:
         """The same inside of the calling task: its host functions may call `greenctx.await_`.
@@ -159,17 +161,36 @@ class Program:
         waits for the event loop; every context is unwound, and the task ends cancelled, or `TimeLimitExceeded` is
         raised.
         """
-        from greenctx.wasix._program.run_async import run_within  # with asyncio, which takes long to import
-
         if not yield_every >= MIN_YIELD_SECONDS:
             raise ValueError(f"yield_every must be at least {MIN_YIELD_SECONDS} seconds, not {yield_every!r}")
+        return int(await self._run_async(yield_every, settings))
+
+    def _run(self, settings: RunSettings, invocation: Invocation | None = None) -> Any:
+        if current_run() is not None:
+            return await_(self._run_async(YIELD_SECONDS, settings, invocation))
+        this_run = object()
+        try:
+            self._begin(this_run)
+            config = self._config(settings)
+            deadline = Deadline.within_current(config.limits.seconds)
+            holds_gil = self._executable.holds_gil
+            needs_epochs = deadline or can_be_signalled() or holds_gil
+            epochs = epoch_thread(self._engine) if needs_epochs else nullcontext()
+            with LostInterrupts():
+                return run_in_new_store(self._executable, config, deadline, epochs, holds_gil, invocation)
+        finally:
+            self._runs.discard(this_run)
+
+    async def _run_async(self, yield_every: float, settings: RunSettings, invocation: Invocation | None = None) -> Any:
+        from greenctx.wasix._program.run_async import run_within  # with asyncio, which takes long to import
+
         this_run = object()
         try:
             self._begin(this_run)
             config = self._config(settings)
             deadline = Deadline.within_current(config.limits.seconds, yield_every)
             epochs = self._shared_epoch_thread.every(yield_every / 2)
-            run = partial(run_in_new_store, self._executable, config, deadline, epochs, holds_gil=False)
+            run = partial(run_in_new_store, self._executable, config, deadline, epochs, False, invocation)
             return await run_within(deadline, run)
         finally:
             self._runs.discard(this_run)
@@ -180,7 +201,9 @@ class Program:
             raise ProgramClosed
 
     def _config(self, given: RunSettings) -> RunConfig:
-        return RunConfig(self.settings, self._stdio, self.limits, self.instruments).replaced(given)
+        return RunConfig(self.settings, self._stdio, self.limits, self.instruments, self.on_shared_stack).replaced(
+            given
+        )
 
     def close(self) -> None:
         """Free what the program holds. It cannot be run again (`ProgramClosed`); closing it again does nothing.

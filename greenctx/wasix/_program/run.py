@@ -21,7 +21,7 @@ from greenctx.wasix._syscalls.process import process_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import BinaryIO
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._clock.deadline import Deadline
     from greenctx.wasix._files.stdio import Stdio
     from greenctx.wasix._program.executable import Executable
+    from greenctx.wasix._program.invocation import Invocation
     from greenctx.wasix._program.wasi_config import WasiSettings
 
 
@@ -53,6 +54,7 @@ class RunConfig(NamedTuple):
     stdio: Stdio
     limits: Limits
     instruments: Sequence[object]
+    on_shared_stack: Callable[[], object] | None
 
     def replaced(self, given: RunSettings) -> RunConfig:
         """Return a configuration with those settings in place of its own. Raises TypeError for unknown settings.
@@ -70,6 +72,7 @@ class RunConfig(NamedTuple):
             self.stdio.replaced(**{name: values[name] for name in ("stdin", "stdout", "stderr") if name in given}),
             limits_of(given["limits"]) if "limits" in given else self.limits,
             [*given["instruments"]] if "instruments" in given else self.instruments,
+            self.on_shared_stack,
         )
 
 
@@ -79,12 +82,13 @@ def run_in_new_store(
     deadline: Deadline,
     epochs: AbstractContextManager[None],
     holds_gil: bool,
-) -> int:
-    """Run the program once; return its exit status. Its store is closed by then."""
+    invocation: Invocation | None = None,
+) -> Any:
+    """Run the program once; return its exit status, or the results of an invocation. Its store is closed by then."""
     store = Store(executable.engine)
     try:
         with epochs, deadline:
-            status = _run_in(store, executable, config, deadline, holds_gil)
+            status = _run_in(store, executable, config, deadline, holds_gil, invocation)
     except BaseException:
         with suppress(StoreInUse):  # by another thread; it is freed when that has done with it
             close(store)
@@ -93,7 +97,14 @@ def run_in_new_store(
     return status
 
 
-def _run_in(store: Store, executable: Executable, config: RunConfig, deadline: Deadline, holds_gil: bool) -> int:
+def _run_in(
+    store: Store,
+    executable: Executable,
+    config: RunConfig,
+    deadline: Deadline,
+    holds_gil: bool,
+    invocation: Invocation | None,
+) -> Any:
     if config.instruments:
         executable.linker.begin_host_call_reports()
     store.set_wasi(config.settings.wasi_config(config.stdio))
@@ -103,6 +114,9 @@ def _run_in(store: Store, executable: Executable, config: RunConfig, deadline: D
     process = process_of(store)
     process.entrypoint_names = executable.entrypoint_names
     executable.connect(process, config.stdio)
+    tell = config.on_shared_stack
+    if tell is not None:
+        process.on_second_context = lambda: tell() if executable.shares_stack() else None
     state = state_of(store)
     state.deadline = deadline
     state.holds_gil = holds_gil
@@ -111,17 +125,17 @@ def _run_in(store: Store, executable: Executable, config: RunConfig, deadline: D
             environment = ContextSwitchingEnvironment(
                 max_contexts=config.limits.contexts, instruments=config.instruments
             )
-            environment.run_main_context(_run_start, store, executable)
-        else:
-            NoContexts().run(_run_start, store, executable)
+            return environment.run_main_context(_start, store, executable, invocation)
+        return NoContexts().run(_start, store, executable, invocation)
     except GuestExit as exit:
+        if invocation is not None:
+            raise
         return exit.status
     finally:
         state.shadow_stacks = None  # which refer to the store
-    return 0
 
 
-def _run_start(store: Store, executable: Executable) -> None:
+def _start(store: Store, executable: Executable, invocation: Invocation | None) -> Any:
     try:
         instance = executable.linker.instantiate(store, executable.module)
     except WasmtimeError as error:  # a shared memory that it does not import as `env.memory`, for one
@@ -132,4 +146,7 @@ def _run_start(store: Store, executable: Executable) -> None:
         from greenctx.wasix._shadow_stacks.shadow_stacks import ShadowStacks
 
         state_of(store).shadow_stacks = ShadowStacks(store, instance, executable.shadow_stack)
+    if invocation is not None:
+        return invocation(store, instance)
     call(store, cast("Func", instance.exports(store)[START]))
+    return 0
