@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+COMMANDS = ("run", "demo", "inspect", "timeline", "include")
 
 
 class Arguments:
     """The parsed command line."""
 
     command: str
-    # Of `greenctx run`.
+    # Of `greenctx run` and, but for the first, `greenctx demo`.
     argv: Sequence[str] = ()
     """The file and its arguments."""
     dir: Sequence[str] = ()
@@ -26,6 +29,8 @@ class Arguments:
     trace: str | None = None
     stats: bool = False
     dump_on_signal: bool = False
+    invoke: str | None = None
+    shared_stack: bool = False
     # Of `greenctx inspect` and `greenctx timeline`.
     file: str
     json: bool = False
@@ -34,11 +39,17 @@ class Arguments:
 
 def parse(argv: Sequence[str]) -> Arguments:
     """Parse the command line. Raises SystemExit after it has printed a help text, or what is wrong."""
+    if argv and argv[0] not in COMMANDS and _names_a_module(argv[0]):
+        argv = ["run", *argv]
     given = Arguments()
     if len(argv) > 1 and argv[0] == "run" and not argv[1].startswith("-"):
         # No options, the usual case. To import argparse and make a parser takes a tenth of a small guest's run.
         given.command, given.argv = "run", argv[1:]
         return given
-    from greenctx.cli.parser import make_parser
+    from greenctx.cli.parser import parse_by_argparse
 
-    return make_parser().parse_args(argv, given)
+    return parse_by_argparse(argv, given)
+
+
+def _names_a_module(text: str) -> bool:
+    return not text.startswith("-") and (text.endswith((".wasm", ".wat")) or os.path.isfile(text))

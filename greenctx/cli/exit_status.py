@@ -9,6 +9,8 @@ EXIT_TRAP = 134
 EXIT_INTERRUPTED = 130
 EXIT_TIMEOUT = 124
 EXIT_USAGE = 2
+EXIT_NOT_RUNNABLE = 1
+"""Of ``greenctx inspect``."""
 
 
 def fail(status: int, *lines: str) -> int:

@@ -1,4 +1,4 @@
-"""The command line: ``greenctx run``, ``greenctx demo``, ``greenctx inspect`` and ``greenctx timeline``."""
+"""The command line: ``greenctx run``, ``greenctx demo``, ``greenctx inspect``, ``timeline`` and ``include``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,14 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import greenctx
 from greenctx.cli.arguments import parse
-from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TIMEOUT, EXIT_TRAP, EXIT_USAGE, fail
-from greenctx.cli.observing import draw_timeline, observing
-from greenctx.errors import (
-    ContextEntrypointReturned,
-    GreenctxError,
-    GuestException,
-    InvalidProgram,
-    InvalidTrace,
-    TimeLimitExceeded,
-)
+from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_USAGE, fail
+from greenctx.cli.observing import draw_timeline
+from greenctx.errors import InvalidProgram, InvalidTrace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from greenctx.wasix import Program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,38 +39,22 @@ def _main(argv: Sequence[str] | None) -> int:
         except InvalidTrace as error:
             return fail(EXIT_USAGE, str(error))
         return 0
+    if given.command == "include":
+        print(os.path.join(os.path.dirname(greenctx.__file__), "wasix", "include"))
+        return 0
     try:
         with _no_collection(freeze=argv is None):
-            from greenctx.wasix import Limits, Program
+            from greenctx.wasix import Program  # noqa: F401
     except ImportError as error:
         return fail(EXIT_USAGE, str(error))
-    try:
-        if given.command == "demo":
-            from importlib.resources import as_file, files
+    if given.command == "inspect":
+        from greenctx.cli.inspecting import inspect
 
-            with as_file(files("greenctx.wasix") / "demo" / "demo.wat") as path:
-                return _run(Program.from_file(path))
-        if given.command == "inspect":
-            return _inspect(given.file, given.json)
-        preopens = dict(_split_dir(text) for text in given.dir)
-        variables = dict(_split_variable(text) for text in given.env)
-        limits = Limits(contexts=given.max_contexts, memory=given.max_memory, seconds=given.timeout)
-        argv = given.argv[1:] if given.argv[:1] == ["--"] else given.argv
-        if not argv:
-            return fail(EXIT_USAGE, "no FILE to run (see greenctx run --help)")
-        with observing(given, argv[0]) as instruments:
-            program = Program.from_file(
-                argv[0],
-                argv=argv,
-                env=variables,
-                preopens=preopens,
-                limits=limits,
-                shadow_stack=given.shadow_stack,
-                contexts=not given.no_contexts,
-                instruments=instruments,
-                cache=not given.no_cache,
-            )
-            return _run(program)
+        return inspect(given.file, given.json)
+    from greenctx.cli.running import run_demo, run_file
+
+    try:
+        return run_demo(given) if given.command == "demo" else run_file(given, given.argv)
     except InvalidProgram as error:
         return fail(EXIT_USAGE, str(error))
 
@@ -101,28 +77,6 @@ def _no_collection(freeze: bool) -> Iterator[None]:
             gc.enable()
 
 
-def _run(program: Program) -> int:
-    from wasmtime import Trap, WasmtimeError
-
-    try:
-        return program.run() & 0xFF
-    except InvalidProgram:
-        raise
-    except ContextEntrypointReturned as error:
-        return fail(error.exit_code, str(error))
-    except TimeLimitExceeded as error:
-        return fail(EXIT_TIMEOUT, str(error))
-    except (GuestException, Trap, WasmtimeError) as error:
-        return fail(EXIT_TRAP, *_lines(error))
-    except GreenctxError as error:
-        return fail(EXIT_TRAP, str(error))
-
-
-def _lines(error: Exception) -> list[str]:
-    """Return the lines of its message, and of its notes: where in the guest it came from."""
-    return "\n".join([str(error), *getattr(error, "__notes__", [])]).splitlines()
-
-
 def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
     """Send Ctrl-C once more if it came in a ``__del__`` of wasmtime's, where Python drops exceptions."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
@@ -138,33 +92,3 @@ def _occupy_standard_streams() -> None:
             os.fstat(descriptor)
         except OSError:  # closed, and the lowest such number, which the next file gets
             os.open(os.devnull, os.O_RDWR)
-
-
-def _inspect(file: str, as_json: bool) -> int:
-    import json
-
-    from greenctx.wasix._program.inspection import inspect_file
-
-    found = inspect_file(file)
-    text = f"{json.dumps(found.as_dict())}\n" if as_json else found.as_text()
-    encoding = sys.stdout.encoding or "ascii"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
-    except BrokenPipeError:  # the reader has read enough
-        # The interpreter flushes stdout once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-def _split_dir(text: str) -> tuple[str, str]:
-    host, separator, guest = text.partition("::")
-    if not host or (separator and not guest):
-        raise InvalidProgram("--dir", f"{text!r} is not HOST or HOST::GUEST")
-    return guest or host, host
-
-
-def _split_variable(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not name or not separator:
-        raise InvalidProgram("--env", f"{text!r} is not NAME=VALUE")
-    return name, value

@@ -44,7 +44,7 @@ argparse asyncio ast bz2 dataclasses decimal fractions gettext hashlib importlib
 json locale logging shutil signal tempfile tokenize traceback
 greenctx._instruments.statistics greenctx._instruments.timeline greenctx._instruments.trace
 greenctx._reports.log greenctx._reports.reporting_environment greenctx._reports.reports greenctx._reports.snapshot
-greenctx.cli.parser
+greenctx.cli.inspecting greenctx.cli.options greenctx.cli.parser greenctx.cli.version
 greenctx.wasix._clock.event_loop greenctx.wasix._program.inspection greenctx.wasix._program.run_async
 greenctx.wasix._linking.typed_functions
 greenctx.wasix._shadow_stacks.shadow_stacks

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class HostFunction:
     """A Python function for guests to call, as `Fiber.poll` returns it."""
 
-    __slots__ = ("access_caller", "decode", "encode", "function", "name")
+    __slots__ = ("__weakref__", "access_caller", "decode", "encode", "function", "name")
 
     def __init__(
         self,
@@ -84,8 +84,8 @@ def define_func(
     access_caller: bool,
     is_switch: bool = False,
     unsigned: bool = False,
-) -> None:
-    """Define a host function that runs on the greenlet of the context that calls it.
+) -> HostFunction:
+    """Define, and return, a host function that runs on the greenlet of the context that calls it.
 
     ``is_switch``: the function does what WASIX's context_switch does, so `Fiber.poll` may do that without calling it.
     ``unsigned``: integer arguments are unsigned.
@@ -101,3 +101,4 @@ def define_func(
     if None not in parameter_kinds:
         ty = FuncType(parameters, results)
     define_async_func(linker, module, name, ty, *callback_addresses(host_function, is_switch))
+    return host_function

@@ -12,7 +12,7 @@ from greenctx.wasix._fibers import calls, gc_anchor, host_functions
 from greenctx.wasix._fibers.stores import check_belongs, state_of
 from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._linking import commands
-from greenctx.wasix._linking.call_reports import reporting
+from greenctx.wasix._linking.call_reports import CallReports
 from greenctx.wasix._linking.imports import imports_of
 from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre
 from greenctx.wasix._modules.abi import START, WASI_MODULE
@@ -55,7 +55,7 @@ class Linker(wasmtime.Linker):
         if not isinstance(engine, Engine):
             raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
         super().__init__(engine)
-        self._report_host_calls = report_host_calls
+        self._call_reports = CallReports(begun=report_host_calls)
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix_files = False
         self.definitions = 0
@@ -156,6 +156,10 @@ class Linker(wasmtime.Linker):
         if files and self._has_wasi:
             self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
+    def begin_host_call_reports(self) -> None:
+        """Report calls from now on, as with ``report_host_calls``, also of the host functions defined before."""
+        self._call_reports.begin()
+
     def _define(
         self,
         module: str,
@@ -166,9 +170,8 @@ class Linker(wasmtime.Linker):
         is_switch: bool = False,
         unsigned: bool = False,
     ) -> None:
-        if self._report_host_calls:
-            function = reporting(f"{module}.{name}", function)
-        host_functions.define_func(self, module, name, ty, function, access_caller, is_switch, unsigned)
+        defined = host_functions.define_func(self, module, name, ty, function, access_caller, is_switch, unsigned)
+        self._call_reports.add(defined)
         self._note(module, name, None)
 
     def _define_calls(self, calls: Iterable[SystemCall]) -> None:

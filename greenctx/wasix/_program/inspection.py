@@ -72,6 +72,8 @@ class Inspection:
     stack_pointer: bool
     """Whether it exports ``__stack_pointer`` as shadow stacks need it."""
     malloc: bool
+    warnings: tuple[str, ...]
+    """What will go wrong with contexts although the module can be run, and what to do."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the inspection as a dictionary that JSON can hold."""
@@ -89,6 +91,7 @@ class Inspection:
         yield f"{_printable(self.file, len(self.file))}: {self.type}, {self.size} bytes"
         yield f"runnable: {_yes(self.runnable)}{reason}"
         yield f"contexts: {_yes(self.contexts)}"
+        yield from (f"warning: {warning}" for warning in self.warnings)
         pointer = f"{abi.STACK_POINTER} {'' if self.stack_pointer else 'not '}exported"
         yield f"shadow stacks: {_yes(self.stack_pointer)} ({pointer}, malloc {'' if self.malloc else 'not '}exported)"
         yield f"needs the garbage collector: {_yes(self.needs_collector)}"
@@ -118,15 +121,16 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         missing = missing_imports(linker, store, module)
         reason = _reason(lambda: check_start(name, module), lambda: check_imports(name, linker, store, module))
     sizes = Sizes(binary)
+    contexts = any(one.module in abi.WASIX_MODULES and one.name in _CONTEXT_CALLS for one in imports)
+    creates = any(one.module in abi.WASIX_MODULES and one.name == "context_create" for one in imports)
+    stack_pointer = _reason(lambda: check_exports(name, module)) is None
     return Inspection(
         file=name,
         type=f"core module ({'binary' if content is binary else 'text'})",
         size=len(content),
         runnable=reason is None,
         reason=reason,
-        contexts=any(
-            one.module in (abi.WASIX_MODULE, abi.WASIX_MODULE_64) and one.name in _CONTEXT_CALLS for one in imports
-        ),
+        contexts=contexts,
         needs_collector=needs_collector(binary),
         imports=tuple(
             Import(name := import_name(one), _kind(one.type), provided=name not in missing) for one in imports
@@ -135,9 +139,25 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         exports=exports,
         memories=tuple(sizes.memories),
         tables=tuple(sizes.tables),
-        stack_pointer=_reason(lambda: check_exports(name, module)) is None,
+        stack_pointer=stack_pointer,
         malloc=Export(abi.MALLOC, "function") in exports,
+        warnings=tuple(_warnings(exports, stack_pointer)) if creates else (),
     )
+
+
+def _warnings(exports: tuple[Export, ...], stack_pointer: bool) -> Iterable[str]:
+    if Export(abi.FUNCTION_TABLE, "table") not in exports:
+        yield (
+            f"every context_create returns EINVAL, because {abi.FUNCTION_TABLE} is not exported: "
+            "link with -Wl,--export-table"
+        )
+    if stack_pointer:
+        yield "contexts share one C stack, unless --shadow-stack 64KiB gives each a stack of its own"
+    else:
+        yield (
+            f"if it is compiled from C, its contexts share one C stack, because {abi.STACK_POINTER} is not exported: "
+            f"link with -Wl,--export={abi.STACK_POINTER} and run with --shadow-stack 64KiB"
+        )
 
 
 def _reason(*checks: Callable[[], None]) -> str | None:

@@ -80,17 +80,8 @@ class Limits:
             found = Sizes(code)
         except NotUnderstood as error:
             raise InvalidProgram(name, f"its memory cannot be limited: {error}") from error
-        starts = sum(one.minimum for one in found.memories) + ELEMENT * sum(one.minimum for one in found.tables)
-        left = self.memory - starts
-        if left < 0:
-            raise InvalidProgram(name, f"it starts with {starts} bytes of memory, more than the limit of {self.memory}")
-        memories = [one for one in found.memories if not one.imported]
-        tables = [one for one in found.tables if not one.imported]
-        for_tables = left
-        if any(map(_can_grow, memories)):
-            for_tables = left // TABLE_SHARE if any(map(_can_grow, tables)) else 0
-        bytes_each = _level(memories, left - for_tables, PAGE)
-        elements_each = _level(tables, for_tables // ELEMENT, 1)
+        bytes_each, elements_each = _levels(name, found, self.memory)
+        memories, tables = _own(found.memories), _own(found.tables)
         return found.with_maxima(
             [_end(one, bytes_each) for one in memories], [_end(one, elements_each) for one in tables]
         )
@@ -99,6 +90,43 @@ class Limits:
         """Limit what the module does not declare: the heap of the garbage collector."""
         if self.memory is not None:
             store.set_limits(memory_size=min(self.memory, MAX_SIZE))
+
+    def apply_to_run(self, store: Store, name: str, found: Sizes) -> None:
+        """Limit one run of a module that was compiled with other maxima. Raises `InvalidProgram` if it cannot be.
+
+        wasmtime applies one size to all memories of the store. It fits unless some memory starts beyond it.
+        """
+        if self.memory is None:
+            return
+        bytes_each, elements_each = _levels(name, found, self.memory)
+        for things, level in ((_own(found.memories), bytes_each), (_own(found.tables), elements_each)):
+            if any(one.minimum > level for one in things):
+                raise InvalidProgram(name, "its memory cannot be limited for one run; give the limit to the Program")
+        store.set_limits(memory_size=min(bytes_each, MAX_SIZE), table_elements=min(elements_each, MAX_SIZE))
+
+
+def limits_of(given: Limits | None) -> Limits:
+    """Return the limits that were given, none by default. Raises TypeError for anything else."""
+    if given is not None and not isinstance(given, Limits):
+        raise TypeError(f"limits must be None or such as Limits(memory=64 * 2**20, seconds=5.0), not {given!r}")
+    return given or Limits()
+
+
+def _own(things: list[Size]) -> list[Size]:
+    return [one for one in things if not one.imported]
+
+
+def _levels(name: str, found: Sizes, limit: int) -> tuple[int, int]:
+    """Return the bytes to which all memories may grow, and the elements to which all tables may, within the limit."""
+    starts = sum(one.minimum for one in found.memories) + ELEMENT * sum(one.minimum for one in found.tables)
+    left = limit - starts
+    if left < 0:
+        raise InvalidProgram(name, f"it starts with {starts} bytes of memory, more than the limit of {limit}")
+    memories, tables = _own(found.memories), _own(found.tables)
+    for_tables = left
+    if any(map(_can_grow, memories)):
+        for_tables = left // TABLE_SHARE if any(map(_can_grow, tables)) else 0
+    return _level(memories, left - for_tables, PAGE), _level(tables, for_tables // ELEMENT, 1)
 
 
 def _can_grow(one: Size) -> bool:

@@ -15,6 +15,8 @@ from greenctx.wasix._native import capi
 from greenctx.wasix._syscalls.signals import Signals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wasmtime import Store
 
     from greenctx.wasix._fibers.stores import Caller
@@ -34,6 +36,8 @@ class Process:
         self.directories = Directories()
         self.signals = Signals()
         self.entrypoint_names: EntrypointNames | None = None
+        self.on_second_context: Callable[[], object] | None = None
+        """Called when context_create has created the second context."""
         self._wasi: dict[bytes, WasmtimeWasi] = {}
         """By the guest's memory, as wasmtime identifies it."""
         self._scratch: Scratch | None = None

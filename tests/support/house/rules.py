@@ -45,6 +45,7 @@ MAX_LINES = 250
 
 LONG_MODULES = {
     "greenctx/_core/_switching.pyx": (290, "the twin of switching.py, in the same order, which a split would hide"),
+    "greenctx/wasix/_native/_fiber.pyx": (300, "one class: a call into a guest, from its start to its end"),
     "greenctx/errors.py": (460, "every exception that users may meet, in one place: a list, not a story"),
 }
 """The modules that may have more lines, how many, and why."""
@@ -253,7 +254,12 @@ def own_names(sources: Sources) -> set[str]:
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
-                case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                case (
+                    ast.FunctionDef(name=name)
+                    | ast.AsyncFunctionDef(name=name)
+                    | ast.ClassDef(name=name)
+                    | ast.Name(id=name, ctx=ast.Store())
+                ):
                     names.add(name)
                 case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
                     names.add(name)
