@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import sys
 import threading
 from contextlib import ExitStack
@@ -36,6 +37,7 @@ from random_runs.random_run import COOKIE, RandomRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 GUEST = f"""(module {IMPORTS}
   (import "host" "begin" (func $begin (result i64)))
@@ -225,6 +227,13 @@ class Run(RandomRun):
             gevent.sleep(0)
         elif "asyncio" in self.faults and self.depth == 0:
             await_(asyncio.sleep(0))
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The same, but not while the event loop runs, which an interruption would end."""
+        if self.environment._main is None or self.environment._context_of(getcurrent()) is not None:
+            super().interrupt(number, frame)
+        else:
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
 
     def main(self) -> None:
         variable.set(getcurrent())
