@@ -128,7 +128,7 @@ def test_statistics(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, b"")
     lines = ran.stderr.decode().splitlines()
     assert lines[0] == "contexts: 3 created, 3 at most at a time, 3 destroyed"
-    assert lines[3].split() == ["context", "switches", "host", "calls", "active", "ms", "entrypoint"]
+    assert lines[3].split() == ["context", "switches", "host", "calls", "active", "ms", "processor", "ms", "entrypoint"]
     rows = [line.split() for line in lines[4:]]
     assert [(row[0], row[-1]) for row in rows] == [("0", "main"), ("1", "worker"), ("2", "second"), ("3", "last")]
     switches = [int(row[1]) for row in rows]
