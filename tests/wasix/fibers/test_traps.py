@@ -10,7 +10,7 @@ import pytest
 import wasmtime
 from wasmtime import TrapCode
 
-from greenctx import GreenctxError
+from greenctx import GreenctxError, Statistics
 from greenctx.wasix import GuestException, GuestFrame, GuestTrap, Linker, Program, call
 
 TRAPPING = b"""(module $guest
@@ -48,6 +48,8 @@ def test_facts() -> None:
     [note] = trap.__notes__
     assert "main" not in note.split("guest!")[0]
     assert "guest!<wasm function 4>" in note or "_start" in note  # where main waited
+    observed = trap_of(TRAPPING, instruments=[Statistics()])
+    assert (observed.context_id, observed.context_name) == (1, "worker")
 
 
 def test_in_main_and_without_an_environment() -> None:
