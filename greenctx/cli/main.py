@@ -81,6 +81,8 @@ def _main(argv: Sequence[str] | None) -> int:
             return _run(program)
     except InvalidProgram as error:
         return fail(EXIT_USAGE, str(error))
+    except GreenctxError as error:
+        return fail(EXIT_TRAP, str(error))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from greenctx.wasix._clock.deadline import YIELD_SECONDS, Deadline
 from greenctx.wasix._clock.epochs import SharedEpochThread, can_be_signalled, epoch_thread, yield_every_epoch
 from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._files.file_threads import FileThreads
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.imports import check_imports
 from greenctx.wasix._linking.linker import Linker
@@ -30,6 +31,7 @@ from greenctx.wasix._modules.compile import (
     switches_contexts,
     to_binary,
 )
+from greenctx.wasix._modules.exhaustion import check_resources
 from greenctx.wasix._modules.names import EntrypointNames
 from greenctx.wasix._modules.shared_memory import unshare_memory
 from greenctx.wasix._native.capi import close
@@ -113,7 +115,8 @@ class Program:
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
 
         Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, or starts beyond its limits;
-        and for a directory that is not there or a string that WASI cannot pass on.
+        and for a directory that is not there or a string that WASI cannot pass on. Raises `ResourcesExhausted` where
+        the system has no more memory, file descriptors or threads.
         """
         instruments = [*instruments]
         self._made_of = code, {key: value for key, value in locals().items() if key not in ("self", "code", "cache")}
@@ -144,6 +147,7 @@ class Program:
         self._entrypoint_names = EntrypointNames(self._code)
         self._shared_epoch_thread = SharedEpochThread(self._engine)
         self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
+        self.linker.may_use_files = bool(self.settings.preopens)
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix(files=imports_file_calls(self._module))
         self._definitions = self.linker.definitions
@@ -170,7 +174,8 @@ class Program:
         (A shell sees the low eight of them, so ``exit(-1)``, 4294967295 here, is 255 there.)
 
         Raises `InvalidProgram` if an import is not defined, `GuestTrap` when the guest traps in any context,
-        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a host function raises. Ctrl-C is
+        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, `ResourcesExhausted`, and whatever a host function
+        raises. Ctrl-C is
         KeyboardInterrupt. Every context is unwound by then.
         """
         if current_run() is not None:
@@ -216,12 +221,15 @@ class Program:
 
     def _run(self, deadline: Deadline, epochs: AbstractContextManager[None], holds_gil: bool) -> int:
         store = Store(self._engine)
+        files = FileThreads() if self.settings.preopens else nullcontext()
         try:
-            with epochs, deadline:
+            with files, epochs, deadline:
                 status = self._run_in(store, deadline, holds_gil)
-        except BaseException:
+        except BaseException as error:
             with suppress(StoreInUse):  # by another thread; it is freed when that has done with it
                 close(store)
+            if isinstance(error, WasmtimeError):
+                check_resources(error)
             raise
         close(store)
         return status
@@ -272,7 +280,9 @@ class Program:
     def _run_start(self, store: Store) -> None:
         try:
             instance = self.linker.instantiate(store, self._module)
-        except WasmtimeError as error:  # a shared memory that it does not import as `env.memory`, for one
+        except WasmtimeError as error:
+            check_resources(error)
+            # A shared memory that it does not import as `env.memory`, for one.
             raise InvalidProgram(self.name, f"it cannot be instantiated: {in_one_line(error)}") from error
         if self.shadow_stack is not None and self.contexts:
             if state_of(store).calls:

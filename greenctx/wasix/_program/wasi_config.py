@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from wasmtime import WasiConfig, WasmtimeError
 
 from greenctx.errors import InvalidProgram
+from greenctx.wasix._modules.exhaustion import check_resources
 from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
@@ -42,8 +43,17 @@ class WasiSettings:
             try:
                 config.preopen_dir(host, guest)
             except WasmtimeError as error:  # it has vanished since the program was loaded
+                _check_can_open(host)
                 raise InvalidProgram(self.name, f"the directory {host!r} cannot be opened") from error
         return config
+
+
+def _check_can_open(directory: str) -> None:
+    """Raise `ResourcesExhausted` if the system has no more of what it takes to open it. wasmtime does not say why."""
+    try:
+        os.close(os.open(directory, os.O_RDONLY))
+    except OSError as error:
+        check_resources(error)
 
 
 def _has_surrogates(text: str) -> bool:
