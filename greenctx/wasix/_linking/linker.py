@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import wasmtime
 from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
 
+from greenctx._core.plain_functions import check_is_plain
 from greenctx.errors import WrongStore
 from greenctx.wasix._fibers import calls, gc_anchor, host_functions
 from greenctx.wasix._fibers.stores import check_belongs, state_of
@@ -60,6 +61,8 @@ class Linker(wasmtime.Linker):
         self._has_wasi = self._has_wasix_files = False
         self.definitions = 0
         """How many there were, those of WASI and WASIX that are done here included."""
+        self.may_use_files = True
+        """Whether guests may be given directories, by the settings of WASI that their stores have."""
         self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
         """The definitions in place of WASI's functions that do not use WASI."""
@@ -93,6 +96,7 @@ class Linker(wasmtime.Linker):
             raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
         if not callable(func):
             raise TypeError(f"a host function must be callable, not {func!r}")
+        check_is_plain("a host function", func)
         self._define(module, name, ty, func, access_caller)
 
     def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
@@ -234,7 +238,7 @@ class Linker(wasmtime.Linker):
         keys = [*keys]
         owners = {key: self._owners[key] for key in keys if key in self._owners}
         wasi = any(key[0] == WASI_MODULE and key not in self._without_wasi for key in keys)
-        return StoreRequirements(self.engine, owners, wasi and self._has_wasi)
+        return StoreRequirements(self.engine, owners, wasi and self._has_wasi, self.may_use_files)
 
     def _provides(self, store: Storelike, key: Key) -> bool:
         try:
