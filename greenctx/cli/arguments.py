@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,21 +34,3 @@ class Arguments:
     file: str
     json: bool = False
     output: str
-
-
-def parse(argv: Sequence[str]) -> Arguments:
-    """Parse the command line. Raises SystemExit after it has printed a help text, or what is wrong."""
-    if argv and argv[0] not in COMMANDS and _names_a_module(argv[0]):
-        argv = ["run", *argv]
-    given = Arguments()
-    if len(argv) > 1 and argv[0] == "run" and not argv[1].startswith("-"):
-        # No options, the usual case. To import argparse and make a parser takes a tenth of a small guest's run.
-        given.command, given.argv = "run", argv[1:]
-        return given
-    from greenctx.cli.parser import parse_by_argparse
-
-    return parse_by_argparse(argv, given)
-
-
-def _names_a_module(text: str) -> bool:
-    return not text.startswith("-") and (text.endswith((".wasm", ".wat")) or os.path.isfile(text))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import greenctx
-from greenctx.cli.arguments import parse
+from greenctx.cli.arguments import COMMANDS, Arguments
 from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TRAP, EXIT_USAGE, fail
 from greenctx.cli.observing import draw_timeline
 from greenctx.errors import GreenctxError, InvalidProgram, InvalidTrace
@@ -59,6 +59,24 @@ def _main(argv: Sequence[str] | None) -> int:
         return fail(EXIT_USAGE, str(error))
     except GreenctxError as error:
         return fail(EXIT_TRAP, str(error))
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Parse the command line. Raises SystemExit after it has printed a help text, or what is wrong."""
+    if argv and argv[0] not in COMMANDS and _names_a_module(argv[0]):
+        argv = ["run", *argv]
+    given = Arguments()
+    if len(argv) > 1 and argv[0] == "run" and not argv[1].startswith("-"):
+        # No options, the usual case. To import argparse and make a parser takes a tenth of a small guest's run.
+        given.command, given.argv = "run", argv[1:]
+        return given
+    from greenctx.cli.parser import parse_by_argparse
+
+    return parse_by_argparse(argv, given)
+
+
+def _names_a_module(text: str) -> bool:
+    return not text.startswith("-") and (text.endswith((".wasm", ".wat")) or os.path.isfile(text))
 
 
 @contextmanager

@@ -39,7 +39,6 @@ from greenctx.errors import CalledWithinGuest, ResourcesExhausted
 
 include "_wasmtime.pxi"
 include "_signals.pxi"
-include "_clock.pxi"
 include "_callbacks.pxi"
 include "_stack_pointer.pxi"
 include "_store_state.pxi"
