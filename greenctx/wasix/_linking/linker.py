@@ -16,7 +16,7 @@ from greenctx.wasix._linking.call_reports import reporting
 from greenctx.wasix._linking.imports import imports_of
 from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre
 from greenctx.wasix._modules.abi import START, WASI_MODULE
-from greenctx.wasix._native.capi import store_id_of
+from greenctx.wasix._native.capi import find_export, store_id_of
 from greenctx.wasix._syscalls.contexts import context_calls
 from greenctx.wasix._syscalls.process import DescriptorTables
 from greenctx.wasix._syscalls.wasi import WasiCalls
@@ -97,8 +97,11 @@ class Linker(wasmtime.Linker):
         if not isinstance(instance, wasmtime.Instance):
             raise TypeError(f"expected a wasmtime.Instance, not {instance!r}")
         check_belongs(self._requirements().check(store), instance)
+        self._define_instance(store, name, instance, instance.exports(store))
+
+    def _define_instance(self, store: Storelike, name: str, instance: Instance, exports: Iterable[str]) -> None:
         super().define_instance(store, name, instance)
-        for export in instance.exports(store):
+        for export in exports:
             self._note(name, export, store_id_of(instance))
 
     def define_module(self, store: Storelike, name: str, module: Module) -> None:
@@ -115,10 +118,10 @@ class Linker(wasmtime.Linker):
                 self.define_func(name, export, ty, commands.on_fresh_instance(pre, export), access_caller=True)
         else:
             instance = self.instantiate(store, module)
-            initialize = instance.exports(store).get(commands.INITIALIZE)
+            initialize = find_export(store, instance, commands.INITIALIZE)
             if isinstance(initialize, Func):
                 calls.call(store, initialize)
-            self.define_instance(store, name, instance)
+            self._define_instance(store, name, instance, [export.name for export in module.exports])
 
     def define_wasi(self, stdio: Stdio | None = None) -> None:
         """Define WASI preview 1: wasmtime's own, but for ``proc_exit``, which raises `GuestExit`, and calls that wait.

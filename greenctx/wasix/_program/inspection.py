@@ -117,7 +117,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         linker.define_wasix()
         missing = missing_imports(linker, store, module)
         reason = _reason(lambda: check_start(name, module), lambda: check_imports(name, linker, store, module))
-    sizes = Sizes(binary)
+    sizes, lacking = Sizes(binary), {*missing}
     return Inspection(
         file=name,
         type=f"core module ({'binary' if content is binary else 'text'})",
@@ -129,7 +129,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         ),
         needs_collector=needs_collector(binary),
         imports=tuple(
-            Import(name := import_name(one), _kind(one.type), provided=name not in missing) for one in imports
+            Import(name := import_name(one), _kind(one.type), provided=name not in lacking) for one in imports
         ),
         missing=tuple(missing),
         exports=exports,

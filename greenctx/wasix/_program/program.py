@@ -32,7 +32,7 @@ from greenctx.wasix._modules.compile import (
 )
 from greenctx.wasix._modules.names import EntrypointNames
 from greenctx.wasix._modules.shared_memory import unshare_memory
-from greenctx.wasix._native.capi import close
+from greenctx.wasix._native.capi import close, find_export
 from greenctx.wasix._program.limits import Limits
 from greenctx.wasix._program.lost_interrupts import LostInterrupts
 from greenctx.wasix._program.wasi_config import WasiSettings
@@ -266,7 +266,7 @@ class Program:
             from greenctx.wasix._shadow_stacks.shadow_stacks import ShadowStacks
 
             state_of(store).shadow_stacks = ShadowStacks(store, instance, self.shadow_stack)
-        call(store, cast("Func", instance.exports(store)[START]))
+        call(store, cast("Func", find_export(store, instance, START)))
 
 
 def _user_cache() -> ModuleCache | None:

@@ -24,8 +24,9 @@ from wasmtime import Global, GlobalType, Memory, MemoryType
 from greenctx._core.scope import current_context_id
 from greenctx.errors import InvalidProgram, ShadowStackOverflow, ShadowStackUnavailable
 from greenctx.wasix._fibers.values import kind_of
-from greenctx.wasix._modules.abi import MEMORY, STACK_POINTER
+from greenctx.wasix._modules.abi import MALLOC, MEMORY, STACK_POINTER
 from greenctx.wasix._native._fiber import YIELDED
+from greenctx.wasix._native.capi import find_export
 from greenctx.wasix._shadow_stacks.stack_pointer import StackPointer
 from greenctx.wasix._shadow_stacks.stack_pool import StackPool
 
@@ -73,9 +74,9 @@ class ShadowStacks:
 
     def __init__(self, store: Store, instance: Instance, size: int) -> None:
         """``size`` is that of each region, in bytes. The module must have passed `check_exports`."""
-        exports = instance.exports(store)
-        self.pointer = StackPointer(store, cast("Global", exports[STACK_POINTER]), cast("Memory", exports[MEMORY]))
-        self.pool = StackPool(store, exports, self.pointer, size)
+        pointer, memory, malloc = (find_export(store, instance, name) for name in (STACK_POINTER, MEMORY, MALLOC))
+        self.pointer = StackPointer(store, cast("Global", pointer), cast("Memory", memory))
+        self.pool = StackPool(store, cast("Memory", memory), malloc, self.pointer, size)
         self._main = Stack(self.pointer.get())
         self.in_use: Stack | None = self._main
         self._stacks: WeakKeyDictionary[greenlet, Stack] = WeakKeyDictionary({getcurrent(): self._main})
