@@ -1,4 +1,8 @@
-"""The file of a trace: whole lines of a JSON array, whatever comes in between."""
+"""The file of a trace: a JSON object with an array of events, whole lines although a signal may interrupt any write.
+
+The format allows the array alone, but some viewers open objects only, and none opens one that is not closed. So what
+closes the object is written after each batch of events, and the next batch over it.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,21 @@ import os
 from contextlib import suppress
 from time import perf_counter_ns
 
-LINES = 512
-"""Events that are kept before they are written."""
+HEAD = '{"traceEvents": ['
+TAIL = b"\n]}\n"
+MAX_LINES = 512
+"""How many events are kept before they are written."""
 
 
 class EventFile:
-    """Lines of a JSON array. An interruption, wherever it comes, neither loses one nor leaves half of one behind."""
+    """Lines of a JSON array. An interruption, wherever it comes, loses no line and leaves no half of one."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.began = perf_counter_ns()
         self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         self.lines: list[str] = []
         self._written = 0  # bytes
-        self._before = "[\n"
+        self._before = f"{HEAD}\n"
         self._writing = False
         self._failure: tuple[int | None, str | None] | None = None
         try:
@@ -29,22 +35,25 @@ class EventFile:
 
     def write(self, *lines: str) -> None:
         self.lines += lines
-        if len(self.lines) >= LINES:
+        if len(self.lines) >= MAX_LINES:
             self._flush()
 
     def close(self) -> None:
-        """Write the rest. If that is interrupted it can be done again. Raises what kept anything from being written."""
-        with suppress(OSError):  # which was noted
+        """Write the rest. If this is interrupted, it can be called again. Raises the error of any write that failed."""
+        with suppress(OSError):  # `_failure` has it
             self._flush()
             if self._descriptor is not None:
-                self._put(self._descriptor, b"\n]\n" if self._written else b"[]\n")
+                if not self._written:
+                    self._put(self._descriptor, HEAD.encode() + TAIL)
+                elif not self._seekable:
+                    self._put(self._descriptor, TAIL)
                 self._release()
         failure, self._failure = self._failure, None
         if failure is not None:
             raise OSError(*failure)
 
     def _flush(self) -> None:
-        # Of two threads, or a signal handler and what it interrupted, the other one writes these lines as well.
+        # If another thread is writing, or the code that this signal handler interrupted, it writes these lines, too.
         if self._descriptor is None:
             self.lines = []
         if self._writing or self._descriptor is None:
@@ -54,9 +63,9 @@ class EventFile:
             count = len(self.lines)
             if count:
                 content = (self._before + ",\n".join(self.lines[:count])).encode()
-                self._put(self._descriptor, content)
+                self._put(self._descriptor, content + TAIL if self._seekable else content)
                 size = len(content)
-                # If it is interrupted before this, the same is written to the same place once more.
+                # An interruption before this line has the same bytes written to the same place once more.
                 self._written += size
                 self._before = ",\n"
                 del self.lines[:count]

@@ -1,4 +1,4 @@
-"""The arguments of the command line, with the defaults of those that are not given."""
+"""The arguments of the command line, with their defaults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Arguments:
-    """What the command line says."""
+    """The parsed command line."""
 
     command: str
     # Of `greenctx run`.
@@ -33,10 +33,10 @@ class Arguments:
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Raises SystemExit where it has to say something of its own: what is wrong, or the help that is asked for."""
+    """Parse the command line. Raises SystemExit after it has printed a help text, or what is wrong."""
     given = Arguments()
     if len(argv) > 1 and argv[0] == "run" and not argv[1].startswith("-"):
-        # There are no options, as mostly. To import argparse and make a parser takes a tenth of a small guest's run.
+        # No options, the usual case. To import argparse and make a parser takes a tenth of a small guest's run.
         given.command, given.argv = "run", argv[1:]
         return given
     from greenctx.cli.parser import make_parser

@@ -1,4 +1,4 @@
-"""How the command line ends: its exit statuses, and the line that says why."""
+"""The exit statuses of the command line, and the line on stderr that says why."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ EXIT_USAGE = 2
 
 
 def fail(status: int, *lines: str) -> int:
-    """Say that on stderr; return the status."""
-    # Names in files can hold anything, a terminal's control sequences included.
+    """Print the lines to stderr; return the status."""
+    # Names in files may contain anything, control sequences of terminals included.
     text = "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
-    if sys.stderr is not None:  # as it is when it was closed from the beginning
+    if sys.stderr is not None:  # it is None if the descriptor was closed when Python started
         print(f"greenctx: {text}", file=sys.stderr)
     return status

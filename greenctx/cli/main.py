@@ -85,10 +85,10 @@ def _main(argv: Sequence[str] | None) -> int:
 
 @contextmanager
 def _no_collection(freeze: bool) -> Iterator[None]:
-    """Let Python's collector alone, and never look at what is imported meanwhile if the process is all ours.
+    """Keep Python's garbage collector from running. With ``freeze`` it never looks at the objects made meanwhile.
 
     wasmtime's package makes tens of thousands of objects, none of which is garbage before the end. To look through them
-    time and again, and at exit, takes longer than a small guest.
+    again and again, and at exit, takes longer than a small guest. Only a process of our own may freeze them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -112,33 +112,31 @@ def _run(program: Program) -> int:
         return fail(error.exit_code, str(error))
     except TimeLimitExceeded as error:
         return fail(EXIT_TIMEOUT, str(error))
-    except GuestException as error:
+    except (GuestException, Trap, WasmtimeError) as error:
         return fail(EXIT_TRAP, *_lines(error))
     except GreenctxError as error:
         return fail(EXIT_TRAP, str(error))
-    except (Trap, WasmtimeError) as error:
-        return fail(EXIT_TRAP, *_lines(error))
 
 
 def _lines(error: Exception) -> list[str]:
-    """What it says, and where in the guest it came from."""
+    """Return the lines of its message, and of its notes: where in the guest it came from."""
     return "\n".join([str(error), *getattr(error, "__notes__", [])]).splitlines()
 
 
 def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
-    """Ctrl-C may come in a ``__del__`` of wasmtime's, where Python drops it: let it come once more, in a moment."""
+    """Send Ctrl-C once more if it came in a ``__del__`` of wasmtime's, where Python drops exceptions."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
         _thread.start_new_thread(_thread.interrupt_main, ())
-    elif not getattr(lost.object, "__module__", "").startswith("wasmtime"):  # as that of an object half made, then
+    elif not getattr(lost.object, "__module__", "").startswith("wasmtime"):  # which raises for an object half made
         sys.__unraisablehook__(lost)
 
 
 def _occupy_standard_streams() -> None:
-    """See to it that no file that is opened from now on becomes the guest's stdin, stdout or stderr."""
+    """Open the null device for each standard stream that is closed, so that no other file becomes a guest's stream."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # it is closed, and the lowest that is, so it is the next to be opened
+        except OSError:  # closed, and the lowest such number, which the next file gets
             os.open(os.devnull, os.O_RDWR)
 
 
@@ -152,8 +150,9 @@ def _inspect(file: str, as_json: bool) -> int:
     encoding = sys.stdout.encoding or "ascii"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
-    except BrokenPipeError:  # whoever reads it has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own flush at exit
+    except BrokenPipeError:  # the reader has read enough
+        # The interpreter flushes stdout once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What ``greenctx run`` shows of a program's contexts, and ``greenctx timeline``."""
+"""The options of ``greenctx run`` that show what contexts do, and ``greenctx timeline``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
-    """The instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
+    """Give the instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
     with ExitStack() as stack:
         instruments: list[Instrument] = []
         if given.dump_on_signal:
@@ -64,7 +64,7 @@ def _close(trace: Trace) -> None:
     try:
         try:
             trace.close()
-        except KeyboardInterrupt:  # the one that has ended the program need not be the last
+        except KeyboardInterrupt:  # a second one, while the first ends the program
             trace.close()
             raise
     except OSError as error:
@@ -72,10 +72,11 @@ def _close(trace: Trace) -> None:
 
 
 def _dump_on_signal() -> Callable[[], object]:
-    """Returns what ends it."""
+    """Print the stacks of all contexts at each SIGUSR1; return a function that ends this."""
     import signal
 
-    import greenctx._reports.snapshot  # noqa: F401  (not in the handler, which may interrupt the import of what this needs)
+    # Here and not in the handler, which may interrupt the import of a module that this one needs.
+    import greenctx._reports.snapshot  # noqa: F401
 
     if not hasattr(signal, "SIGUSR1"):
         raise InvalidProgram("--dump-on-signal", "this system has no SIGUSR1")
@@ -90,7 +91,7 @@ def _dump_stacks() -> None:
 
 
 def _say(text: str) -> None:
-    # Not by sys.stderr, which a signal handler may have interrupted in the middle of a line.
+    # Not by sys.stderr, because a signal's handler may have interrupted it in the middle of a line.
     with suppress(OSError):
         left = text.encode(errors="backslashreplace")
         while left:

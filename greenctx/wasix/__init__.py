@@ -33,6 +33,8 @@ from greenctx.errors import (
 )
 from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.stores import Caller
+from greenctx.wasix._fibers.traps import GuestFrame, GuestTrap
+from greenctx.wasix._fibers.values import F32, I32
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._linking.requirements import InstancePre
@@ -40,12 +42,16 @@ from greenctx.wasix._program.limits import Limits
 from greenctx.wasix._program.program import Program
 
 __all__ = [
+    "F32",
+    "I32",
     "CalledWithinGuest",
     "Caller",
     "Deadlock",
     "FiberStacksExhausted",
     "GuestException",
     "GuestExit",
+    "GuestFrame",
+    "GuestTrap",
     "InstancePre",
     "InvalidProgram",
     "Limits",

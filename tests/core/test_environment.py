@@ -6,7 +6,7 @@ import gc
 import threading
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from contexts import MAIN, go_to_main, guest_code, raises, start, state, suspended, then_main
@@ -446,6 +446,23 @@ class TestWhoMayCall:
 
 
 class TestCurrentEnvironment:
+    def test_the_name_of_the_active_context(self) -> None:
+        """An environment tells it without a check; where there are no contexts, it is that of the one around."""
+        env = ContextSwitchingEnvironment()
+        names = [env.active_name(), NoContexts().active_name()]
+
+        def other() -> None:
+            names.append(env.active_name())
+            names.append(NoContexts().run(lambda: cast("NoContexts", current.get()).active_name()))
+            env.switch_context(MAIN)
+
+        def main() -> None:
+            names.append(env.active_name())
+            start(env, other)
+
+        env.run_main_context(main)
+        assert names == ["main", "main", "main", "other", "other"]
+
     def test_current_context_id(self, env: ContextSwitchingEnvironment) -> None:
         """The id of the context that asks; main's outside of any environment, and where guests are to have none."""
         asked = [current_context_id()]

@@ -35,7 +35,7 @@ def test_what_is_read(tmp_path: Path) -> None:
         event("M", name="process_labels", args={"labels": "x"}),
         event("C", 100, "counter", args={"value": 3}),
         event("i", 100.5, "created", tid=2, s="t", args={"by": 0, "name": "worker"}),
-        event("X", 100, cat="context", dur=10),
+        event("X", 100, cat="context", dur=10, tts=3, tdur=7.5),
         event("X", 101, "inner", cat="host call", dur=2),
         event("X", 100.5, "outer", cat="host call", dur=9.5),
         event("X", 104, "again", cat="host call", dur=6),
@@ -50,6 +50,7 @@ def test_what_is_read(tmp_path: Path) -> None:
         json.dumps({"traceEvents": events}),
         "[\n" + ",\n".join(map(json.dumps, events)),
         "[\n" + ",\n".join(map(json.dumps, events)) + ',\n{"ph": "X", "na',
+        '{"traceEvents": [\n' + ",\n".join(map(json.dumps, events)) + ',\n{"ph": "X", "na',
     ):
         path.write_text(text)
         timeline = Timeline.read(path)
@@ -57,6 +58,7 @@ def test_what_is_read(tmp_path: Path) -> None:
         main, worker = timeline.rows
         assert (main.name, worker.name) == ("0 main", "1 worker")
         assert main.active == [(0, 10)]
+        assert (main.processor, worker.processor) == (7.5, None)
         assert main.calls == [(0.5, 10, "outer", 0), (1, 3, "inner", 1), (4, 10, "again", 1)]
         assert worker.marks == [(0.5, "created by 0")]
         assert timeline.switches == [(10, 0, 1)]

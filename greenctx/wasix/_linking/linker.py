@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._files.stdio import Stdio
     from greenctx.wasix._linking.imports import Key
     from greenctx.wasix._linking.requirements import InstancePre
+    from greenctx.wasix._linking.typed_functions import F
     from greenctx.wasix._native.capi import AsExtern, Storelike
     from greenctx.wasix._syscalls.table import SystemCall
 
@@ -57,6 +58,8 @@ class Linker(wasmtime.Linker):
         self._report_host_calls = report_host_calls
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix_files = False
+        self.definitions = 0
+        """How many there were, those of WASI and WASIX that are done here included."""
         self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
         """The definitions in place of WASI's functions that do not use WASI."""
@@ -91,6 +94,12 @@ class Linker(wasmtime.Linker):
         if not callable(func):
             raise TypeError(f"a host function must be callable, not {func!r}")
         self._define(module, name, ty, func, access_caller)
+
+    def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
+        """Define the decorated function, typed by its annotations and perhaps ``async``: see `typed_functions`."""
+        from greenctx.wasix._linking.typed_functions import defining  # with inspect, which takes long to import
+
+        return defining(self.define_func, module, name)
 
     def define_instance(self, store: Storelike, name: str, instance: Instance) -> None:
         """Define all exports of an instance of the store's."""
@@ -214,6 +223,7 @@ class Linker(wasmtime.Linker):
 
     def _note(self, module: str, name: str, owner: int | None) -> None:
         """Remember to which store a new definition belongs."""
+        self.definitions += 1
         self._without_wasi.add((module, name))
         self._owners.pop((module, name), None)
         if owner is not None:

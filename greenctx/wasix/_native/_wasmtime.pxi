@@ -95,10 +95,13 @@ cdef struct wasmtime_t:
     void *(*context_gc)(void *) noexcept nogil
     void (*error_delete)(void *) noexcept nogil
     void (*engine_increment_epoch)(void *) noexcept nogil
+    void (*global_get)(void *, void *, value_t *) noexcept nogil
+    void *(*global_set)(void *, void *, const value_t *) noexcept nogil
+    uint8_t *(*memory_data)(void *, void *) noexcept nogil
 
 FUNCTIONS = tuple("""call_future_poll call_future_delete trap_new func_call_async context_has_exception
     context_take_exception context_set_exception exnref_unroot externref_new context_gc error_delete
-    engine_increment_epoch""".split())
+    engine_increment_epoch global_get global_set memory_data""".split())
 
 cdef wasmtime_t wasmtime
 

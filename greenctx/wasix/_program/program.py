@@ -40,12 +40,13 @@ from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.wasix_files import imports_file_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from typing import BinaryIO, Self, TypedDict, Unpack
+    from typing import Any, BinaryIO, Self, TypedDict, Unpack
 
     from wasmtime import Func
 
+    from greenctx.wasix._linking.typed_functions import F
     from greenctx.wasix._modules.cache import ModuleCache
 
     class ProgramSettings(TypedDict, total=False):
@@ -114,6 +115,8 @@ class Program:
         Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, or starts beyond its limits;
         and for a directory that is not there or a string that WASI cannot pass on.
         """
+        instruments = [*instruments]
+        self._made_of = code, {key: value for key, value in locals().items() if key not in ("self", "code", "cache")}
         if not isinstance(code, bytes):
             raise TypeError(f"code must be the bytes of a module, not {code!r:.80}; for a file use Program.from_file")
         if shadow_stack is not None and shadow_stack <= 0:
@@ -125,7 +128,7 @@ class Program:
         self.limits = limits or Limits()
         self.shadow_stack = shadow_stack
         self.contexts = contexts
-        self.instruments = [*instruments]
+        self.instruments = instruments
         self._stdio = Stdio(stdin, stdout, stderr)
         self._code = unshare_memory(to_binary(name, code))
         self._engine, self._module = compile_module(
@@ -143,6 +146,7 @@ class Program:
         self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix(files=imports_file_calls(self._module))
+        self._definitions = self.linker.definitions
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **settings: Unpack[ProgramSettings]) -> Program:
@@ -150,12 +154,22 @@ class Program:
         name = os.fspath(path)
         return cls(read_code(name), name=name, **settings)
 
+    def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
+        """Define the decorated function as a host function, typed by its annotations: see `Linker.host_function`."""
+        return self.linker.host_function(module, name)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what the program was made of. It is compiled where it arrives, once: see ``cache``."""
+        if self.linker.definitions != self._definitions:
+            raise TypeError("a program with host functions of its own cannot be pickled; make it where it is to run")
+        return _arrived, (type(self), *self._made_of)
+
     def run(self) -> int:
         """Run the program; return its exit status, as the guest gave it: an unsigned number of 32 bits.
 
         (A shell sees the low eight of them, so ``exit(-1)``, 4294967295 here, is 255 there.)
 
-        Raises `InvalidProgram` if an import is not defined, `wasmtime.Trap` when the guest traps in any context,
+        Raises `InvalidProgram` if an import is not defined, `GuestTrap` when the guest traps in any context,
         `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a host function raises. Ctrl-C is
         KeyboardInterrupt. Every context is unwound by then.
         """
@@ -267,6 +281,10 @@ class Program:
 
             state_of(store).shadow_stacks = ShadowStacks(store, instance, self.shadow_stack)
         call(store, cast("Func", find_export(store, instance, START)))
+
+
+def _arrived(kind: type[Program], code: bytes, settings: dict[str, Any]) -> Program:
+    return kind(code, **settings, cache=True)
 
 
 def _user_cache() -> ModuleCache | None:

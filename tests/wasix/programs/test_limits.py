@@ -14,7 +14,7 @@ from guests.embedding import IMPORTS, Embedding, signature
 from processes import TIMEOUT, run_greenctx
 from wasmtime import wat2wasm
 
-from greenctx.cli.options import count, seconds, size
+from greenctx.cli.parser import count, seconds, size
 from greenctx.errors import FiberStacksExhausted, InvalidProgram
 from greenctx.wasix import Limits, Program
 from greenctx.wasix._fibers import stack_limit
