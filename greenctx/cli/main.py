@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from greenctx.cli.arguments import parse
-from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TIMEOUT, EXIT_TRAP, EXIT_USAGE, fail
+from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TIMEOUT, EXIT_TRAP, EXIT_USAGE, fail, forget_unwritten, show
 from greenctx.cli.observing import draw_timeline, observing
 from greenctx.errors import (
     ContextEntrypointReturned,
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     finally:
         sys.unraisablehook = sys.__unraisablehook__
+        if argv is None:
+            forget_unwritten()
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -146,14 +148,7 @@ def _inspect(file: str, as_json: bool) -> int:
     from greenctx.wasix._program.inspection import inspect_file
 
     found = inspect_file(file)
-    text = f"{json.dumps(found.as_dict())}\n" if as_json else found.as_text()
-    encoding = sys.stdout.encoding or "ascii"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
-    except BrokenPipeError:  # the reader has read enough
-        # The interpreter flushes stdout once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return show(f"{json.dumps(found.as_dict())}\n" if as_json else found.as_text())
 
 
 def _split_dir(text: str) -> tuple[str, str]:

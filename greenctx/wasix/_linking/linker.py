@@ -121,14 +121,12 @@ class Linker(wasmtime.Linker):
         """
         store = self._requirements(imports_of(module)).check(store)
         if commands.is_command(module):
-            functions = commands.functions_of(module)
-            pre = self.instantiate_pre(module)
+            functions, pre = commands.functions_of(module), self.instantiate_pre(module)
             for export, ty in functions:
                 self.define_func(name, export, ty, commands.on_fresh_instance(pre, export), access_caller=True)
         else:
             instance = self.instantiate(store, module)
-            initialize = find_export(store, instance, commands.INITIALIZE)
-            if isinstance(initialize, Func):
+            if isinstance(initialize := find_export(store, instance, commands.INITIALIZE), Func):
                 calls.call(store, initialize)
             self._define_instance(store, name, instance, [export.name for export in module.exports])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from greenctx._reports.foreign import printable
 from greenctx.wasix._modules.abi import FUNCTION_TABLE
 from greenctx.wasix._modules.binary import (
     CUSTOM,
@@ -40,13 +41,13 @@ class EntrypointNames:
         self._code = code
 
     def at(self, index: int) -> str | None:
-        """Return the name of the function at that index of the table, if it has one."""
+        """Return the name of the function at that index of the table, if it has one, with escapes for terminals."""
         found = self._found
         function = None if found is None else found.elements.get(index)
         if found is None or function is None:
             return None
         name = found.names.get(function) or found.exported.get(function) or f"function[{function}]"
-        return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
+        return printable(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}...")
 
     @cached_property
     def _found(self) -> _ModuleNames | None:

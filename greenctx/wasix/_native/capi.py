@@ -144,14 +144,9 @@ def store_id_of(item: AsExtern | Instance) -> int | None:
 
 
 def find_export(store: Store, instance: Instance, name: str) -> AsExtern | None:
-    """Return the instance's export of that name.
-
-    Not by the package's ``instance.exports(store)``, which reads all exports, and walks over those before for each.
-    """
-    encoded, item = name.encode(), ffi.wasmtime_extern_t()
-    found = ffi.wasmtime_instance_export_get(
-        store._context(), byref(instance._instance), c_string(encoded), len(encoded), byref(item)
-    )
+    """Return the export of that name. (``instance.exports(store)`` reads all exports, in quadratic time.)"""
+    where, encoded, item = (store._context(), byref(instance._instance)), name.encode(), ffi.wasmtime_extern_t()
+    found = ffi.wasmtime_instance_export_get(*where, c_string(encoded), len(encoded), byref(item))
     return wrap_extern(item) if found else None
 
 

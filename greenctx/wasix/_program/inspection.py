@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasmtime import FuncType, GlobalType, MemoryType, Module, Store, TableType, WasiConfig
 
+from greenctx._reports.foreign import printable
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.imports import check_imports, import_name, missing_imports
@@ -184,5 +185,5 @@ def _yes(flag: bool) -> str:
 
 def _printable(text: str, max_length: int = MAX_NAME) -> str:
     """Return the text without what would move a terminal's cursor or fill its screen."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:max_length])
+    shown = printable(text[:max_length])
     return shown if len(text) <= max_length else f"{shown}... ({len(text)} characters)"
