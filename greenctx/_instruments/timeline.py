@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greenctx._core.context import MAIN
+from greenctx._instruments.trace_events import matters
 from greenctx._instruments.trace_file import HEAD
+from greenctx._reports.foreign import read_file
 from greenctx.errors import InvalidTrace
 
 if TYPE_CHECKING:
     import os
+
+MAX_BYTES = 2**30
+"""The size of a trace that is read."""
 
 Track = tuple[int, int]
 """A process and a thread, as traces name them."""
@@ -55,9 +60,8 @@ class Timeline:
         events = _read_events(Path(path))
         try:
             return cls._of(events)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            reason = f"it is not a trace of contexts ({type(error).__name__}: {error})"
-            raise InvalidTrace(str(path), reason) from error
+        except ValueError as error:
+            raise InvalidTrace(str(path), f"it is not a trace of contexts: {error}") from error
 
     @classmethod
     def _of(cls, events: list[dict[str, Any]]) -> Timeline:
@@ -65,7 +69,7 @@ class Timeline:
         order: dict[Track, int] = {}
         processes: dict[int, str] = {}
         switches: dict[Any, list[tuple[float, Track]]] = defaultdict(list)
-        for event in events:
+        for event in filter(matters, events):
             track, phase, name = (int(event["pid"]), int(event["tid"])), event["ph"], str(event["name"])
             if phase == "M":
                 if name == "process_name":
@@ -95,7 +99,11 @@ class Timeline:
         begin = min(start for row in rows.values() for start, _ in row.active)
         tracks = sorted(rows, key=lambda track: (track[0], order.get(track, track[1])))
         index = {track: number for number, track in enumerate(tracks)}
-        arrows = [(out[0] - begin, index[out[1]], index[into[1]]) for out, into in _pairs(switches)]
+        arrows = [
+            (out[0] - begin, index[out[1]], index[into[1]])
+            for out, into in _pairs(switches)
+            if out[1] in index and into[1] in index
+        ]
         for (process, _), row in rows.items():
             _arrange(row, begin, f"{processes.get(process, process)}: " if len(processes) > 1 else "")
         duration = max(end for row in rows.values() for _, end in row.active)
@@ -132,18 +140,27 @@ class Timeline:
 
 def _read_events(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidTrace(str(path), getattr(error, "strerror", None) or "it is not text") from error
+        text = read_file(str(path), MAX_BYTES, lambda head: b"\0" not in head).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidTrace(str(path), "it is not text") from error
+    except (OSError, ValueError) as error:
+        raise InvalidTrace(str(path), getattr(error, "strerror", None) or str(error)) from error
     try:
-        events = json.loads(text)
-    except ValueError:
-        events = _whole_lines(text)
+        events = _parse(text)
+    except RecursionError as error:
+        raise InvalidTrace(str(path), "it is not in the Trace Event format") from error
     if isinstance(events, dict):
         events = events.get("traceEvents")
     if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
         raise InvalidTrace(str(path), "it is not in the Trace Event format")
     return events
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return _whole_lines(text)
 
 
 def _whole_lines(text: str) -> list[Any] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import greenctx
 from greenctx.cli.arguments import COMMANDS, Arguments
-from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TRAP, EXIT_USAGE, fail
+from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TRAP, EXIT_USAGE, fail, forget_unwritten
 from greenctx.cli.observing import draw_timeline
 from greenctx.errors import GreenctxError, InvalidProgram, InvalidTrace
 
@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     finally:
         sys.unraisablehook = sys.__unraisablehook__
+        if argv is None:
+            forget_unwritten()
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greenctx._core.scope import nesting
+from greenctx.cli.exit_status import say
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import InvalidProgram, InvalidTrace
 
@@ -31,7 +31,7 @@ def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
 
             statistics = Statistics()
             instruments.append(statistics)
-            stack.callback(lambda: _say(f"{statistics}\n"))
+            stack.callback(lambda: say(str(statistics)))
         if given.trace is not None:
             from greenctx._instruments.trace import Trace
 
@@ -68,7 +68,7 @@ def _close(trace: Trace) -> None:
             trace.close()
             raise
     except OSError as error:
-        _say(f"greenctx: the trace is not complete: {error.strerror}\n")
+        say(f"greenctx: the trace is not complete: {error.strerror}")
 
 
 def _dump_on_signal() -> Callable[[], object]:
@@ -87,12 +87,4 @@ def _dump_on_signal() -> Callable[[], object]:
 def _dump_stacks() -> None:
     environments = [scope for scope in nesting() if isinstance(scope, ContextSwitchingEnvironment)]
     text = "".join(environment.format_stacks() for environment in environments)
-    _say(text or "no contexts run here\n")
-
-
-def _say(text: str) -> None:
-    # Not by sys.stderr, because a signal's handler may have interrupted it in the middle of a line.
-    with suppress(OSError):
-        left = text.encode(errors="backslashreplace")
-        while left:
-            left = left[os.write(2, left) :]
+    say(text.removesuffix("\n") or "no contexts run here")

@@ -181,8 +181,8 @@ def test_timelines(tmp_path: Path) -> None:
         (b"\xff\xfe", "out.html", "it is not text"),
         (b"{}", "out.html", "it is not in the Trace Event format"),
         (b"[1]", "out.html", "it is not in the Trace Event format"),
-        (b"[]", "out.html", "it is not a trace of contexts (ValueError: nothing in it is active)"),
-        (b'[{"ph": "X"}]', "out.html", "it is not a trace of contexts (KeyError: 'pid')"),
+        (b"[]", "out.html", "it is not a trace of contexts: nothing in it is active"),
+        (b'[{"ph": "X"}]', "out.html", "'pid' of an event is missing, not a number of a process or thread"),
         (b"[\n1", "out.pdf", "a timeline is drawn as .html or .svg"),
     ],
 )

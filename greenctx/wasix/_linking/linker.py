@@ -17,7 +17,7 @@ from greenctx.wasix._linking.call_reports import CallReports
 from greenctx.wasix._linking.imports import imports_of
 from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre
 from greenctx.wasix._modules.abi import START, WASI_MODULE
-from greenctx.wasix._native.capi import store_id_of
+from greenctx.wasix._native.capi import find_export, store_id_of
 from greenctx.wasix._syscalls.contexts import context_calls
 from greenctx.wasix._syscalls.process import DescriptorTables
 from greenctx.wasix._syscalls.wasi import WasiCalls
@@ -110,8 +110,11 @@ class Linker(wasmtime.Linker):
         if not isinstance(instance, wasmtime.Instance):
             raise TypeError(f"expected a wasmtime.Instance, not {instance!r}")
         check_belongs(self._requirements().check(store), instance)
+        self._define_instance(store, name, instance, instance.exports(store))
+
+    def _define_instance(self, store: Storelike, name: str, instance: Instance, exports: Iterable[str]) -> None:
         super().define_instance(store, name, instance)
-        for export in instance.exports(store):
+        for export in exports:
             self._note(name, export, store_id_of(instance))
 
     def define_module(self, store: Storelike, name: str, module: Module) -> None:
@@ -122,16 +125,14 @@ class Linker(wasmtime.Linker):
         """
         store = self._requirements(imports_of(module)).check(store)
         if commands.is_command(module):
-            functions = commands.functions_of(module)
-            pre = self.instantiate_pre(module)
+            functions, pre = commands.functions_of(module), self.instantiate_pre(module)
             for export, ty in functions:
                 self.define_func(name, export, ty, commands.on_fresh_instance(pre, export), access_caller=True)
         else:
             instance = self.instantiate(store, module)
-            initialize = instance.exports(store).get(commands.INITIALIZE)
-            if isinstance(initialize, Func):
+            if isinstance(initialize := find_export(store, instance, commands.INITIALIZE), Func):
                 calls.call(store, initialize)
-            self.define_instance(store, name, instance)
+            self._define_instance(store, name, instance, [export.name for export in module.exports])
 
     def define_wasi(self, stdio: Stdio | None = None) -> None:
         """Define WASI preview 1: wasmtime's own, but for ``proc_exit``, which raises `GuestExit`, and calls that wait.

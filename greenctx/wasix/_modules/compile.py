@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wasmtime import Engine, FuncType, MemoryType, Module, WasmtimeError, wat2wasm
 
+from greenctx._reports.foreign import read_file
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._modules import stack_maps
 from greenctx.wasix._modules.abi import START, WAITING_CALLS, WASI_MODULE, WASIX_MODULES
@@ -17,15 +17,18 @@ from greenctx.wasix._modules.exhaustion import check_resources
 if TYPE_CHECKING:
     from greenctx.wasix._modules.cache import ModuleCache
 
+MAX_BYTES = 2**30
+"""The size of a module that is read. Large programs have a tenth of it."""
+
 MAX_MESSAGE = 600
 _BINARY_MAGIC = b"\0asm"
 _COMPONENT_LAYER = b"\1\0"
 
 
 def read_code(name: str) -> bytes:
-    """Return the content of a file. Raises `InvalidProgram` if it cannot be read."""
+    """Return the content of a file, of others no more than the head. Raises `InvalidProgram` if it cannot be read."""
     try:
-        return Path(name).read_bytes()
+        return read_file(name, MAX_BYTES, lambda head: head.startswith(_BINARY_MAGIC) or b"\0" not in head)
     except (OSError, ValueError) as error:
         check_resources(error)
         raise InvalidProgram(name, getattr(error, "strerror", None) or str(error)) from error

@@ -1,4 +1,4 @@
-# The thread that ends an engine's epoch every so often.
+# Time: the thread that ends an engine's epoch every so often, and a clock.
 
 cdef void end_epochs(void *data) noexcept nogil:
     cdef epoch_thread_t *thread = <epoch_thread_t *>data

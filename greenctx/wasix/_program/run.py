@@ -17,7 +17,7 @@ from greenctx.wasix._files.file_threads import FileThreads
 from greenctx.wasix._modules.abi import START
 from greenctx.wasix._modules.compile import in_one_line
 from greenctx.wasix._modules.exhaustion import check_resources
-from greenctx.wasix._native.capi import close
+from greenctx.wasix._native.capi import close, find_export
 from greenctx.wasix._program.limits import Limits, limits_of
 from greenctx.wasix._syscalls.process import process_of
 
@@ -155,5 +155,5 @@ def _start(store: Store, executable: Executable, invocation: Invocation | None) 
         state_of(store).shadow_stacks = ShadowStacks(store, instance, executable.shadow_stack)
     if invocation is not None:
         return invocation(store, instance)
-    call(store, cast("Func", instance.exports(store)[START]))
+    call(store, cast("Func", find_export(store, instance, START)))
     return 0

@@ -24,7 +24,7 @@ from wasmtime import Global, GlobalType, Memory, MemoryType
 from greenctx._core.scope import current_context_id
 from greenctx.errors import InvalidProgram, ShadowStackOverflow, ShadowStackUnavailable
 from greenctx.wasix._fibers.values import kind_of
-from greenctx.wasix._modules.abi import MEMORY, STACK_POINTER
+from greenctx.wasix._modules.abi import MALLOC, MEMORY, STACK_POINTER
 from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import ShadowStack, StackPointer
 from greenctx.wasix._shadow_stacks.stack_pool import StackPool
@@ -60,11 +60,12 @@ class ShadowStacks:
 
     def __init__(self, store: Store, instance: Instance, size: int) -> None:
         """``size`` is that of each region, in bytes. The module must have passed `check_exports`."""
-        exports = instance.exports(store)
-        pointer, memory = cast("Global", exports[STACK_POINTER]), cast("Memory", exports[MEMORY])
+        pointer = cast("Global", capi.find_export(store, instance, STACK_POINTER))
+        memory = cast("Memory", capi.find_export(store, instance, MEMORY))
+        malloc = capi.find_export(store, instance, MALLOC)
         addresses = capi.context_address(store), capi.item_address(pointer), capi.item_address(memory)
         self.pointer = StackPointer(*addresses, keep_alive=(pointer, memory))
-        self.pool = StackPool(store, exports, self.pointer, size)
+        self.pool = StackPool(store, memory, malloc, self.pointer, size)
         self._on_overflow = _Overflow(self.pool.size)
         self._main = self.pointer.in_use = ShadowStack(self.pointer.get())
         self._stacks: WeakKeyDictionary[greenlet, ShadowStack] = WeakKeyDictionary({getcurrent(): self._main})

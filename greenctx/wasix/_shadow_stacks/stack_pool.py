@@ -5,19 +5,17 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING
 
-from wasmtime import Func, Memory, WasmtimeError
+from wasmtime import Func, WasmtimeError
 
 from greenctx.errors import ShadowStackUnavailable
 from greenctx.wasix._fibers import calls
 from greenctx.wasix._fibers.values import kind_of
-from greenctx.wasix._modules.abi import MALLOC, MEMORY
 from greenctx.wasix._native._fiber import ShadowStack
 
 if TYPE_CHECKING:
-    from wasmtime import Store
+    from wasmtime import Memory, Store
 
     from greenctx.wasix._native._fiber import StackPointer
-    from greenctx.wasix._native.capi import InstanceExports
 
 ALIGNMENT = 16  # of LLVM's stack pointer
 CANARY = b"greenctx canary!" * 4  # at the low end of each region, where an overflow begins
@@ -27,10 +25,8 @@ MIN_SIZE = 1024
 class StackPool:
     """Regions of one size. A region that is given back is used again, and never returned to the guest."""
 
-    def __init__(self, store: Store, exports: InstanceExports, pointer: StackPointer, size: int) -> None:
-        """``size`` in bytes; it is rounded up."""
-        memory, malloc = exports[MEMORY], exports.get(MALLOC)
-        assert isinstance(memory, Memory)
+    def __init__(self, store: Store, memory: Memory, malloc: object, pointer: StackPointer, size: int) -> None:
+        """``malloc`` is what the guest exports by that name. ``size`` is in bytes, and rounded up."""
         self.size = max(MIN_SIZE, _aligned(size))
         self._pointer = pointer
         self._memory = memory
