@@ -36,8 +36,8 @@ from greenctx.wasix._native.capi import close
 from greenctx.wasix._program.limits import Limits
 from greenctx.wasix._program.lost_interrupts import LostInterrupts
 from greenctx.wasix._program.wasi_config import WasiSettings
+from greenctx.wasix._syscalls.of_wasix.files import is_wasix_program
 from greenctx.wasix._syscalls.process import process_of
-from greenctx.wasix._syscalls.wasix_files import imports_file_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -142,7 +142,7 @@ class Program:
         self._shared_epoch_thread = SharedEpochThread(self._engine)
         self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
         self.linker.define_wasi(self._stdio)
-        self.linker.define_wasix(files=imports_file_calls(self._module))
+        self.linker.define_wasix(files=is_wasix_program(self._module))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **settings: Unpack[ProgramSettings]) -> Program:
@@ -215,6 +215,7 @@ class Program:
     def _run_in(self, store: Store, deadline: Deadline, holds_gil: bool) -> int:
         store.set_wasi(self.settings.wasi_config(self._stdio))
         self.limits.apply(store)
+        self.linker.define_wasix_imports(self._module)
         check_imports(self.name, self.linker, store, self._module)
         yield_every_epoch(store)
         process_of(store).entrypoint_names = self._entrypoint_names
