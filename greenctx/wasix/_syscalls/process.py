@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from wasmtime import Memory, WasmtimeError
@@ -38,9 +39,19 @@ class Process:
         self.entrypoint_names: EntrypointNames | None = None
         self.on_second_context: Callable[[], object] | None = None
         """Called when context_create has created the second context."""
+        self.thread_locals: dict[int, int] = {}
+        self.terminal_modes = True, True, True
+        """Whether it echoes, waits for whole lines, and has line feeds: as the guest set it."""
+        self.called_in_vain: set[tuple[str, str]] = set()
+        """The functions that the guest has called, but greenctx does not provide."""
+        self._began = time.thread_time_ns()
         self._wasi: dict[bytes, WasmtimeWasi] = {}
         """By the guest's memory, as wasmtime identifies it."""
         self._scratch: Scratch | None = None
+
+    def processor_time(self) -> int:
+        """Return the processor time in nanoseconds that the thread has used since the process began."""
+        return max(0, time.thread_time_ns() - self._began)
 
     def wasi(self, caller: Caller) -> WasmtimeWasi:
         """Return wasmtime's functions on the memory that the calling guest exports."""

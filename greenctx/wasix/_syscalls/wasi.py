@@ -20,6 +20,7 @@ from greenctx.wasix._modules import abi
 from greenctx.wasix._modules.exhaustion import check_resources
 from greenctx.wasix._syscalls.descriptors import DescriptorCalls
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.of_wasix.clocks import CLOCK_TYPES, ClockCalls
 from greenctx.wasix._syscalls.paths import PathCalls
 from greenctx.wasix._syscalls.poll import poll_oneoff
 from greenctx.wasix._syscalls.process import process_of
@@ -78,6 +79,7 @@ class WasiCalls:
         if self._descriptors.stdio is not None:
             yield from DescriptorCalls(self._descriptors).calls_with_pipes()
             yield from PathCalls(self._descriptors).calls()
+            yield from calls_of(ClockCalls(), abi.WASI_MODULE, CLOCK_TYPES)
 
     def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Read from stdin, once it has something, or from a pipe. wasmtime reads from all other files."""
