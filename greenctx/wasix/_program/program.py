@@ -259,7 +259,7 @@ class Program:
     def _run_start(self, store: Store) -> None:
         try:
             instance = self.linker.instantiate(store, self._module)
-        except WasmtimeError as error:  # a shared memory that it does not import as `env.memory`, for one
+        except WasmtimeError as error:
             raise InvalidProgram(self.name, f"it cannot be instantiated: {in_one_line(error)}") from error
         if self.shadow_stack is not None and self.contexts:
             if state_of(store).calls:
