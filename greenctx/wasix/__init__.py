@@ -32,8 +32,10 @@ from greenctx.errors import (
     WrongStore,
 )
 from greenctx.wasix._fibers.calls import call
+from greenctx.wasix._fibers.functions import Func, Global, Table
 from greenctx.wasix._fibers.stores import Caller
 from greenctx.wasix._files.stdio import Stdio
+from greenctx.wasix._linking.instances import Instance
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._linking.requirements import InstancePre
 from greenctx.wasix._program.limits import Limits
@@ -44,8 +46,11 @@ __all__ = [
     "Caller",
     "Deadlock",
     "FiberStacksExhausted",
+    "Func",
+    "Global",
     "GuestException",
     "GuestExit",
+    "Instance",
     "InstancePre",
     "InvalidProgram",
     "Limits",
@@ -58,6 +63,7 @@ __all__ = [
     "ShadowStackUnavailable",
     "Stdio",
     "StoreInUse",
+    "Table",
     "TimeLimitExceeded",
     "WasiNotSet",
     "WrongStore",
