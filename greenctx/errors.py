@@ -202,6 +202,10 @@ class WrongThread(GreenctxError):
         )
 
 
+ON_FIBER = "guest code on its fiber"
+"""Who calls where a guest runs, as `NotTheActiveContext` names it."""
+
+
 class NotTheActiveContext(GreenctxError):
     """A call from a greenlet that is not the active context, or from guest code on its fiber. Nothing has changed."""
 
@@ -211,10 +215,13 @@ class NotTheActiveContext(GreenctxError):
         self.caller = caller
 
     def __str__(self) -> str:
-        return (
-            f"context {self.context_id} is the active one, but the call came from {self.caller}; "
-            "only the code of the active context may call its environment"
-        )
+        remedy = "only the code of the active context may call its environment"
+        if self.caller == ON_FIBER:
+            remedy = (
+                "a plain wasmtime.Func runs its Python there: define the host function by greenctx.wasix's "
+                "Linker.define_func, or as its Func"
+            )
+        return f"context {self.context_id} is the active one, but the call came from {self.caller}; {remedy}"
 
 
 class NotInAsyncRun(GreenctxError):
@@ -420,6 +427,11 @@ class GuestExit(BaseException):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+    @property
+    def code(self) -> int:
+        """The status, by the name that it has in `wasmtime.ExitTrap`."""
+        return self.status
 
 
 class GuestException(GreenctxError):

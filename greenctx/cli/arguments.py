@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = ("run", "demo", "inspect", "timeline", "include")
+"""What a file in the current directory may be named, and is run by `greenctx run` then."""
 
 
 class Arguments:

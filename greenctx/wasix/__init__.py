@@ -33,10 +33,12 @@ from greenctx.errors import (
     WrongStore,
 )
 from greenctx.wasix._fibers.calls import call
+from greenctx.wasix._fibers.functions import Func, Global, Table
 from greenctx.wasix._fibers.stores import Caller
 from greenctx.wasix._fibers.traps import GuestFrame, GuestTrap
 from greenctx.wasix._fibers.values import F32, I32
 from greenctx.wasix._files.stdio import Stdio
+from greenctx.wasix._linking.instances import Instance
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._linking.requirements import InstancePre
 from greenctx.wasix._program.limits import Limits
@@ -49,10 +51,13 @@ __all__ = [
     "Caller",
     "Deadlock",
     "FiberStacksExhausted",
+    "Func",
+    "Global",
     "GuestException",
     "GuestExit",
     "GuestFrame",
     "GuestTrap",
+    "Instance",
     "InstancePre",
     "InvalidProgram",
     "Limits",
@@ -66,6 +71,7 @@ __all__ = [
     "ShadowStackUnavailable",
     "Stdio",
     "StoreInUse",
+    "Table",
     "TimeLimitExceeded",
     "WasiNotSet",
     "WrongStore",

@@ -39,9 +39,9 @@ EMBEDDER = """
 import sys, threading
 import wasmtime
 from greenlet import greenlet
-from wasmtime import Engine, Func, FuncType, Module, Store, ValType, WasmtimeError
 from greenctx import *
 from greenctx.wasix import *
+from wasmtime import Engine, Func, FuncType, Module, Store, ValType, WasmtimeError  # last: its own, plain Func
 
 NOTHING = FuncType([], [])
 engine = Engine()

@@ -15,12 +15,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent
-from wasmtime import Trap
+from wasmtime import Trap, WasmtimeError
 
 from greenctx._core.scope import IN_GUEST, admit_caller
 from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
 from greenctx.wasix._clock.waiting import checkpoint
 from greenctx.wasix._fibers import backtraces, exceptions
+from greenctx.wasix._fibers.functions import Instance, provide, suspending
 from greenctx.wasix._fibers.stack_limit import check_stack_limit, explain_exhaustion
 from greenctx.wasix._fibers.stores import state_of, store_of
 from greenctx.wasix._fibers.traps import GuestTrap
@@ -39,9 +40,9 @@ from greenctx.wasix._native.capi_values import LAYOUT as PACKAGE_LAYOUT
 from greenctx.wasix._native.capi_values import forget_object, integers, new_values, read_i32, take_value, to_raw, unroot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from wasmtime import Func, Instance, InstancePre, Linker, Module, Store
+    from wasmtime import Func, InstancePre, Linker, Module, Store
 
     from greenctx.wasix._native._fiber import StoreState
     from greenctx.wasix._native.capi import Outcome, Storelike
@@ -62,6 +63,10 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     `GuestException` when it does not catch an exception, and what a host function raised; the latter two with the
     guest's backtrace as a note.
     """
+    return _call(store, func, args, TypeError)
+
+
+def _call(store: Storelike, func: Func, args: Sequence[Any], miscounted: type[Exception]) -> Any:
     # Checked here, because wasmtime ends the process when a function meets a store that is not its own.
     store = store_of(store)
     state = state_of(store)
@@ -70,7 +75,7 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     ty = func.type(store)
     param_types, result_types = ty.params, ty.results
     if len(args) != len(param_types):
-        raise TypeError(f"the guest's function takes {len(param_types)} arguments but {len(args)} were given")
+        raise miscounted(f"the guest's function takes {len(param_types)} arguments but {len(args)} were given")
     params, results = new_values(len(args)), new_values(len(result_types))
     converted = 0
     try:
@@ -83,8 +88,11 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     finally:
         for index in range(converted):  # an argument that was not converted has no reference to give up
             unroot(params[index])
-    values = [take_value(store, result) for result in results]
+    values = [suspending(take_value(store, result)) for result in results]
     return values if len(values) > 1 else values[0] if values else None
+
+
+provide(call_func=partial(_call, miscounted=WasmtimeError))  # as of wasmtime.Func
 
 
 def call_integers(store: Store, func: Func, kinds: str, *args: int) -> int:
@@ -103,15 +111,21 @@ def instantiate(linker: Linker, store: Store, module: Module) -> Instance:
 
     The linker must be of the store's engine, and `gc_anchor.admit` must know the module if it may hold references.
     """
-    instance = capi.new_instance()
+    instance = _new_instance()
     _run(store, partial(capi.start_instantiation, linker, store, module, instance), (linker, module, instance))
     return instance
 
 
 def instantiate_pre(pre: InstancePre, store: Store) -> Instance:
     """The same for a module whose imports were looked up already."""
-    instance = capi.new_instance()
+    instance = _new_instance()
     _run(store, partial(capi.start_pre_instantiation, pre, store, instance), (pre, instance))
+    return instance
+
+
+def _new_instance() -> Instance:
+    instance = suspending(capi.new_instance())
+    assert isinstance(instance, Instance)
     return instance
 
 

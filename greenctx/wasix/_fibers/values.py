@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 from wasmtime import Func, FuncType, ValType
 
 from greenctx.errors import WrongStore
+from greenctx.wasix._fibers.functions import suspending
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._native.capi import store_id_of
 from greenctx.wasix._native.capi_values import (
@@ -80,7 +81,7 @@ def argument_decoder(kinds: list[str | None], *, unsigned: bool = False) -> Argu
     def all_kinds(memory: bytes, store: Store) -> tuple[Any, ...]:
         values = [*unpack(memory)]
         for place in references:
-            values.insert(place, read_value(store, memory, place))
+            values.insert(place, suspending(read_value(store, memory, place)))
         return tuple(values)
 
     return all_kinds if references else only_numbers

@@ -10,6 +10,7 @@ from wasmtime import Engine, Func, FuncType, Module
 
 from greenctx._core.plain_functions import check_is_plain
 from greenctx.wasix._fibers import calls, gc_anchor, host_functions
+from greenctx.wasix._fibers.functions import Instance, suspending
 from greenctx.wasix._fibers.stores import check_belongs, state_of
 from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._linking import commands
@@ -26,8 +27,6 @@ from greenctx.wasix._syscalls.wasix import WasixCalls
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from wasmtime import Instance
-
     from greenctx.wasix._files.stdio import Stdio
     from greenctx.wasix._linking.imports import Key
     from greenctx.wasix._linking.requirements import InstancePre
@@ -39,9 +38,9 @@ if TYPE_CHECKING:
 class Linker(wasmtime.Linker):
     """A `wasmtime.Linker` whose host functions run on the calling context's greenlet, where they may switch.
 
-    Call the functions of its instances by `greenctx.wasix.call`: once a store has such a host function, wasmtime
-    refuses every other way in. If store, engine and items do not belong together, wasmtime would end the process; the
-    linker raises `WrongStore`.
+    The functions of its instances suspend when they are called, ``func(store, *args)``. Once a store has such a host
+    function, wasmtime refuses calls of its own `wasmtime.Func`; `greenctx.wasix.call` calls any. If store, engine and
+    items do not belong together, wasmtime would end the process; the linker raises `WrongStore`.
 
     **Unsafe**: `define` and `define_instance` take a plain `wasmtime.Func` as it is, and its Python then runs on the
     guest's fiber. Calls to the environment from there are refused, but a bare greenlet (or gevent) switch aborts the
@@ -93,10 +92,7 @@ class Linker(wasmtime.Linker):
 
         With ``access_caller`` its first argument is a `Caller`: the guest's exports, good until it returns.
         """
-        if not isinstance(ty, FuncType):
-            raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
-        if not callable(func):
-            raise TypeError(f"a host function must be callable, not {func!r}")
+        host_functions.check_host_function(ty, func)
         check_is_plain("a host function", func)
         self._define(module, name, ty, func, access_caller)
 
@@ -106,7 +102,7 @@ class Linker(wasmtime.Linker):
 
         return defining(self.define_func, module, name)
 
-    def define_instance(self, store: Storelike, name: str, instance: Instance) -> None:
+    def define_instance(self, store: Storelike, name: str, instance: wasmtime.Instance) -> None:
         """Define all exports of an instance of the store's."""
         if not isinstance(instance, wasmtime.Instance):
             raise TypeError(f"expected a wasmtime.Instance, not {instance!r}")
@@ -229,12 +225,12 @@ class Linker(wasmtime.Linker):
         self._owners |= dict.fromkeys(unknown, state.store_id)
 
     def get(self, store: Storelike, module: str, name: str) -> AsExtern:
-        """Return what is defined by that name. Call a function by `greenctx.wasix.call`."""
-        return super().get(self._requirements([(module, name)]).check(store), module, name)
+        """Return what is defined by that name."""
+        return suspending(super().get(self._requirements([(module, name)]).check(store), module, name))
 
     def get_default(self, store: Storelike, name: str) -> Func:
-        """Return a module's default function, as `define_module` defined it. Call it by `greenctx.wasix.call`."""
-        return super().get_default(self._requirements([(name, ""), (name, START)]).check(store), name)
+        """Return a module's default function, as `define_module` defined it."""
+        return suspending(super().get_default(self._requirements([(name, ""), (name, START)]).check(store), name))
 
     def instantiate(self, store: Storelike, module: Module) -> Instance:
         """Instantiate a module; its start function may call host functions that switch."""

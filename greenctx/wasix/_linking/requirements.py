@@ -15,8 +15,9 @@ from greenctx.wasix._native import capi
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wasmtime import Engine, Instance, Module, Store
+    from wasmtime import Engine, Module, Store
 
+    from greenctx.wasix._fibers.functions import Instance
     from greenctx.wasix._linking.imports import Key
     from greenctx.wasix._native.capi import Storelike
 

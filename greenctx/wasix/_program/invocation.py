@@ -8,6 +8,7 @@ from wasmtime import Func
 
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._fibers.calls import call
+from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._linking.commands import INITIALIZE
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Invocation:
             raise InvalidProgram(self._program, f"it exports no function {self._name!r}; it exports {names}")
         types = func.type(store).params
         if len(types) != len(self._args):
-            takes = " ".join(map(str, types)) or "nothing"
+            takes = " ".join(kind_of(ty) or "a reference" for ty in types) or "nothing"
             raise InvalidProgram(
                 self._program, f"{self._name!r} takes {takes}, but {len(self._args)} arguments were given"
             )
@@ -51,11 +52,14 @@ class Invocation:
 
     def _converted(self, text: str, ty: ValType) -> int | float:
         try:
-            if str(ty) in ("f32", "f64"):
+            if kind_of(ty) in ("f32", "f64"):
                 return float(text)
-            bits, number = _BITS[str(ty)], int(text, 0)
+            bits, number = _BITS[kind_of(ty) or ""], int(text, 0)
         except (KeyError, ValueError):
             bits, number = 1, 2
         if not -(1 << (bits - 1)) <= number < 1 << bits:
-            raise InvalidProgram(self._program, f"{text!r} cannot be an argument of {self._name!r}: it takes {ty}")
+            raise InvalidProgram(
+                self._program,
+                f"{text!r} cannot be an argument of {self._name!r}: it takes {kind_of(ty) or 'a reference'}",
+            )
         return number if number < 1 << (bits - 1) else number - (1 << bits)
