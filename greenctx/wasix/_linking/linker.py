@@ -109,7 +109,9 @@ class Linker(wasmtime.Linker):
         check_belongs(self._requirements().check(store), instance)
         self._define_instance(store, name, instance, instance.exports(store))
 
-    def _define_instance(self, store: Storelike, name: str, instance: Instance, exports: Iterable[str]) -> None:
+    def _define_instance(
+        self, store: Storelike, name: str, instance: wasmtime.Instance, exports: Iterable[str]
+    ) -> None:
         super().define_instance(store, name, instance)
         for export in exports:
             self._note(name, export, store_id_of(instance))

@@ -63,7 +63,7 @@ class Run(RandomRun):
         self.linker.define_func("host", "begin", FuncType([], [i64]), self.begin)
         self.linker.define_func("host", "step", FuncType([i64, i32, f64], [i32]), self.step)
         exports = self.linker.instantiate(self.store, Module(engine, GUEST)).exports(self.store)
-        nested, entrypoint = exports["nested"], exports["entrypoints"].get(self.store, 0)
+        nested, entrypoint = exports["nested"], exports["entrypoints"].get(self.store, 0)  # type: ignore[union-attr]
         assert isinstance(nested, Func)
         assert isinstance(entrypoint, Func)
         self.nested, self.steps_for_ever = nested, entrypoint

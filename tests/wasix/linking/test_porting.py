@@ -85,7 +85,7 @@ def test_exports(make: Callable[[Paused], Instance], find: Callable[[Any, Store]
     """Exports, and what tables, globals and results hold."""
     paused = Paused()
     exports = make(paused).exports(paused.store)
-    assert exports["pair"](paused.store) == [1, 2]
+    assert exports["pair"](paused.store) == [1, 2]  # type: ignore[operator]
     paused.suspends(find(exports, paused.store))
 
 

@@ -70,11 +70,11 @@ def test_they_are_called() -> None:
         return memory.read(caller, pointer, pointer + 1)[0]
 
     exports = linker.instantiate(store, wasmtime.Module(engine, CALLING)).exports(store)
-    assert call(store, exports["mix"], 2**40, -1, 0.5, 2) == [2**40 + 1, 0]
-    assert call(store, exports["mix"], -1, 7, 0.0, 0) == [0, 1]
+    assert call(store, exports["mix"], 2**40, -1, 0.5, 2) == [2**40 + 1, 0]  # type: ignore[arg-type]
+    assert call(store, exports["mix"], -1, 7, 0.0, 0) == [0, 1]  # type: ignore[arg-type]
     assert seen == [(2**40, -1, 0.5, True), (-1, 7, 0.0, False)]
     assert seen[0][3] is True
-    assert call(store, exports["peek"]) == ord("*")
+    assert call(store, exports["peek"]) == ord("*")  # type: ignore[arg-type]
     assert mix(1, 2, 3.0, d=True) == (2, False)
 
 

@@ -423,7 +423,7 @@ def test_without_streams_of_greenctx() -> None:
       (func (export "tty_get") (result i32) (call $tty_get (i32.const 0)))
       (func (export "stat") (result i32) (call $fd_fdstat_get (i32.const 1) (i32.const 64))))"""
     exports = linker.instantiate(store, Module(ENGINE, text)).exports(store)
-    assert [call(store, exports[name]) for name in ("tty_get", "stat")] == [0, 0]
+    assert [call(store, exports[name]) for name in ("tty_get", "stat")] == [0, 0]  # type: ignore[arg-type]
 
 
 def test_wasi_must_be_set() -> None:
