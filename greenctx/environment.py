@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
-from greenctx._core.aio import check_is_plain, run_in_task
+from greenctx._core.aio import run_in_task
 from greenctx._core.environment import Environment
+from greenctx._core.plain_functions import check_is_no_coroutine
 from greenctx._core.scope import current
 from greenctx.errors import NoEnvironment
 
@@ -57,7 +58,7 @@ class ContextSwitchingEnvironment(Environment):
         await again.
         """
         result = await run_in_task(lambda: self.run_main_context(main, *args))
-        check_is_plain(result)
+        check_is_no_coroutine("main", result)
         return result
 
     def contexts(self) -> list[ContextInfo]:

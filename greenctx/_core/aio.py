@@ -12,12 +12,12 @@ This imports no event loop. What is awaited must be made for the event loop that
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from greenctx._core.bottom_frames import need_frames
 from greenctx._core.context import MAIN
 from greenctx._core.error_chains import append_context
 from greenctx._core.scope import check_is_not_in_guest
@@ -76,14 +76,8 @@ def _current_task() -> object:
 
 async def run_in_task(function: Callable[[], T]) -> T:
     """Run a plain function on a greenlet of its own inside of the calling task, whose variables it shares."""
+    need_frames(AsyncRun.run)
     return cast("T", await AsyncRun(function))
-
-
-def check_is_plain(result: object) -> None:
-    """Raise TypeError if main was a coroutine function: its result is a coroutine that has not begun to run."""
-    if isinstance(result, Coroutine):
-        result.close()
-        raise TypeError("main must be a plain function, not a coroutine function; to await it calls greenctx.await_")
 
 
 class AsyncRun(greenlet):
@@ -96,8 +90,8 @@ class AsyncRun(greenlet):
         driver = getcurrent()
         super().__init__(parent=driver)
         self.gr_context = driver.gr_context  # not a copy, because the function runs as the task
-        self.resumed_at = 0.0
-        """When the event loop last ran: a time of `time.monotonic`."""
+        self.computes_since: float | None = None
+        """For whoever measures how long the event loop has not run: when it began to. None: it has just run."""
         self._task: object = None
         self._function = function
         self._result: object = None
@@ -154,7 +148,7 @@ class AsyncRun(greenlet):
         waiting = self._waiting
         if waiting is None:
             error, waiting = ResumedWhileAwaiting(), self
-        self.resumed_at = time.monotonic()
+        self.computes_since = None
         self._task = _current_task()
         # From here to the switch nothing is called, because an interruption would leave a run that waits nowhere.
         self._yielded = self._waiting = None

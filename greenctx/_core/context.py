@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import greenlet
 
+from greenctx._core.bottom_frames import call
 from greenctx._core.switching import Coroutine, Tables
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Context(Coroutine):
 def new_context(registry: Registry, entrypoint: Callable[[], Any], main: Context) -> Context:
     """Make a context that has not started, with a copy of the caller's `contextvars` context."""
     context = Context(registry, entrypoint, monotonic())
-    context.greenlet = its = greenlet(context.run, main.greenlet)
+    run = partial(call, context.run) if registry.needs_frames else context.run
+    context.greenlet = its = greenlet(run, main.greenlet)
     its.gr_context = copy_context()
     return context
 
@@ -93,7 +95,7 @@ class Registry(Tables):
     end of another context it is in none, because nothing but that end may resume it.
     """
 
-    __slots__ = ("next_id",)
+    __slots__ = ("needs_frames", "next_id")
 
     started: dict[int, Context]
     """Contexts that a plain switch may resume, with main and the active one: so a switch need not change the table."""
@@ -106,6 +108,8 @@ class Registry(Tables):
     def __init__(self) -> None:
         self.next_id = 1
         self.started, self.unstarted, self.unwinding, self.by_greenlet = {}, {}, {}, {}
+        self.needs_frames = False
+        """Whether greenlets are to begin with a frame of Python's (bottom_frames.py)."""
 
     def is_destroying(self, context: Context) -> bool:
         """Whether that context waits in ``destroy_context``."""

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 from greenlet import getcurrent
 
 from greenctx._core.admission import Admission, Phase
+from greenctx._core.bottom_frames import need_frames
 from greenctx._core.context import MAIN, main_context, new_context
 from greenctx._core.error_chains import append_context, chain_errors, raise_errors
+from greenctx._core.plain_functions import check_is_plain
 from greenctx._core.scope import current
 from greenctx._core.switching import Switching
 from greenctx.errors import (
@@ -50,10 +52,13 @@ class Environment(Admission):
         several are raised as a group. But if a `KeyboardInterrupt`, `SystemExit` or `asyncio.CancelledError` is among
         them, that one is raised, with the others in its context.
 
-        Raises `EnvironmentAlreadyUsed` when the environment is running, or has run.
+        Raises `EnvironmentAlreadyUsed` when the environment is running, or has run; TypeError if main is a coroutine
+        function.
         """
         if self._phase is not Phase.UNUSED:
             raise EnvironmentAlreadyUsed("is running" if self._main else "has run")
+        check_is_plain("main", main)
+        self._registry.needs_frames = need_frames()
         outer = current.get()
         errors: list[BaseException] = []
         try:
@@ -111,6 +116,7 @@ class Environment(Admission):
             raise EnvironmentNotRunning(self._phase.value)
         if not callable(entrypoint):
             raise TypeError(f"the entrypoint of a context must be callable, not {entrypoint!r}")
+        check_is_plain("the entrypoint of a context", entrypoint)
         main, registry = self._main, self._registry
         assert main is not None
         if self._max_contexts is not None and registry.count_live(main) >= self._max_contexts:

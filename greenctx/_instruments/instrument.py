@@ -16,11 +16,13 @@ class Instrument:
     """Base of instruments: override the methods of events that interest you. Any object with some of them will do.
 
     The methods are called in the thread of the environment, soon after each event, in the order of the events. They
-    must not call the environment (`NotTheActiveContext`), except ``contexts`` and ``format_stacks``.
+    must not call the environment (`NotTheActiveContext`), except ``contexts``, ``format_stacks`` and
+    ``active_context_id``.
 
     An instrument that raises an `Exception` is removed. The logger ``greenctx`` reports that as an error, and the
-    program goes on. Other exceptions (KeyboardInterrupt, for example) are not the instrument's: they propagate from the
-    call that the context is in. The instrument is then told the event once more. No event goes unreported.
+    program goes on, also if the logger raises. Other exceptions (KeyboardInterrupt, for example) are not the
+    instrument's: they propagate from the call that the context is in. The instrument is then told the event once more.
+    No event goes unreported.
     """
 
     def context_created(

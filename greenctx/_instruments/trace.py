@@ -34,6 +34,9 @@ MAX_REPR = 300
 class Trace(Instrument):
     """Writes a trace file while environments run; `close` it afterwards, or use it in a ``with`` statement.
 
+    The file is whole whenever an environment has ended. A trace that nobody closes is closed with a ResourceWarning. It
+    belongs to the process that has made it: a child of a fork writes nothing into it.
+
     It may be an instrument of several environments, also in several threads. It keeps a few hundred events in memory,
     and a little for each context that lives.
     """
@@ -141,6 +144,8 @@ class Trace(Instrument):
         now = tracks.now()
         self._file.write(*tracks.pieces(tracks.active, now, thread_time_ns()), *tracks.counters(now))
         self._tracks.pop(environment, None)
+        with suppress(OSError):  # which `close` raises
+            self._file.flush()
 
     def _of(self, environment: ContextSwitchingEnvironment) -> Tracks:
         tracks = self._tracks.get(environment)

@@ -18,6 +18,7 @@ from greenlet import getcurrent
 from greenctx._core.admission import Phase
 from greenctx._core.context import MAIN
 from greenctx._core.environment import Environment
+from greenctx._core.plain_functions import check_is_plain, is_plain
 from greenctx._reports.reports import Reports
 from greenctx.errors import NotTheActiveContext
 
@@ -68,6 +69,7 @@ class ReportingEnvironment(Environment):
     def run_main_context(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
         if self._phase is not Phase.UNUSED:
             return super().run_main_context(main, *args)
+        check_is_plain("main", main)
         try:
             return super().run_main_context(self._run_main, main, args)
         finally:
@@ -79,7 +81,8 @@ class ReportingEnvironment(Environment):
 
     def create_context(self, entrypoint: Callable[[], object]) -> int:
         self._report_changes()
-        context_id = super().create_context(_Observed(self, entrypoint) if callable(entrypoint) else entrypoint)
+        can_be_observed = callable(entrypoint) and is_plain(entrypoint)
+        context_id = super().create_context(_Observed(self, entrypoint) if can_be_observed else entrypoint)
         self._report_changes()
         return context_id
 
@@ -120,6 +123,8 @@ class ReportingEnvironment(Environment):
 
     @property
     def active_context_id(self) -> int:
+        if self._reports.deliverer is not None and self._reports.deliverer is getcurrent():
+            return self.active_id()  # to an instrument, or a filter of the log that one writes: it changes nothing
         return self._report_changes()
 
     def _report_changes(self, error: BaseException | None = None) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
+import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
@@ -82,9 +85,14 @@ class Reports:
 
     def _remove(self, subscriber: _Subscriber, name: str) -> None:
         self._subscribers = [other for other in self._subscribers if other is not subscriber]
-        logger.exception(
-            "the instrument %r raised in %s and is removed; the program goes on", subscriber.instrument, name
-        )
+        try:
+            logger.exception(
+                "the instrument %r raised in %s and is removed; the program goes on", subscriber.instrument, name
+            )
+        except Exception:  # of a filter's, say; logging itself contains what handlers raise, and reports it like this
+            if logging.raiseExceptions and sys.stderr is not None:
+                with suppress(Exception):
+                    traceback.print_exc()
 
 
 class _Subscriber:

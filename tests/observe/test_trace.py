@@ -285,7 +285,8 @@ def test_an_interrupted_write_is_done_again(tmp_path: Path, monkeypatch: pytest.
 
     instrument = Trace(tmp_path / "out.json")
     env = ContextSwitchingEnvironment(instruments=[instrument])
-    env.run_main_context(main, env)
+    with contextlib.suppress(KeyboardInterrupt):  # of the write at its end
+        env.run_main_context(main, env)
     for _ in range(100):
         try:
             instrument.close()
@@ -405,3 +406,52 @@ def test_a_process_that_is_ended(tmp_path: Path, number: signal.Signals) -> None
     events = json.loads(path.read_text())["traceEvents"] if number == signal.SIGKILL else check_trace(path)
     assert sum(event["ph"] == "s" for event in events) > (100 if number == signal.SIGKILL else 2000)
     assert Timeline.read(path).switches
+
+
+def test_it_is_whole_at_the_end_of_an_environment(tmp_path: Path) -> None:
+    """More environments may follow; each goes on where the one before ended."""
+    path = tmp_path / "trace.json"
+    with Trace(path) as trace:
+        for number in range(1, 4):
+            env = ContextSwitchingEnvironment(instruments=[trace])
+            env.run_main_context(switching(2), env)
+            events = json.loads(path.read_bytes())["traceEvents"]
+            assert len({event["pid"] for event in events}) == number
+    assert json.loads(path.read_bytes())["traceEvents"] == events
+    check_trace(path)
+
+
+def test_a_trace_that_nobody_closes(tmp_path: Path) -> None:
+    """There is a ResourceWarning, and the file is whole, also when an environment has not ended."""
+    path = tmp_path / "trace.json"
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        switching(2)(env)
+
+    trace = Trace(path)
+    env = ContextSwitchingEnvironment(instruments=[trace])
+    env.run_main_context(main, env)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    del trace
+    with pytest.warns(ResourceWarning, match=r"the trace '.*trace\.json' was not closed"):
+        del env
+    assert len(os.listdir("/proc/self/fd")) == descriptors - 1
+    check_trace(path)
+
+
+def test_a_trace_that_nobody_closes_before_the_process_ends(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    script = f"""
+import sys
+from greenctx import *
+trace = Trace({str(path)!r})
+env = ContextSwitchingEnvironment(instruments=[trace])
+def main():
+    env.switch_context(env.create_context(lambda: env.switch_context(0)))
+    raise SystemExit(3)
+env.run_main_context(main)
+"""
+    ran = subprocess.run([sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=TIMEOUT)
+    assert ran.returncode == 3
+    assert "ResourceWarning: the trace" in ran.stderr
+    check_trace(path)
