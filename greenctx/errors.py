@@ -7,6 +7,8 @@ the rest of the core. A generated constructor would hide its parameters from ``i
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any, NoReturn
 
 from greenlet import GreenletExit
@@ -14,6 +16,11 @@ from greenlet import GreenletExit
 
 class GreenctxError(Exception):
     """Base of every error that greenctx raises about its own use."""
+
+
+def _notes(error: BaseException) -> dict[str, Any]:
+    """Return the notes on an error, as the state of a copy that is to have them, too."""
+    return {"__notes__": [*notes]} if (notes := getattr(error, "__notes__", None)) else {}
 
 
 class Cancellation:
@@ -51,8 +58,8 @@ class ContextCanceled(GreenletExit):
         """Whether this was delivered for that cancellation. An instance made by hand belongs to no cancellation."""
         return self._cancellation is cancellation
 
-    def __reduce__(self) -> tuple[type[ContextCanceled], tuple[int]]:
-        return type(self), (self.context_id,)
+    def __reduce__(self) -> tuple[type[ContextCanceled], tuple[int], dict[str, Any]]:
+        return type(self), (self.context_id,), _notes(self)
 
     def __str__(self) -> str:
         return f"context {self.context_id} is being destroyed; let this exception leave its entrypoint"
@@ -303,6 +310,33 @@ class WasiNotSet(GreenctxError):
 
     def __str__(self) -> str:
         return "the guest uses WASI but its store lacks it; call the store's set_wasi(WasiConfig()) first"
+
+
+_RESOURCES = {
+    errno.ENOMEM: "memory",
+    errno.EMFILE: "file descriptors",
+    errno.ENFILE: "file descriptors",
+    errno.EAGAIN: "threads",
+}
+
+
+class ResourcesExhausted(GreenctxError, OSError):
+    """The system has no more memory, file descriptors or threads for a program. It is not the program's fault.
+
+    ``resource`` says which, ``errno`` is the system's number of the error.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.errno = number
+        self.strerror = os.strerror(number)
+        self.resource = _RESOURCES.get(number, "resources")
+
+    def __str__(self) -> str:
+        return (
+            f"the system has no more {self.resource} for the program ({self.strerror}); "
+            "run fewer programs at a time, or raise the system's limit"
+        )
 
 
 class FiberStacksExhausted(GreenctxError, MemoryError):

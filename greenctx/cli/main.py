@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import greenctx
 from greenctx.cli.arguments import parse
-from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_USAGE, fail
+from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TRAP, EXIT_USAGE, fail
 from greenctx.cli.observing import draw_timeline
-from greenctx.errors import InvalidProgram, InvalidTrace
+from greenctx.errors import GreenctxError, InvalidProgram, InvalidTrace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,6 +57,8 @@ def _main(argv: Sequence[str] | None) -> int:
         return run_demo(given) if given.command == "demo" else run_file(given, given.argv)
     except InvalidProgram as error:
         return fail(EXIT_USAGE, str(error))
+    except GreenctxError as error:
+        return fail(EXIT_TRAP, str(error))
 
 
 @contextmanager

@@ -26,7 +26,15 @@ from greenctx.wasix._fibers.stores import state_of, store_of
 from greenctx.wasix._fibers.traps import GuestTrap
 from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._native import capi
-from greenctx.wasix._native._fiber import FUNCTIONS, LAYOUT, YIELDED, Fiber, configure
+from greenctx.wasix._native._fiber import (
+    FUNCTIONS,
+    LAYOUT,
+    YIELDED,
+    Fiber,
+    between_epochs,
+    configure,
+    let_traps_through,
+)
 from greenctx.wasix._native.capi_values import LAYOUT as PACKAGE_LAYOUT
 from greenctx.wasix._native.capi_values import forget_object, integers, new_values, read_i32, take_value, to_raw, unroot
 
@@ -117,6 +125,7 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
     # forgotten it.
     scope = admit_caller()
     check_stack_limit(state)
+    let_traps_through()
     outcome = capi.Outcome()
     context = capi.context_address(store)
     holds_gil = state.holds_gil and not may_wait
@@ -158,6 +167,7 @@ def _poll_to_the_end(fiber: Fiber, store: Store, state: StoreState, outcome: cap
             if function is None:
                 return
             if function is YIELDED:
+                between_epochs()
                 checkpoint(state.deadline)
                 continue
             if fiber.delivered is not None:

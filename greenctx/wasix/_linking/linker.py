@@ -60,6 +60,8 @@ class Linker(wasmtime.Linker):
         self._has_wasi = self._has_wasix_files = False
         self.definitions = 0
         """How many there were, those of WASI and WASIX that are done here included."""
+        self.may_use_files = True
+        """Whether guests may be given directories, by the settings of WASI that their stores have."""
         self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
         """The definitions in place of WASI's functions that do not use WASI."""
@@ -234,7 +236,7 @@ class Linker(wasmtime.Linker):
         keys = [*keys]
         owners = {key: self._owners[key] for key in keys if key in self._owners}
         wasi = any(key[0] == WASI_MODULE and key not in self._without_wasi for key in keys)
-        return StoreRequirements(self.engine, owners, wasi and self._has_wasi)
+        return StoreRequirements(self.engine, owners, wasi and self._has_wasi, self.may_use_files)
 
     def _provides(self, store: Storelike, key: Key) -> bool:
         try:

@@ -9,6 +9,7 @@ import wasmtime
 from greenctx.errors import WrongStore
 from greenctx.wasix._fibers import calls, gc_anchor
 from greenctx.wasix._fibers.stores import check_wasi_is_set, state_of, store_of
+from greenctx.wasix._files.file_threads import prepare_file_threads
 from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class StoreRequirements(NamedTuple):
     """The ids of the stores that the definitions belong to."""
     wasi: bool
     """Whether ``set_wasi`` must have been called on the store."""
+    files: bool
+    """Whether guests may use files then."""
 
     def check(self, store: Storelike) -> Store:
         """Return the store. Raises `WrongStore` or `WasiNotSet` if it does not meet the requirements."""
@@ -40,6 +43,8 @@ class StoreRequirements(NamedTuple):
                 raise WrongStore(f"definition {module}.{name}")
         if self.wasi:
             check_wasi_is_set(store)
+            if self.files:
+                prepare_file_threads()
         return store
 
 

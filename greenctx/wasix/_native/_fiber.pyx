@@ -21,6 +21,7 @@ by address. capi_values.py has the layout of the structures as that package know
 """
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock)
@@ -30,11 +31,14 @@ from libc.string cimport memcmp, memcpy
 
 from greenctx._core._switching cimport Coroutine, Switching
 
+from errno import EAGAIN
 from os import getpid
+from weakref import ref
 
-from greenctx.errors import CalledWithinGuest
+from greenctx.errors import CalledWithinGuest, ResourcesExhausted
 
 include "_wasmtime.pxi"
+include "_signals.pxi"
 include "_callbacks.pxi"
 include "_stack_pointer.pxi"
 include "_store_state.pxi"

@@ -17,6 +17,7 @@ cdef extern from *:
 cdef extern from "pythread.h":
     bint PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptibly) nogil
     unsigned long PyThread_start_new_thread(void (*)(void *) noexcept nogil, void *)
+    unsigned long PyThread_get_thread_ident()
 
 # wasmtime_val_t of wasmtime/val.h, and its union
 cdef union value_union_t:
@@ -125,3 +126,5 @@ def configure(addresses, guest_, forget_):
     for i in range(len(FUNCTIONS)):
         (<uintptr_t *>&wasmtime)[i] = addresses[i]
     guest, forget = guest_, forget_
+    know_wasmtime(<void *>wasmtime.engine_increment_epoch)
+    let_traps_through()

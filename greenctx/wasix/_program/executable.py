@@ -54,6 +54,7 @@ class Executable:
         self.holds_gil = contexts and switches_contexts(self.module) and never_waits(self.module)
         self.entrypoint_names = EntrypointNames(self._code)
         self.linker = Linker(self.engine)
+        self.linker.may_use_files = False  # not without a run's `FileThreads`
         # The linker knows one Stdio, which stands for that of the run: `connect` says which streams it has.
         self._stdio = Stdio()
         self.linker.define_wasi(self._stdio)

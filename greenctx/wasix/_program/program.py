@@ -88,7 +88,8 @@ class Program:
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
 
         Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, or starts beyond its limits;
-        and for a directory that is not there or a string that WASI cannot pass on.
+        and for a directory that is not there or a string that WASI cannot pass on. Raises `ResourcesExhausted` where
+        the system has no more memory, file descriptors or threads.
         """
         instruments = [*instruments]
         self._made_of = code, {key: value for key, value in locals().items() if key not in ("self", "code", "cache")}
@@ -152,8 +153,8 @@ class Program:
         (A shell sees the low eight of them, so ``exit(-1)``, 4294967295 here, is 255 there.)
 
         Raises `InvalidProgram` if an import is not defined, `GuestTrap` when the guest traps in any context,
-        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a host function raises. Ctrl-C is
-        KeyboardInterrupt. Every context is unwound by then.
+        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, `ResourcesExhausted`, and whatever a host function
+        raises. Ctrl-C is KeyboardInterrupt. Every context is unwound by then.
         """
         return int(self._run(settings))
 
