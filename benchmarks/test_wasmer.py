@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import pytest
-from oracle.wasmer import needs_wasmer, running_wasmer
+from guests.oracle.wasmer import needs_wasmer, running_wasmer
 from test_guests import HELLO
 from wasmtime import wat2wasm
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import greenctx
-from greenctx.cli.arguments import parse
-from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_USAGE, fail
+from greenctx.cli.arguments import COMMANDS, Arguments
+from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TRAP, EXIT_USAGE, fail, forget_unwritten
 from greenctx.cli.observing import draw_timeline
-from greenctx.errors import InvalidProgram, InvalidTrace
+from greenctx.errors import GreenctxError, InvalidProgram, InvalidTrace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     finally:
         sys.unraisablehook = sys.__unraisablehook__
+        if argv is None:
+            forget_unwritten()
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -57,14 +59,34 @@ def _main(argv: Sequence[str] | None) -> int:
         return run_demo(given) if given.command == "demo" else run_file(given, given.argv)
     except InvalidProgram as error:
         return fail(EXIT_USAGE, str(error))
+    except GreenctxError as error:
+        return fail(EXIT_TRAP, str(error))
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Parse the command line. Raises SystemExit after it has printed a help text, or what is wrong."""
+    if argv and argv[0] not in COMMANDS and _names_a_module(argv[0]):
+        argv = ["run", *argv]
+    given = Arguments()
+    if len(argv) > 1 and argv[0] == "run" and not argv[1].startswith("-"):
+        # No options, the usual case. To import argparse and make a parser takes a tenth of a small guest's run.
+        given.command, given.argv = "run", argv[1:]
+        return given
+    from greenctx.cli.parser import parse_by_argparse
+
+    return parse_by_argparse(argv, given)
+
+
+def _names_a_module(text: str) -> bool:
+    return not text.startswith("-") and (text.endswith((".wasm", ".wat")) or os.path.isfile(text))
 
 
 @contextmanager
 def _no_collection(freeze: bool) -> Iterator[None]:
-    """Let Python's collector alone, and never look at what is imported meanwhile if the process is all ours.
+    """Keep Python's garbage collector from running. With ``freeze`` it never looks at the objects made meanwhile.
 
     wasmtime's package makes tens of thousands of objects, none of which is garbage before the end. To look through them
-    time and again, and at exit, takes longer than a small guest.
+    again and again, and at exit, takes longer than a small guest. Only a process of our own may freeze them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -78,17 +100,17 @@ def _no_collection(freeze: bool) -> Iterator[None]:
 
 
 def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
-    """Ctrl-C may come in a ``__del__`` of wasmtime's, where Python drops it: let it come once more, in a moment."""
+    """Send Ctrl-C once more if it came in a ``__del__`` of wasmtime's, where Python drops exceptions."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
         _thread.start_new_thread(_thread.interrupt_main, ())
-    elif not getattr(lost.object, "__module__", "").startswith("wasmtime"):  # as that of an object half made, then
+    elif not getattr(lost.object, "__module__", "").startswith("wasmtime"):  # which raises for an object half made
         sys.__unraisablehook__(lost)
 
 
 def _occupy_standard_streams() -> None:
-    """See to it that no file that is opened from now on becomes the guest's stdin, stdout or stderr."""
+    """Open the null device for each standard stream that is closed, so that no other file becomes a guest's stream."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # it is closed, and the lowest that is, so it is the next to be opened
+        except OSError:  # closed, and the lowest such number, which the next file gets
             os.open(os.devnull, os.O_RDWR)

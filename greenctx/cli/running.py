@@ -92,12 +92,10 @@ def _status_of(run: Callable[[], int]) -> int:
         return fail(error.exit_code, str(error))
     except TimeLimitExceeded as error:
         return fail(EXIT_TIMEOUT, str(error))
-    except GuestException as error:
+    except (GuestException, Trap, WasmtimeError) as error:
         return fail(EXIT_TRAP, *_lines(error))
     except GreenctxError as error:
         return fail(EXIT_TRAP, str(error))
-    except (Trap, WasmtimeError) as error:
-        return fail(EXIT_TRAP, *_lines(error))
 
 
 def _lines(error: Exception) -> list[str]:

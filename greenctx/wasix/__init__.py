@@ -24,6 +24,7 @@ from greenctx.errors import (
     ProgramClosed,
     ProgramInUse,
     ReferencesTooLate,
+    ResourcesExhausted,
     ShadowStackOverflow,
     ShadowStackUnavailable,
     StoreInUse,
@@ -34,6 +35,8 @@ from greenctx.errors import (
 from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.functions import Func, Global, Table
 from greenctx.wasix._fibers.stores import Caller
+from greenctx.wasix._fibers.traps import GuestFrame, GuestTrap
+from greenctx.wasix._fibers.values import F32, I32
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.instances import Instance
 from greenctx.wasix._linking.linker import Linker
@@ -42,6 +45,8 @@ from greenctx.wasix._program.limits import Limits
 from greenctx.wasix._program.program import Program
 
 __all__ = [
+    "F32",
+    "I32",
     "CalledWithinGuest",
     "Caller",
     "Deadlock",
@@ -50,6 +55,8 @@ __all__ = [
     "Global",
     "GuestException",
     "GuestExit",
+    "GuestFrame",
+    "GuestTrap",
     "Instance",
     "InstancePre",
     "InvalidProgram",
@@ -59,6 +66,7 @@ __all__ = [
     "ProgramClosed",
     "ProgramInUse",
     "ReferencesTooLate",
+    "ResourcesExhausted",
     "ShadowStackOverflow",
     "ShadowStackUnavailable",
     "Stdio",

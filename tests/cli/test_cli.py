@@ -15,7 +15,8 @@ from guests.compile import compile_guest
 from processes import TIMEOUT, run_greenctx
 
 from greenctx.cli import main
-from greenctx.cli.arguments import Arguments, parse
+from greenctx.cli.arguments import Arguments
+from greenctx.cli.main import parse
 from greenctx.cli.parser import parse_by_argparse
 
 if TYPE_CHECKING:

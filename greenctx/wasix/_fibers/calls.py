@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent
-from wasmtime import WasmtimeError
+from wasmtime import Trap, WasmtimeError
 
 from greenctx._core.scope import IN_GUEST, admit_caller
 from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
@@ -24,9 +24,18 @@ from greenctx.wasix._fibers import backtraces, exceptions
 from greenctx.wasix._fibers.functions import Instance, provide, suspending
 from greenctx.wasix._fibers.stack_limit import check_stack_limit, explain_exhaustion
 from greenctx.wasix._fibers.stores import state_of, store_of
+from greenctx.wasix._fibers.traps import GuestTrap
 from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._native import capi
-from greenctx.wasix._native._fiber import FUNCTIONS, LAYOUT, YIELDED, Fiber, configure
+from greenctx.wasix._native._fiber import (
+    FUNCTIONS,
+    LAYOUT,
+    YIELDED,
+    Fiber,
+    between_epochs,
+    configure,
+    let_traps_through,
+)
 from greenctx.wasix._native.capi_values import LAYOUT as PACKAGE_LAYOUT
 from greenctx.wasix._native.capi_values import forget_object, integers, new_values, read_i32, take_value, to_raw, unroot
 
@@ -50,7 +59,7 @@ configure([capi.function_address(name) for name in FUNCTIONS], IN_GUEST, forget_
 def call(store: Storelike, func: Func, *args: Any) -> Any:
     """Call a guest's function: ``func(store, *args)``, but its host functions may switch contexts.
 
-    Arguments and result are converted as by `wasmtime.Func.__call__`. Raises `wasmtime.Trap` when the guest traps,
+    Arguments and result are converted as by `wasmtime.Func.__call__`. Raises `GuestTrap` when the guest traps,
     `GuestException` when it does not catch an exception, and what a host function raised; the latter two with the
     guest's backtrace as a note.
     """
@@ -130,19 +139,19 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
     # forgotten it.
     scope = admit_caller()
     check_stack_limit(state)
+    let_traps_through()
     outcome = capi.Outcome()
     context = capi.context_address(store)
     holds_gil = state.holds_gil and not may_wait
     # wasmtime reads and writes these until the future is deleted, so whoever holds the fiber holds them.
     needed = (outcome, keep_alive, store)
     fiber = Fiber(start(outcome), context, state, needed, scope, getcurrent(), holds_gil)
-    poll, on_stack = fiber.poll, None
+    on_stack = None
 
     try:
         if state.shadow_stacks is not None:
-            on_stack = state.shadow_stacks.begin(store)  # may call the guest's malloc, by this function
-            poll = partial(on_stack.poll, fiber, state)
-        _poll_to_the_end(poll, fiber, store, state, outcome)
+            on_stack = state.shadow_stacks.begin(store, fiber)  # may call the guest's malloc, by this function
+        _poll_to_the_end(fiber, store, state, outcome)
     finally:
         # A plain wasmtime.Func that raised has left its exception in a global of the package. The call has just
         # trapped, so the exception is this call's. One statement without calls takes it, because KeyboardInterrupt may
@@ -156,22 +165,23 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
         ended = backtraces.take(outcome)
         state.forget_lost()
     if ended is not None:
+        if raised is None and isinstance(ended, Trap):
+            raise GuestTrap.of(ended)
         exception = ended if raised is None else raised
         raise exceptions.take_uncaught(store, fiber, exception) or explain_exhaustion(exception, state)
 
 
-def _poll_to_the_end(
-    poll: Callable[[], Any], fiber: Fiber, store: Store, state: StoreState, outcome: capi.Outcome
-) -> None:
+def _poll_to_the_end(fiber: Fiber, store: Store, state: StoreState, outcome: capi.Outcome) -> None:
     # A function of its own: on Python 3.13 the jump that closes a loop is outside the exception table of the `try`
     # around the loop, and CPython looks for signals there. An interruption at that jump would leave `_run` without its
     # `finally`, and the fiber open.
     while True:
         try:
-            function = poll()
+            function = fiber.poll()
             if function is None:
                 return
             if function is YIELDED:
+                between_epochs()
                 checkpoint(state.deadline)
                 continue
             if fiber.delivered is not None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from wasmtime import FuncType, Linker, Store, Val
 
+from greenctx._core.plain_functions import check_is_no_coroutine, check_is_plain
 from greenctx._reports.frame_notes import notes
-from greenctx.wasix._fibers.functions import provide
 from greenctx.wasix._fibers.stores import Caller
 from greenctx.wasix._fibers.values import argument_decoder, kind_of, result_encoder
-from greenctx.wasix._native._fiber import callback_addresses
+from greenctx.wasix._native._fiber import callback_addresses, let_traps_through
 from greenctx.wasix._native.capi import define_async_func, invalidate_caller
 
 if TYPE_CHECKING:
@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
     from greenctx.wasix._fibers.values import ArgumentDecoder, ResultEncoder
     from greenctx.wasix._native._fiber import Fiber
-    from greenctx.wasix._native.capi import AsExtern, Storelike
+
+
+FIRST_CALLS = 4
+"""Of each host function, after which it is looked whether it has changed how signals are handled. (It is also looked at
+the beginning of each call into a guest, and at the end of each epoch. To look takes longer than a short function.)"""
 
 
 class HostFunction:
     """A Python function for guests to call, as `Fiber.poll` returns it."""
 
-    __slots__ = ("__weakref__", "access_caller", "decode", "encode", "function", "name")
+    __slots__ = ("__weakref__", "_unseen_calls", "access_caller", "decode", "encode", "function", "name")
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class HostFunction:
         self.encode = encode
         self.function = function
         self.access_caller = access_caller
+        self._unseen_calls = FIRST_CALLS
 
     def serve(self, fiber: Fiber, store: Store) -> None:
         """Run the function on the current greenlet and hand its result to the guest."""
@@ -54,11 +59,15 @@ class HostFunction:
                 invalidate_caller(caller)
         else:
             result = self.function(*arguments)
+        if self._unseen_calls:
+            self._unseen_calls -= 1
+            let_traps_through()
         if isinstance(result, Val):  # wasmtime's own host functions may return one, too
             result = result.value
         try:
             results = self.encode(result, store)
         except (TypeError, ValueError, OverflowError) as error:  # others come from the value, and propagate unchanged
+            check_is_no_coroutine(f"host function {self.name!r}", result)
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
         fiber.answer(results)
 
@@ -104,24 +113,10 @@ def define_func(
     return host_function
 
 
-def _make_func(store: Storelike, ty: FuncType, function: Callable[..., Any], access_caller: bool) -> AsExtern:
-    """Return a function of the store's that runs the Python function as a host function."""
-    if not isinstance(store, Store):
-        raise TypeError(f"expected a wasmtime.Store, not {store!r}")
-    check_host_function(ty, function)
-    name = getattr(function, "__name__", type(function).__name__)
-    with Linker(store.engine) as linker:
-        define_func(linker, "Func", name, ty, function, access_caller)
-        made: AsExtern = linker.get(store, "Func", name)
-    return made
-
-
-provide(make_func=_make_func)
-
-
 def check_host_function(ty: object, function: object) -> None:
     """Raise TypeError unless the arguments are a type and a callable."""
     if not isinstance(ty, FuncType):
         raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
     if not callable(function):
         raise TypeError(f"a host function must be callable, not {function!r}")
+    check_is_plain("a host function", function)

@@ -14,7 +14,7 @@ import struct
 from functools import cache, partial
 from operator import index
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from wasmtime import Func, FuncType, ValType
 
@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
     ArgumentDecoder: TypeAlias = Callable[[bytes, Store], tuple[Any, ...]]
     ResultEncoder: TypeAlias = Callable[[Any, Store], bytes]
+
+I32 = Annotated[int, "i32"]
+"""In annotations of host functions: an ``int`` that is an i32."""
+F32 = Annotated[float, "f32"]
+"""In annotations of host functions: a ``float`` that is an f32."""
 
 # The codes of `struct`, in the order of wasmtime_valkind_t: the index of a kind is its number. The wasmtime package
 # converts all other kinds. Formats begin with "=", for native byte order and no padding but what they say.

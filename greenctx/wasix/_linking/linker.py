@@ -15,9 +15,13 @@ from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._linking import commands
 from greenctx.wasix._linking.call_reports import CallReports
 from greenctx.wasix._linking.imports import imports_of
-from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre
+from greenctx.wasix._linking.requirements import (
+    StoreRequirements,
+    checked_instance_pre,
+    require_suspending_calls,
+)
 from greenctx.wasix._modules.abi import START, WASI_MODULE
-from greenctx.wasix._native.capi import store_id_of
+from greenctx.wasix._native.capi import find_export, store_id_of
 from greenctx.wasix._syscalls.contexts import context_calls
 from greenctx.wasix._syscalls.process import DescriptorTables
 from greenctx.wasix._syscalls.wasi import WasiCalls
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._files.stdio import Stdio
     from greenctx.wasix._linking.imports import Key
     from greenctx.wasix._linking.requirements import InstancePre
+    from greenctx.wasix._linking.typed_functions import F
     from greenctx.wasix._native.capi import AsExtern, Storelike
     from greenctx.wasix._syscalls.table import SystemCall
 
@@ -56,6 +61,10 @@ class Linker(wasmtime.Linker):
         self._call_reports = CallReports(begun=report_host_calls)
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix_files = False
+        self.definitions = 0
+        """How many there were, those of WASI and WASIX that are done here included."""
+        self.may_use_files = True
+        """Whether guests may be given directories, by the settings of WASI that their stores have."""
         self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
         """The definitions in place of WASI's functions that do not use WASI."""
@@ -88,13 +97,24 @@ class Linker(wasmtime.Linker):
         host_functions.check_host_function(ty, func)
         self._define(module, name, ty, func, access_caller)
 
+    def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
+        """Define the decorated function, typed by its annotations and perhaps ``async``: see `typed_functions`."""
+        from greenctx.wasix._linking.typed_functions import defining  # with inspect, which takes long to import
+
+        return defining(self.define_func, module, name)
+
     def define_instance(self, store: Storelike, name: str, instance: wasmtime.Instance) -> None:
         """Define all exports of an instance of the store's."""
         if not isinstance(instance, wasmtime.Instance):
             raise TypeError(f"expected a wasmtime.Instance, not {instance!r}")
         check_belongs(self._requirements().check(store), instance)
+        self._define_instance(store, name, instance, instance.exports(store))
+
+    def _define_instance(
+        self, store: Storelike, name: str, instance: wasmtime.Instance, exports: Iterable[str]
+    ) -> None:
         super().define_instance(store, name, instance)
-        for export in instance.exports(store):
+        for export in exports:
             self._note(name, export, store_id_of(instance))
 
     def define_module(self, store: Storelike, name: str, module: Module) -> None:
@@ -105,16 +125,14 @@ class Linker(wasmtime.Linker):
         """
         store = self._requirements(imports_of(module)).check(store)
         if commands.is_command(module):
-            functions = commands.functions_of(module)
-            pre = self.instantiate_pre(module)
+            functions, pre = commands.functions_of(module), self.instantiate_pre(module)
             for export, ty in functions:
                 self.define_func(name, export, ty, commands.on_fresh_instance(pre, export), access_caller=True)
         else:
             instance = self.instantiate(store, module)
-            initialize = instance.exports(store).get(commands.INITIALIZE)
-            if isinstance(initialize, Func):
+            if isinstance(initialize := find_export(store, instance, commands.INITIALIZE), Func):
                 calls.call(store, initialize)
-            self.define_instance(store, name, instance)
+            self._define_instance(store, name, instance, [export.name for export in module.exports])
 
     def define_wasi(self, stdio: Stdio | None = None) -> None:
         """Define WASI preview 1: wasmtime's own, but for ``proc_exit``, which raises `GuestExit`, and calls that wait.
@@ -191,7 +209,11 @@ class Linker(wasmtime.Linker):
 
     def get(self, store: Storelike, module: str, name: str) -> AsExtern:
         """Return what is defined by that name."""
-        return suspending(super().get(self._requirements([(module, name)]).check(store), module, name))
+        store = self._requirements([(module, name)]).check(store)
+        item = suspending(super().get(store, module, name))
+        if isinstance(item, Func):
+            require_suspending_calls(store)
+        return item
 
     def get_default(self, store: Storelike, name: str) -> Func:
         """Return a module's default function, as `define_module` defined it."""
@@ -210,6 +232,7 @@ class Linker(wasmtime.Linker):
 
     def _note(self, module: str, name: str, owner: int | None) -> None:
         """Remember to which store a new definition belongs."""
+        self.definitions += 1
         self._without_wasi.add((module, name))
         self._owners.pop((module, name), None)
         if owner is not None:
@@ -220,7 +243,7 @@ class Linker(wasmtime.Linker):
         keys = [*keys]
         owners = {key: self._owners[key] for key in keys if key in self._owners}
         wasi = any(key[0] == WASI_MODULE and key not in self._without_wasi for key in keys)
-        return StoreRequirements(self.engine, owners, wasi and self._has_wasi)
+        return StoreRequirements(self.engine, owners, wasi and self._has_wasi, self.may_use_files)
 
     def _provides(self, store: Storelike, key: Key) -> bool:
         try:

@@ -56,6 +56,7 @@ class Executable:
         self.linker = Linker(self.engine)
         # The linker knows one Stdio, which stands for that of the run: `connect` says which streams it has.
         self._stdio = Stdio()
+        self.linker.may_use_files = False  # a run that has directories prepares the threads itself
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix(files=imports_file_calls(self.module))
         self._limits = limits

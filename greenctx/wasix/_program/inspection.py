@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasmtime import FuncType, GlobalType, MemoryType, Module, Store, TableType, WasiConfig
 
+from greenctx._reports.foreign import printable
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.imports import check_imports, import_name, missing_imports
@@ -120,7 +121,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         linker.define_wasix()
         missing = missing_imports(linker, store, module)
         reason = _reason(lambda: check_start(name, module), lambda: check_imports(name, linker, store, module))
-    sizes = Sizes(binary)
+    sizes, lacking = Sizes(binary), {*missing}
     contexts = any(one.module in abi.WASIX_MODULES and one.name in _CONTEXT_CALLS for one in imports)
     creates = any(one.module in abi.WASIX_MODULES and one.name == "context_create" for one in imports)
     stack_pointer = _reason(lambda: check_exports(name, module)) is None
@@ -133,7 +134,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         contexts=contexts,
         needs_collector=needs_collector(binary),
         imports=tuple(
-            Import(name := import_name(one), _kind(one.type), provided=name not in missing) for one in imports
+            Import(name := import_name(one), _kind(one.type), provided=name not in lacking) for one in imports
         ),
         missing=tuple(missing),
         exports=exports,
@@ -204,5 +205,5 @@ def _yes(flag: bool) -> str:
 
 def _printable(text: str, max_length: int = MAX_NAME) -> str:
     """Return the text without what would move a terminal's cursor or fill its screen."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:max_length])
+    shown = printable(text[:max_length])
     return shown if len(text) <= max_length else f"{shown}... ({len(text)} characters)"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Self, Unpack
 
     from greenctx.wasix._linking.linker import Linker
+    from greenctx.wasix._linking.typed_functions import F
     from greenctx.wasix._program.limits import Limits
 
     class ProgramSettings(RunSettings, total=False):
@@ -87,8 +88,11 @@ class Program:
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
 
         Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, or starts beyond its limits;
-        and for a directory that is not there or a string that WASI cannot pass on.
+        and for a directory that is not there or a string that WASI cannot pass on. Raises `ResourcesExhausted` where
+        the system has no more memory, file descriptors or threads.
         """
+        instruments = [*instruments]
+        self._made_of = code, {key: value for key, value in locals().items() if key not in ("self", "code", "cache")}
         if not isinstance(code, bytes):
             raise TypeError(f"code must be the bytes of a module, not {code!r:.80}; for a file use Program.from_file")
         if shadow_stack is not None and shadow_stack <= 0:
@@ -107,6 +111,7 @@ class Program:
         )
         self._engine = self._executable.engine
         self._shared_epoch_thread = SharedEpochThread(self._engine)
+        self._definitions = self.linker.definitions
 
     @property
     def linker(self) -> Linker:
@@ -129,6 +134,16 @@ class Program:
         name = os.fspath(path)
         return cls(read_code(name), name=name, **settings)
 
+    def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
+        """Define the decorated function as a host function, typed by its annotations: see `Linker.host_function`."""
+        return self.linker.host_function(module, name)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what the program was made of. It is compiled where it arrives, once: see ``cache``."""
+        if self.linker.definitions != self._definitions:
+            raise TypeError("a program with host functions of its own cannot be pickled; make it where it is to run")
+        return _arrived, (type(self), *self._made_of)
+
     def run(self, **settings: Unpack[RunSettings]) -> int:
         """Run the program; return its exit status, as the guest gave it: an unsigned number of 32 bits.
 
@@ -137,9 +152,9 @@ class Program:
 
         (A shell sees the low eight of them, so ``exit(-1)``, 4294967295 here, is 255 there.)
 
-        Raises `InvalidProgram` if an import is not defined, `wasmtime.Trap` when the guest traps in any context,
-        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a host function raises. Ctrl-C is
-        KeyboardInterrupt. Every context is unwound by then.
+        Raises `InvalidProgram` if an import is not defined, `GuestTrap` when the guest traps in any context,
+        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, `ResourcesExhausted`, and whatever a host function
+        raises. Ctrl-C is KeyboardInterrupt. Every context is unwound by then.
         """
         return int(self._run(settings))
 
@@ -223,3 +238,7 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _arrived(kind: type[Program], code: bytes, settings: dict[str, Any]) -> Program:
+    return kind(code, **settings, cache=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from wasmtime import Store, WasmtimeError
@@ -13,9 +13,11 @@ from greenctx.errors import GuestExit, InvalidProgram, StoreInUse
 from greenctx.wasix._clock.epochs import yield_every_epoch
 from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._files.file_threads import FileThreads
 from greenctx.wasix._modules.abi import START
 from greenctx.wasix._modules.compile import in_one_line
-from greenctx.wasix._native.capi import close
+from greenctx.wasix._modules.exhaustion import check_resources
+from greenctx.wasix._native.capi import close, find_export
 from greenctx.wasix._program.limits import Limits, limits_of
 from greenctx.wasix._syscalls.process import process_of
 
@@ -86,12 +88,15 @@ def run_in_new_store(
 ) -> Any:
     """Run the program once; return its exit status, or the results of an invocation. Its store is closed by then."""
     store = Store(executable.engine)
+    files = FileThreads() if config.settings.preopens else nullcontext()
     try:
-        with epochs, deadline:
+        with files, epochs, deadline:
             status = _run_in(store, executable, config, deadline, holds_gil, invocation)
-    except BaseException:
+    except BaseException as error:
         with suppress(StoreInUse):  # by another thread; it is freed when that has done with it
             close(store)
+        if isinstance(error, WasmtimeError):
+            check_resources(error)
         raise
     close(store)
     return status
@@ -138,7 +143,9 @@ def _run_in(
 def _start(store: Store, executable: Executable, invocation: Invocation | None) -> Any:
     try:
         instance = executable.linker.instantiate(store, executable.module)
-    except WasmtimeError as error:  # a shared memory that it does not import as `env.memory`, for one
+    except WasmtimeError as error:
+        check_resources(error)
+        # A shared memory that it does not import as `env.memory`, for one.
         raise InvalidProgram(executable.name, f"it cannot be instantiated: {in_one_line(error)}") from error
     if executable.shadow_stack is not None and executable.contexts:
         if state_of(store).calls:
@@ -148,5 +155,5 @@ def _start(store: Store, executable: Executable, invocation: Invocation | None) 
         state_of(store).shadow_stacks = ShadowStacks(store, instance, executable.shadow_stack)
     if invocation is not None:
         return invocation(store, instance)
-    call(store, cast("Func", instance.exports(store)[START]))
+    call(store, cast("Func", find_export(store, instance, START)))
     return 0

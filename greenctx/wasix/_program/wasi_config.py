@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wasmtime import WasiConfig, WasmtimeError
 
 from greenctx.errors import InvalidProgram
+from greenctx.wasix._modules.exhaustion import check_resources
 from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class WasiSettings:
             try:
                 config.preopen_dir(host, guest)
             except WasmtimeError as error:  # it has vanished since the program was loaded
+                _check_can_open(host)
                 raise InvalidProgram(self.name, f"the directory {host!r} cannot be opened") from error
         return config
 
@@ -64,6 +66,14 @@ def _mapping(name: str, given: Mapping[str, T] | None, example: str) -> dict[str
     if given is not None and not hasattr(given, "keys"):
         raise TypeError(f"{name} must be a dictionary, such as {example}, not {given!r}")
     return dict(given or {})
+
+
+def _check_can_open(directory: str) -> None:
+    """Raise `ResourcesExhausted` if the system has no more of what it takes to open it. wasmtime does not say why."""
+    try:
+        os.close(os.open(directory, os.O_RDONLY))
+    except OSError as error:
+        check_resources(error)
 
 
 def _has_surrogates(text: str) -> bool:

@@ -10,13 +10,14 @@ import errno as host_errno
 from struct import Struct
 from typing import TYPE_CHECKING, NoReturn
 
-from greenctx.errors import GuestExit, TimeLimitExceeded
+from greenctx.errors import GreenctxError, GuestExit
 from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._files.pipes import WriteEnd
 from greenctx.wasix._files.stdio import Sink, Source
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
+from greenctx.wasix._modules.exhaustion import check_resources
 from greenctx.wasix._syscalls.descriptors import DescriptorCalls
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.paths import PathCalls
@@ -175,6 +176,7 @@ def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, in
 
 
 def _errno(error: OSError) -> int:
-    if isinstance(error, TimeLimitExceeded):  # a TimeoutError, hence an OSError
+    if isinstance(error, GreenctxError):  # `TimeLimitExceeded`, for one, is an OSError, too
         raise error
+    check_resources(error)  # it is not the guest that has too many files
     return _ERRNOS.get(error.errno or 0, abi.IO)

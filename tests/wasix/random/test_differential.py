@@ -1,7 +1,7 @@
 """A guest, the core, Wasmer, and a model without stacks obey the same random scripts, and agree on every call.
 
 With ``--long`` there are ten times as many. A failure prints the script: paste it as ``@example([...])`` above the
-test, or call ``check(guest().run, [...])``. ``oracle.scripts`` names the rules in which Wasmer differs.
+test, or call ``check(guest().run, [...])``. ``guests.oracle.scripts`` names the rules in which Wasmer differs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from guests.compile import TOOLCHAIN
+from guests.oracle.scripts import DIFFERENCES, WASMER_RULES, OnWasmer
+from guests.oracle.wasmer import needs_wasmer, running_wasmer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle.scripts import DIFFERENCES, WASMER_RULES, OnWasmer
-from oracle.wasmer import needs_wasmer, running_wasmer
 from random_runs.scripts import ERROR_OF_MISTAKE, MAIN, RULES, Do, InGuest, InPython, Model, Operation, Rules, Script
 
 if TYPE_CHECKING:

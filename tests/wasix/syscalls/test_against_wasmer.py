@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from oracle.sides import Case, on_greenctx, on_wasmer
-from oracle.table import load_all
-from oracle.wasmer import needs_wasmer, running_wasmer
+from guests.oracle.sides import Case, on_greenctx, on_wasmer
+from guests.oracle.table import load_all
+from guests.oracle.wasmer import needs_wasmer, running_wasmer
 
 CASES = load_all()
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.call}: {case.case}")

@@ -26,8 +26,9 @@ import ast
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
-from guests.wasi_guest import WASI, WASIX
 from wasmtime import wat2wasm
+
+from guests.wasi_guest import WASI, WASIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

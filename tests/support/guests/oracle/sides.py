@@ -9,18 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guests.compile import compile_guest
 from wasmtime import Trap, TrapCode, WasmtimeError
 
 from greenctx import ContextEntrypointReturned
 from greenctx.errors import Deadlock, GuestException, TimeLimitExceeded
 from greenctx.wasix import Limits, Program
-from oracle.probes import build_probe, printed
+from guests.compile import compile_guest
+from guests.oracle.probes import build_probe, printed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from oracle.wasmer import Wasmer
+    from guests.oracle.wasmer import Wasmer
 
 HANGS = "hangs"
 SECONDS = 0.7

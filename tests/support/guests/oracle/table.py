@@ -1,6 +1,6 @@
 """What every call does on Wasmer and on greenctx: the table in ``cases/*.txt``.
 
-``python -m oracle.table`` in ``tests/support`` runs each case on both, and writes down what it finds.
+``python -m guests.oracle.table`` in ``tests/support`` runs each case on both, and writes down what it finds.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from oracle.sides import Case, on_greenctx, on_wasmer
-from oracle.wasmer import Wasmer
+from guests.oracle.sides import Case, on_greenctx, on_wasmer
+from guests.oracle.wasmer import Wasmer
 
 CASES = Path(__file__).parent / "cases"
 _FIELDS = ("run", "wasmer", "greenctx", "why")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from guests.compile import compile_guest
 from random_runs.scripts import AT_EXIT, Entry, Rules
+
+from guests.compile import compile_guest
 
 if TYPE_CHECKING:
     from random_runs.scripts import Script
 
-    from oracle.wasmer import Wasmer
+    from guests.oracle.wasmer import Wasmer
 
 WASMER_RULES = Rules(
     max_contexts=inf,
