@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from wasmtime import FuncType, Module, Store
 
-    from greenctx.wasix._native.capi import AsExtern, InstanceExports, Storelike
+    from greenctx.wasix._native.capi import AsExtern, Storelike
+    from greenctx.wasix._native.capi_values import InstanceExports
 
 T = TypeVar("T")
 

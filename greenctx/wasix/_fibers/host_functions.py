@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from wasmtime import FuncType, Linker, Store, Val
 
-from greenctx._core.plain_functions import check_is_no_coroutine
+from greenctx._core.plain_functions import check_is_no_coroutine, check_is_plain
 from greenctx._reports.frame_notes import notes
-from greenctx.wasix._fibers.functions import provide
 from greenctx.wasix._fibers.stores import Caller
 from greenctx.wasix._fibers.values import argument_decoder, kind_of, result_encoder
 from greenctx.wasix._native._fiber import callback_addresses, let_traps_through
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from greenctx.wasix._fibers.values import ArgumentDecoder, ResultEncoder
     from greenctx.wasix._native._fiber import Fiber
-    from greenctx.wasix._native.capi import AsExtern, Storelike
 
 
 FIRST_CALLS = 4
@@ -115,24 +113,10 @@ def define_func(
     return host_function
 
 
-def _make_func(store: Storelike, ty: FuncType, function: Callable[..., Any], access_caller: bool) -> AsExtern:
-    """Return a function of the store's that runs the Python function as a host function."""
-    if not isinstance(store, Store):
-        raise TypeError(f"expected a wasmtime.Store, not {store!r}")
-    check_host_function(ty, function)
-    name = getattr(function, "__name__", type(function).__name__)
-    with Linker(store.engine) as linker:
-        define_func(linker, "Func", name, ty, function, access_caller)
-        made: AsExtern = linker.get(store, "Func", name)
-    return made
-
-
-provide(make_func=_make_func)
-
-
 def check_host_function(ty: object, function: object) -> None:
     """Raise TypeError unless the arguments are a type and a callable."""
     if not isinstance(ty, FuncType):
         raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
     if not callable(function):
         raise TypeError(f"a host function must be callable, not {function!r}")
+    check_is_plain("a host function", function)

@@ -1,10 +1,10 @@
-"""Instances that are made of a list of imports, as `wasmtime.Instance`."""
+"""Functions and instances that are made without a linker, as `wasmtime.Func` and `wasmtime.Instance`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from wasmtime import WasmtimeError
+from wasmtime import Store, WasmtimeError
 
 from greenctx.wasix._fibers.functions import Instance, provide
 from greenctx.wasix._fibers.stores import store_of
@@ -12,14 +12,24 @@ from greenctx.wasix._linking.imports import imports_of
 from greenctx.wasix._linking.linker import Linker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from wasmtime import Module
+    from wasmtime import FuncType, Module
 
     from greenctx.wasix._linking.imports import Key
     from greenctx.wasix._native.capi import AsExtern, Storelike
 
 __all__ = ["Instance"]
+
+
+def _make_func(store: Storelike, ty: FuncType, function: Callable[..., Any], access_caller: bool) -> AsExtern:
+    if not isinstance(store, Store):
+        raise TypeError(f"expected a wasmtime.Store, not {store!r}")
+    linker = Linker(store.engine)
+    with linker:
+        name = getattr(function, "__name__", type(function).__name__)
+        linker.define_func("Func", name, ty, function, access_caller)
+        return linker.get(store, "Func", name)
 
 
 def _make_instance(store: Storelike, module: Module, imports: Sequence[AsExtern]) -> Instance:
@@ -39,4 +49,4 @@ def _make_instance(store: Storelike, module: Module, imports: Sequence[AsExtern]
         return linker.instantiate(store, module)
 
 
-provide(make_instance=_make_instance)
+provide(make_func=_make_func, make_instance=_make_instance)

@@ -16,7 +16,7 @@ from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._linking import commands
 from greenctx.wasix._linking.call_reports import CallReports
 from greenctx.wasix._linking.imports import check_engine, imports_of, is_defined
-from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre
+from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre, require_suspending_calls
 from greenctx.wasix._modules.abi import START, WASI_MODULE, WASIX_MODULES
 from greenctx.wasix._native.capi import find_export, store_id_of
 from greenctx.wasix._syscalls.contexts import context_calls
@@ -228,7 +228,11 @@ class Linker(wasmtime.Linker):
 
     def get(self, store: Storelike, module: str, name: str) -> AsExtern:
         """Return what is defined by that name."""
-        return suspending(super().get(self._requirements([(module, name)]).check(store), module, name))
+        store = self._requirements([(module, name)]).check(store)
+        item = suspending(super().get(store, module, name))
+        if isinstance(item, Func):
+            require_suspending_calls(store)
+        return item
 
     def get_default(self, store: Storelike, name: str) -> Func:
         """Return a module's default function, as `define_module` defined it."""

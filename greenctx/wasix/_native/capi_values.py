@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wasmtime import Store, ValType
+    from wasmtime._instance import InstanceExports as InstanceExports
 
 _raw = ffi.wasmtime_val_t
 
