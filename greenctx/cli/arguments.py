@@ -21,6 +21,8 @@ class Arguments:
     env: Sequence[str] = ()
     max_contexts: int | None = None
     max_memory: int | None = None
+    max_stacks: int | None = None
+    max_files: int | None = None
     timeout: float | None = None
     shadow_stack: int | None = None
     no_contexts: bool = False
