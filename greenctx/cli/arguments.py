@@ -32,6 +32,8 @@ class Arguments:
     dump_on_signal: bool = False
     invoke: str | None = None
     shared_stack: bool = False
+    owns_process: bool = False
+    """Whether the process is all ours, as it is when a shell has started the command."""
     # Of `greenctx inspect` and `greenctx timeline`.
     file: str
     json: bool = False

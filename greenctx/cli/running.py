@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
+from greenctx.cli.compiling import compile_apart
 from greenctx.cli.exit_status import EXIT_TIMEOUT, EXIT_TRAP, EXIT_USAGE, fail, show
 from greenctx.cli.observing import observing
 from greenctx.errors import (
@@ -52,8 +54,8 @@ def run_file(given: Arguments, argv: Sequence[str]) -> int:
         stacks=given.max_stacks,
     )
     with observing(given, argv[0]) as instruments:
-        load = _from_stdin if argv[0] == "-" else Program.from_file
-        program = load(
+        load = partial(
+            _from_stdin if argv[0] == "-" else Program.from_file,
             argv[0],
             argv=argv,
             env=variables,
@@ -65,6 +67,12 @@ def run_file(given: Arguments, argv: Sequence[str]) -> int:
             cache=not given.no_cache,
             command=given.invoke is None,
         )
+        try:
+            if given.owns_process and given.timeout is not None and argv[0] != "-":
+                compile_apart(load, argv[0], given.timeout)
+        except TimeLimitExceeded as error:
+            return fail(EXIT_TIMEOUT, str(error))
+        program = load()
         if not given.shared_stack:
             program.on_shared_stack = _warn_of_shared_stack
         invoke = given.invoke
