@@ -11,6 +11,7 @@ from greenctx.wasix._linking.imports import check_imports
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._modules.abi import STACK_POINTER
 from greenctx.wasix._modules.compile import check_start, compile_module, never_waits, switches_contexts, to_binary
+from greenctx.wasix._modules.compile import read_code as read_code
 from greenctx.wasix._modules.names import EntrypointNames
 from greenctx.wasix._modules.shared_memory import unshare_memory
 from greenctx.wasix._modules.sizes import Sizes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wasmtime import Memory, WasmtimeError
 
 from greenctx.wasix._fibers.stores import state_of
-from greenctx.wasix._files.descriptors import Descriptors
+from greenctx.wasix._files.descriptors import MAX_FILES, Descriptors
 from greenctx.wasix._files.directories import Directories
 from greenctx.wasix._files.wasmtime_wasi import Scratch, WasmtimeWasi
 from greenctx.wasix._modules import abi
@@ -34,6 +34,9 @@ class Process:
     def __init__(self) -> None:
         self.descriptors: dict[Stdio | None, Descriptors] = {}
         """By the standard streams that they began with. See `DescriptorTables`."""
+        self.max_files: int | None = MAX_FILES
+        """How many descriptors may be open in wasmtime; None is no limit."""
+        self._open_files: int | None = None
         self.directories = Directories()
         self.signals = Signals()
         self.entrypoint_names: EntrypointNames | None = None
@@ -69,6 +72,23 @@ class Process:
         if self._scratch is None:
             self._scratch = Scratch(caller.store)
         return self._scratch
+
+    def may_open(self, caller: Caller) -> bool:
+        """Whether the limit allows one more of wasmtime's descriptors."""
+        return self.max_files is None or self.open_files(caller) < self.max_files
+
+    def open_files(self, caller: Caller) -> int:
+        """Return how many descriptors are open in wasmtime. Ask before the first one is opened or closed."""
+        if self._open_files is None:
+            count = 0
+            while self.scratch(caller).call(caller, "fd_fdstat_get", count, 0) == abi.SUCCESS:
+                count += 1
+            self._open_files = count
+        return self._open_files
+
+    def note_files(self, caller: Caller, change: int) -> None:
+        """Note that one more descriptor is open in wasmtime, or one fewer."""
+        self._open_files = self.open_files(caller) + change
 
 
 def process_of(store: Store) -> Process:
