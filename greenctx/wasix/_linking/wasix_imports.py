@@ -43,12 +43,12 @@ def calls_for(
         if wanted.module not in WASIX_MODULES or key in defined or not isinstance(wanted.type, FuncType):
             continue
         ty = _type_text(wanted.type)
-        call = provided[key[0]].get(key[1])
+        call = provided[key[0]].get((key[1], ty))
         if key[0] == WASIX_MODULE and key[1] in of_wasi:
             call = of_wasi[key[1]]
             if wasi and call.type == ty:
                 yield call
-        elif call is not None and call.type == ty:
+        elif call is not None:
             yield call
         elif key[0] == WASIX_MODULE and key[1] in FILE_TYPES:  # left out by `define_wasix`
             continue
@@ -56,17 +56,20 @@ def calls_for(
             yield unprovided(*key, ty)
 
 
-def _provided(module: str, descriptors: DescriptorTables) -> Mapping[str, SystemCall]:
+def _provided(module: str, descriptors: DescriptorTables) -> Mapping[tuple[str, str], SystemCall]:
+    """Declare what greenctx provides, by name and type."""
+    lone_process = LoneProcessCalls()
     calls = [
-        *_calls_of(LoneProcessCalls(), module, LONE_PROCESS_TYPES),
+        *_calls_of(lone_process, module, LONE_PROCESS_TYPES),
         *_calls_of(TerminalCalls(descriptors), module, TERMINAL_TYPES),
         *_calls_of(ClockCalls(), module, {"clock_time_set": "i32 i64 -> i32"}),
         *_calls_of(WasixCalls(descriptors), module, SHARED_TYPES),
+        *(SystemCall(module, "proc_join", ty, lone_process.proc_join) for ty in wasix_types(module)["proc_join"]),
         SystemCall(module, "proc_exit", "i32 ->", proc_exit, needs_caller=False),
         SystemCall(module, "proc_exit2", "i32 ->", proc_exit, needs_caller=False),
         SystemCall(module, "thread_exit", "i32 ->", thread_exit, needs_caller=False),
     ]
-    return {call.name: call for call in calls}
+    return {(call.name, call.type): call for call in calls}
 
 
 def _calls_of(functions: object, module: str, types: Mapping[str, str]) -> Iterator[SystemCall]:

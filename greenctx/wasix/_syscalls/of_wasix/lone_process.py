@@ -30,7 +30,6 @@ LONE_PROCESS_TYPES = {
     "callback_reactor": "p p ->",
     "callback_thread": "p p ->",
     "callback_thread_local_destroy": "p p ->",
-    "proc_join": "p i32 p -> i32",
     "proc_parent": "i32 p -> i32",
     "proc_raise": "i32 -> i32",
     "proc_signal": "i32 i32 -> i32",
@@ -99,8 +98,8 @@ class LoneProcessCalls:
 
     # Processes.
 
-    def proc_join(self, _: Caller, __: int, ___: int, ____: int) -> int:
-        """Wait for a child. There is none."""
+    def proc_join(self, _: Caller, *__: int) -> int:
+        """Wait for a child, with whatever arguments the call has had. There is none."""
         return abi.CHILD
 
     def proc_parent(self, caller: Caller, process_id: int, result_pointer: int) -> int:
