@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from typing import TYPE_CHECKING, NoReturn
 
 from greenctx.errors import InvalidProgram, TimeLimitExceeded
@@ -45,6 +44,8 @@ def compile_apart(load: Callable[[], object], name: str, seconds: float) -> None
     finally:
         os.close(reading)
         if status is None:
+            import signal  # which most runs do not need
+
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     if status:
@@ -55,6 +56,7 @@ def _load_and_exit(load: Callable[[], object]) -> NoReturn:
     status = 1
     try:
         import resource
+        import signal
 
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))

@@ -139,9 +139,11 @@ def rooms_of(sources: Sources) -> dict[str, dict[str, str]]:
 
 
 def room_of(module: str) -> str:
-    """The room that a module is in: its folder if that is private, or the command line; else the module itself."""
-    folder = module.rpartition(".")[0]
-    return folder if is_private(folder.rpartition(".")[2]) or folder.endswith(".cli") else module
+    """The room that a module is in: the innermost private folder around it, or the command line; else itself."""
+    folders = [
+        folder for folder in ancestors(module) if is_private(folder.rpartition(".")[2]) or folder.endswith(".cli")
+    ]
+    return folders[-1] if folders else module
 
 
 def entries(folder: Path) -> list[str]:

@@ -35,7 +35,12 @@ def end_of(binary: Path, directory: Path, output: io.BytesIO) -> str:
     settings = {"preopens": {"/": directory}, "limits": Limits(seconds=10), "cache": True}
     try:
         with Program.from_file(
-            binary, argv=[binary.stem], stdin=SCRIPT, stdout=output, stderr=output, **settings  # type: ignore[arg-type]
+            binary,
+            argv=[binary.stem],
+            stdin=SCRIPT,
+            stdout=output,
+            stderr=output,
+            **settings,  # type: ignore[arg-type]
         ) as program:
             return f"status {program.run()}"
     except InvalidProgram as error:
