@@ -77,9 +77,34 @@ def main_context(registry: Registry, me: greenlet) -> Context:
     return context
 
 
+class BoundEntrypoint(partial[object]):
+    """An entrypoint with its arguments, and with the name of its context if it was given one."""
+
+    context_name: str | None = None
+
+
+def bind(entrypoint: Callable[..., object], args: tuple[object, ...], name: str | None) -> Callable[[], object]:
+    """Return an entrypoint that takes no arguments. Raises TypeError for a name that is not a string."""
+    if not args and name is None:
+        return entrypoint
+    if not isinstance(name, str | None):
+        raise TypeError(f"the name of a context must be a string, not {name!r}")
+    bound = BoundEntrypoint(entrypoint, *args)
+    bound.context_name = name
+    return bound
+
+
+def check_is_id(context_id: object) -> None:
+    """Raise TypeError unless the object may be the id of a context. For ids that were not found."""
+    if not hasattr(context_id, "__index__"):
+        raise TypeError(f"the id of a context is an int, which create_context returned, not {context_id!r}")
+
+
 def name_of(entrypoint: object) -> str:
     """Return a name for a context with that entrypoint: the name of the function inside of all wrappers."""
     for _ in range(100):  # a limit, because wrappers made by hand may form a ring
+        if isinstance(entrypoint, BoundEntrypoint) and entrypoint.context_name is not None:
+            return entrypoint.context_name
         inner = entrypoint.func if isinstance(entrypoint, partial) else getattr(entrypoint, "__wrapped__", None)
         if inner is None:
             break
@@ -133,6 +158,7 @@ class Registry(Tables):
 
     def describe(self, context_id: int) -> str:
         """Say why no switch can go to that id, as a phrase for an error message."""
+        check_is_id(context_id)
         if context_id in self.unwinding:
             return "is being destroyed"
         for victim in self.unwinding.values():

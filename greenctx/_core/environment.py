@@ -15,7 +15,7 @@ from greenlet import getcurrent
 
 from greenctx._core.admission import Admission, Phase
 from greenctx._core.bottom_frames import need_frames
-from greenctx._core.context import MAIN, main_context, new_context
+from greenctx._core.context import MAIN, bind, check_is_id, main_context, new_context
 from greenctx._core.error_chains import append_context, chain_errors, raise_errors
 from greenctx._core.plain_functions import check_is_plain
 from greenctx._core.scope import current
@@ -100,12 +100,12 @@ class Environment(Admission):
             current.set(outer)
             errors.clear()  # their tracebacks refer to this frame, and this frame to them: a reference cycle
 
-    def create_context(self, entrypoint: Callable[[], object]) -> int:
+    def create_context(self, entrypoint: Callable[[*Ts], object], *args: *Ts, name: str | None = None) -> int:
         """Create a suspended context and return its id: 1, 2, 3 ..., never used again.
 
-        ``entrypoint`` is called without arguments when the context is first switched to, in a copy of the creator's
-        `contextvars` context. It must not return: if it does, main gets `ContextEntrypointReturned`. An exception that
-        it raises is raised in main.
+        ``entrypoint(*args)`` is called when the context is first switched to, in a copy of the creator's `contextvars`
+        context. It must not return: if it does, main gets `ContextEntrypointReturned`. An exception that it raises is
+        raised in main. Dumps, traces and statistics show ``name``, which is the entrypoint's own by default.
 
         Raises `TooManyContexts` at ``max_contexts``, and `EnvironmentNotRunning` also while the environment is torn
         down.
@@ -122,7 +122,7 @@ class Environment(Admission):
         assert main is not None
         if self._max_contexts is not None and registry.count_live(main) >= self._max_contexts:
             raise TooManyContexts(self._max_contexts)
-        context = new_context(registry, entrypoint, main)
+        context = new_context(registry, bind(entrypoint, args, name), main)
         # The id is taken only now, and from here on nothing is called: a signal's handler, or a finalizer, may have
         # created another context during the calls above.
         context.context_id = context_id = registry.next_id
@@ -156,7 +156,10 @@ class Environment(Admission):
             victim = registry.unwinding.get(context_id)
         if victim is me or context_id == MAIN:
             raise DestroyNotAllowed(context_id)
-        if victim is None or registry.is_destroying(victim):
+        if victim is None:
+            check_is_id(context_id)
+            return False
+        if registry.is_destroying(victim):
             return False
         handled = sys.exception()
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 from greenlet import getcurrent
 
 from greenctx._core.admission import Phase
-from greenctx._core.context import MAIN
+from greenctx._core.context import MAIN, bind
 from greenctx._core.environment import Environment
 from greenctx._core.plain_functions import check_is_plain, is_plain
 from greenctx._reports.reports import Reports
@@ -79,10 +79,12 @@ class ReportingEnvironment(Environment):
         entrypoint = context.entrypoint
         return entrypoint.__wrapped__ if isinstance(entrypoint, _Observed) else entrypoint
 
-    def create_context(self, entrypoint: Callable[[], object]) -> int:
+    def create_context(self, entrypoint: Callable[[*Ts], object], *args: *Ts, name: str | None = None) -> int:
         self._report_changes()
-        can_be_observed = callable(entrypoint) and is_plain(entrypoint)
-        context_id = super().create_context(_Observed(self, entrypoint) if can_be_observed else entrypoint)
+        if callable(entrypoint) and is_plain(entrypoint):
+            context_id = super().create_context(_Observed(self, bind(entrypoint, args, name)))
+        else:
+            context_id = super().create_context(entrypoint, *args, name=name)  # which refuses it
         self._report_changes()
         return context_id
 

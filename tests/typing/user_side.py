@@ -91,7 +91,7 @@ assert_type(env.create_context(with_a_default), int)
 assert_type(env.create_context(lambda: env.switch_context(0)), int)
 env.create_context(entrypoint_with_argument)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 env.create_context(without_arguments())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-env.create_context(without_arguments, 1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+env.create_context(without_arguments, 1)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue]
 
 
 # Ids are ints.

@@ -19,21 +19,21 @@ each_level = pytest.mark.parametrize(
 @each_level
 def test_exit_in_a_context(level: tuple[str, ...]) -> None:
     """The program exits with that status; atexit handlers run, on the context's stack. Contexts are left suspended."""
-    ran = run_greenctx("run", compile_guest("endings", *level), "exit-in-context", "43")
+    ran = run_greenctx("run", "--shared-stack", compile_guest("endings", *level), "exit-in-context", "43")
     assert (ran.returncode, ran.stdout, ran.stderr) == (43, b"exit in a context\natexit handler\n", b"")
 
 
 @each_level
 def test_main_returns_with_contexts_suspended(level: tuple[str, ...]) -> None:
     """They are destroyed; the status is main's."""
-    ran = run_greenctx("run", compile_guest("endings", *level), "leave-suspended", "17")
+    ran = run_greenctx("run", "--shared-stack", compile_guest("endings", *level), "leave-suspended", "17")
     assert (ran.returncode, ran.stdout, ran.stderr) == (17, b"atexit handler\n", b"")
 
 
 @each_level
 def test_entrypoint_that_returns(level: tuple[str, ...]) -> None:
     """Status 129; stderr says which context it was; main does not go on."""
-    ran = run_greenctx("run", compile_guest("endings", *level), "return-from-entrypoint")
+    ran = run_greenctx("run", "--shared-stack", compile_guest("endings", *level), "return-from-entrypoint")
     assert (ran.returncode, ran.stdout) == (129, b"the entrypoint returns\n")
     assert ran.stderr.startswith(b"greenctx: the entrypoint of context 2 returned;")
     with pytest.raises(ContextEntrypointReturned) as raised:
@@ -45,7 +45,7 @@ def test_entrypoint_that_returns(level: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("mode", ["trap", "trap-in-context", "abort-in-context"])
 def test_trap(level: tuple[str, ...], mode: str) -> None:
     """Status 134 and the guest's backtrace; main does not go on."""
-    ran = run_greenctx("run", compile_guest("endings", *level), mode)
+    ran = run_greenctx("run", "--shared-stack", compile_guest("endings", *level), mode)
     assert (ran.returncode, ran.stdout) == (134, b"")
     assert b"wasm backtrace" in ran.stderr
     assert b"Traceback" not in ran.stderr
