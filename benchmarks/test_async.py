@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -121,18 +123,15 @@ def in_threads(server: Any, threads: int, limits: Limits) -> None:
         order, loop = server.current_order.get()
         return int(asyncio.run_coroutine_threadsafe(server.query(order), loop).result())
 
-    def answer(number: int) -> None:
-        server.current_order.get()[0].answer = number
-
     async def a_dozen(request: web.Request) -> web.Response:
         order = server.Order(request.app[server.DATABASE], request.match_info["item"])
         loop = asyncio.get_running_loop()
         server.current_order.set((order, loop))
-        await loop.run_in_executor(pool, copy_context().run, program.run)
-        return web.Response(text=f"{order.answer}\n")
+        body = io.BytesIO()
+        await loop.run_in_executor(pool, copy_context().run, partial(program.run, stdout=body))
+        return web.Response(body=body.getvalue())
 
     program.linker.define_func("shop", "price", server.FuncType([], [server.ValType.i32()]), price)
-    program.linker.define_func("shop", "answer", server.FuncType([server.ValType.i32()], []), answer)
     server.a_dozen = a_dozen
 
 

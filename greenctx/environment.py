@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
-from greenctx._core.aio import check_is_plain, run_in_task
+from greenctx._core.aio import run_in_task
 from greenctx._core.environment import Environment
+from greenctx._core.plain_functions import check_is_no_coroutine
 from greenctx._core.scope import current
 from greenctx.errors import NoEnvironment
 
@@ -30,14 +31,14 @@ class ContextSwitchingEnvironment(Environment):
     __slots__ = ()
 
     def __init__(self, *, max_contexts: int | None = None, instruments: Iterable[object] = ()) -> None:
-        """``max_contexts`` limits the contexts alive at any one time, besides main; None is no limit.
+        """``max_contexts`` limits how many contexts are alive at any one time, besides main; None is no limit.
 
-        ``instruments`` are told what the contexts do (see `greenctx.Instrument`). Without any, nothing looks whether
-        there are some. If the logger ``greenctx`` is enabled for DEBUG by now, it is one of them.
+        ``instruments`` are told what the contexts do (see `greenctx.Instrument`). An environment without instruments
+        pays nothing for them. If the logger ``greenctx`` is enabled for DEBUG by now, it is one of them.
         """
         super().__init__(max_contexts)
         instruments = [*instruments]
-        if "logging" in sys.modules:  # which takes long to import; until somebody does, nothing is enabled
+        if "logging" in sys.modules:  # it takes long to import, and until it is imported no logger is enabled
             import logging
 
             if logging.getLogger("greenctx").isEnabledFor(logging.DEBUG):
@@ -50,31 +51,31 @@ class ContextSwitchingEnvironment(Environment):
             report_to(self, instruments)
 
     async def run_main_context_async(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
-        """The same inside of the calling task, on a greenlet of its own: its contexts may call `greenctx.await_`.
+        """Do the same inside of the calling task, on a greenlet of its own: contexts may call `greenctx.await_`.
 
         Main shares the task's context variables. When the task is cancelled, `asyncio.CancelledError` is raised in the
-        context that awaits, and goes from there to main as any other exception; what the contexts do while they unwind
-        may await again.
+        context that awaits, and goes from there to main as any other exception does. While contexts unwind they may
+        await again.
         """
         result = await run_in_task(lambda: self.run_main_context(main, *args))
-        check_is_plain(result)
+        check_is_no_coroutine("main", result)
         return result
 
     def contexts(self) -> list[ContextInfo]:
-        """Main and every context that has not ended, in ascending order of id; none unless the environment is running.
+        """Return main and every context that has not ended, in ascending order of id; none before and after the run.
 
-        This may be called from anywhere: another thread, a signal handler, an instrument. From another thread it is of
-        one moment only if no context is being switched to, created or destroyed in that.
+        This may be called from anywhere: another thread, a signal handler, an instrument. Called from another thread,
+        the result may mix two moments, if contexts switch, are created or are destroyed meanwhile.
         """
         from greenctx._reports.snapshot import describe_contexts
 
         return describe_contexts(self)
 
     def format_stacks(self) -> str:
-        """The contexts and the Python stack of each, as text: the most recent call last, as in a traceback.
+        """Return the contexts and the Python stack of each as text, the most recent call last, as in a traceback.
 
-        This may be called from anywhere, as `contexts`. Where a guest is suspended in a call of a host function, the
-        name of that function stands for the guest's frames: wasmtime tells those of a trap only.
+        This may be called from anywhere, as `contexts` may. If a guest is suspended in a call of a host function, the
+        name of that function stands for the guest's frames, because wasmtime shows frames of a trap only.
         """
         from greenctx._reports.snapshot import format_stacks
 

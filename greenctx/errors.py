@@ -1,10 +1,14 @@
 """Every exception of greenctx. Constructors take the facts; the classes own the messages.
 
-The facts are also the exception's ``args``, so that instances can be copied and pickled.
+The facts are also the exception's ``args``, so that instances can be copied and pickled. Each class writes its
+constructor out, so that type checkers, ``help`` and readers see what it takes. (Dataclasses take longer to import than
+the rest of the core. A generated constructor would hide its parameters from ``inspect.signature``.)
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any, NoReturn
 
 from greenlet import GreenletExit
@@ -14,11 +18,16 @@ class GreenctxError(Exception):
     """Base of every error that greenctx raises about its own use."""
 
 
-class Cancellation:
-    """The destruction of one context, which every `ContextCanceled` that it delivers refers to.
+def _notes(error: BaseException) -> dict[str, Any]:
+    """Return the notes on an error, as the state of a copy that is to have them, too."""
+    return {"__notes__": [*notes]} if (notes := getattr(error, "__notes__", None)) else {}
 
-    It is no exception (the first of them, say), for an exception refers to its frames, and those to the context: a
-    cycle that only the garbage collector could free.
+
+class Cancellation:
+    """The destruction of one context. Every `ContextCanceled` that is delivered for it refers to it.
+
+    Not an exception itself (the first delivery, for example): an exception keeps its frames alive, and they keep the
+    context alive, a reference cycle that only the garbage collector could free.
     """
 
     defused = False
@@ -27,8 +36,8 @@ class Cancellation:
 class ContextCanceled(GreenletExit):
     """Delivered to a context that is being destroyed, at the call where it waits.
 
-    Derives from `GreenletExit`, so ``except Exception`` does not stop it. Let it out of the entrypoint. Code that has
-    a reason to end the context by returning instead calls `defuse` first.
+    Derives from `GreenletExit`, so ``except Exception`` does not stop it. Let it leave the entrypoint. Code that has a
+    reason to end the context by returning calls `defuse` first.
     """
 
     def __init__(self, context_id: int, cancellation: Cancellation | None = None) -> None:
@@ -46,11 +55,11 @@ class ContextCanceled(GreenletExit):
         return self._cancellation.defused
 
     def belongs_to(self, cancellation: Cancellation | None) -> bool:
-        """Whether this is a delivery of that cancellation (and not of another one, or one made by hand)."""
+        """Whether this was delivered for that cancellation. An instance made by hand belongs to no cancellation."""
         return self._cancellation is cancellation
 
-    def __reduce__(self) -> tuple[type[ContextCanceled], tuple[int]]:
-        return type(self), (self.context_id,)
+    def __reduce__(self) -> tuple[type[ContextCanceled], tuple[int], dict[str, Any]]:
+        return type(self), (self.context_id,), _notes(self)
 
     def __str__(self) -> str:
         return f"context {self.context_id} is being destroyed; let this exception leave its entrypoint"
@@ -64,16 +73,16 @@ class ExitCarrier(BaseException):
         self.exit = exit_
 
     def unwrap(self) -> NoReturn:
-        """Raise the carried exception, its own ``__context__`` kept, while this one is handled.
+        """Raise the carried exception with its own ``__context__``, while this one is handled.
 
-        (While it is handled: should an interruption come instead, it has the carried exception in its context.)
+        While it is handled, because an interruption that comes instead has the carried exception in its context then.
         """
         exit, context = self.exit, self.exit.__context__
         try:
             raise exit
         finally:
             exit.__context__ = context
-            del exit, context, self  # the traceback refers to this frame
+            del exit, context, self  # their tracebacks refer to this frame: reference cycles
 
 
 class SwitchTargetMissing(GreenctxError, LookupError):
@@ -157,7 +166,7 @@ class NoEnvironment(GreenctxError, LookupError):
 
 
 class EnvironmentNotRunning(GreenctxError):
-    """A call before or after ``run_main_context``, or ``create_context`` while the environment is torn down."""
+    """A call before or after ``run_main_context``; or ``create_context`` while the environment is torn down."""
 
     def __init__(self, state: str = "is not running") -> None:
         super().__init__(state)
@@ -202,14 +211,17 @@ class NotTheActiveContext(GreenctxError):
         self.caller = caller
 
     def __str__(self) -> str:
-        return (
-            f"context {self.context_id} is the active one, but the call came from {self.caller}; "
-            "only the code of the active context may call its environment"
-        )
+        remedy = "only the code of the active context may call its environment"
+        if self.caller == "guest code on its fiber":
+            remedy = (
+                "a plain wasmtime.Func runs its Python there: define the host function by greenctx.wasix's "
+                "Linker.define_func, or as its Func"
+            )
+        return f"context {self.context_id} is the active one, but the call came from {self.caller}; {remedy}"
 
 
 class NotInAsyncRun(GreenctxError):
-    """`greenctx.await_` where there is no event loop to wait for it. Nothing was awaited."""
+    """`greenctx.await_` outside of any run in a task. Nothing was awaited."""
 
     def __str__(self) -> str:
         return (
@@ -230,7 +242,7 @@ class AlreadyAwaiting(GreenctxError):
 
 
 class ResumedWhileAwaiting(GreenctxError):
-    """Other code than the event loop resumed a greenlet that awaits. What it awaited is given up."""
+    """Other code than the event loop resumed a greenlet that awaits. The awaitable was abandoned."""
 
     def __init__(self, what: str = "was resumed by other code than the event loop") -> None:
         super().__init__(what)
@@ -244,7 +256,7 @@ class ResumedWhileAwaiting(GreenctxError):
 
 
 class CalledWithinGuest(GreenctxError):
-    """A guest was called by code that may not call one now: it runs on a fiber, or another thread is in the store."""
+    """A guest was called by code that may not call it now: it runs on a fiber, or another thread is in the store."""
 
     def __init__(self, where: str) -> None:
         super().__init__(where)
@@ -303,10 +315,37 @@ class WasiNotSet(GreenctxError):
         return "the guest uses WASI but its store lacks it; call the store's set_wasi(WasiConfig()) first"
 
 
-class FiberStacksExhausted(GreenctxError, MemoryError):
-    """There is no room for the stack of another call into a guest; every context that has started has one.
+_RESOURCES = {
+    errno.ENOMEM: "memory",
+    errno.EMFILE: "file descriptors",
+    errno.ENFILE: "file descriptors",
+    errno.EAGAIN: "threads",
+}
 
-    ``max_map_count`` is the limit of the kernel's that it is about, or None where there is no such limit.
+
+class ResourcesExhausted(GreenctxError, OSError):
+    """The system has no more memory, file descriptors or threads for a program. It is not the program's fault.
+
+    ``resource`` says which, ``errno`` is the system's number of the error.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.errno = number
+        self.strerror = os.strerror(number)
+        self.resource = _RESOURCES.get(number, "resources")
+
+    def __str__(self) -> str:
+        return (
+            f"the system has no more {self.resource} for the program ({self.strerror}); "
+            "run fewer programs at a time, or raise the system's limit"
+        )
+
+
+class FiberStacksExhausted(GreenctxError, MemoryError):
+    """There is no room for the stack of another call into a guest. Every context that has started has such a stack.
+
+    ``max_map_count`` is the kernel's limit on mappings, or None on systems without it.
     """
 
     def __init__(self, calls: int, max_map_count: int | None) -> None:
@@ -335,7 +374,7 @@ class InvalidProgram(GreenctxError, ValueError):
 
 
 class InvalidTrace(GreenctxError, ValueError):
-    """A file of which no timeline can be drawn; ``reason`` says why."""
+    """A trace file from which no timeline can be drawn; ``reason`` says why."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
@@ -361,7 +400,7 @@ class ProgramInUse(GreenctxError):
 
 
 class Deadlock(GreenctxError):
-    """A guest was about to wait for what only another thread could do. Nobody ever would: it has one."""
+    """A guest was about to wait for another thread. It would wait for ever, because it has one thread."""
 
     def __init__(self, context_id: int, what: str) -> None:
         super().__init__(context_id, what)
@@ -378,33 +417,39 @@ class Deadlock(GreenctxError):
 class GuestExit(BaseException):
     """The guest called WASI's ``proc_exit``. Unwinds every guest and host function up to `Program.run`.
 
-    Like `SystemExit` it is no error, so ``except Exception`` does not stop it.
+    Like `SystemExit` it is not an `Exception`, so ``except Exception`` does not stop it.
     """
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
 
+    @property
+    def code(self) -> int:
+        """The status, by the name that it has in `wasmtime.ExitTrap`."""
+        return self.status
+
 
 class GuestException(GreenctxError):
-    """A guest threw a WebAssembly exception, and has not caught it.
+    """A guest threw a WebAssembly exception, and did not catch it.
 
-    Where it comes to a host function of the same store, the guest that called this may catch it, as what it was. So it
-    goes from a context on to main's ``context_switch``, and from a guest through Python to the one that called it. (A
-    copy of it is an error of Python's, as any other.)
+    If it propagates out of a host function of the same store, the guest that called the host function may catch it as
+    the WebAssembly exception. So it goes on from a context to main's ``context_switch``, and from a guest through
+    Python to the guest that called it. A copy of it is an ordinary Python exception.
     """
 
     def __init__(self, payload: tuple[Any, ...], tag: Any = None, reference: Any = None) -> None:
         super().__init__(payload)
         self.payload = payload
-        """Its values. `NotImplemented` stands for one that Python has none for."""
+        """Its values. `NotImplemented` stands for a value that Python cannot represent."""
         self.tag = tag
-        """A `wasmtime.Tag`: which of the guest's kinds of exception it is."""
+        """The `wasmtime.Tag` of the exception: the kind of exception, as the guest declares it."""
         self.reference = reference
         """Keeps the exception alive in its store."""
 
-    def __reduce__(self) -> tuple[type[GuestException], tuple[tuple[Any, ...]]]:
-        return type(self), (self.payload,)
+    def __reduce__(self) -> tuple[type[GuestException], tuple[tuple[Any, ...]], dict[str, Any]]:
+        # Its notes go along, but neither what belongs to the store.
+        return type(self), (self.payload,), {k: v for k, v in vars(self).items() if k not in ("tag", "reference")}
 
     def __str__(self) -> str:
         values = f" with {self.payload!r}" if self.payload else ""
@@ -412,7 +457,7 @@ class GuestException(GreenctxError):
 
 
 class TimeLimitExceeded(GreenctxError, TimeoutError):
-    """A program ran into its limit of time. Every context of it is unwound."""
+    """A program exceeded its time limit. All its contexts were unwound."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -423,7 +468,7 @@ class TimeLimitExceeded(GreenctxError, TimeoutError):
 
 
 class ShadowStackOverflow(GreenctxError):
-    """A context's address-taken locals have outgrown its shadow stack. The program cannot go on."""
+    """The address-taken locals of a context have overflowed its shadow stack. The program cannot go on."""
 
     def __init__(self, context_id: int, size: int) -> None:
         super().__init__(context_id, size)
@@ -435,7 +480,7 @@ class ShadowStackOverflow(GreenctxError):
 
 
 class ShadowStackUnavailable(GreenctxError, MemoryError):
-    """The guest has no memory for another shadow stack. Nothing has changed; ``context_create`` answers nomem."""
+    """The guest has no memory for another shadow stack. Nothing has changed; ``context_create`` returns ENOMEM."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)

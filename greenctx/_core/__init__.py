@@ -1,1 +1,1 @@
-"""Contexts and the switch between them. Knows no instruments and no event loop by name."""
+"""Contexts and the switch between them. Imports neither instruments nor an event loop."""

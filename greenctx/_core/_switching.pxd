@@ -4,13 +4,16 @@ from cpython.object cimport PyObject
 cdef class Tables:
     cdef public dict by_greenlet, started, unstarted, unwinding
 
-    cdef object take_unstarted(self, object context_id)
+    cdef PyObject *take_unstarted(self, object context_id) except NULL
 
 
 cdef class Coroutine:
     cdef public object cancellation, context_id, created_at, destroyer, entrypoint, greenlet
     cdef public Tables registry
     cdef bint is_in_switch
+    # The call of a guest's that waits in its context_switch for this context to be resumed, borrowed; else NULL. Another
+    # context's greenlet may then run that guest (greenctx.wasix sets it, and each resumption of this context resets it).
+    cdef void *guest_call
 
     cdef bint end(self, PyObject *result) except -1
 
@@ -24,5 +27,7 @@ cdef class Switching:
     cdef public bint _main_can_start_others
     cdef public bint _is_plain
 
-    cdef bint switch_if_plain(self, object caller, object context_id) except -1
+    cdef bint switch_if_plain(self, object caller, object context_id, void *guest_call) except -1
+    cdef PyObject *find_started(self, object context_id) noexcept
+    cdef bint resume(self, Coroutine me, Coroutine target, void *guest_call) except -1
     cdef bint _woken_by_other(self, Coroutine me) except -1

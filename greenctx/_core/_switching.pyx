@@ -1,11 +1,10 @@
 # cython: language_level=3, auto_pickle=False, binding=False, embedsignature=True, embedsignature.format=clinic
 """The compiled twin of switching.py, which is the specification: the same names in the same order.
 
-It takes the same steps, by greenlet's C API. Two things are its own: `Switching.switch_if_plain`, by which guests switch
-without any Python (`_fiber.pyx`), and a cancellation that is not an exception of C++ (`Switching._cancel`).
+It takes the same steps, by greenlet's C API. It has two things of its own: `Switching.switch_if_plain`, by which guests
+switch without any Python (`_fiber.pyx`), and a cancellation without an exception of C++ (`Switching._cancel`).
 """
 
-from cpython.dict cimport PyDict_GetItemWithError
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from cpython.pycapsule cimport PyCapsule_Import
@@ -17,16 +16,16 @@ from greenctx.errors import (
 
 cdef extern from *:
     """
-    /* The places of two functions in the array that is greenlet's C API (greenlet.h, which a build cannot find). */
+    /* Two functions by their places in greenlet's C API, an array. (A build in isolation does not find greenlet.h.) */
     static void **greenlet_api;
     #define get_current ((PyObject *(*)(void))greenlet_api[4])
     #define switch_to ((PyObject *(*)(PyObject *, PyObject *, PyObject *))greenlet_api[6])
     static int raise_again(void) { return -1; }
 
-    /* Chunks of memory for Python's frames, as a greenlet's first frame needs one. To map it, and to give it back, is
-       half of what a short life takes; so a context that ends leaves its own to the next. Greenlet knows these fields
-       of Python's, too: it saves them in every switch, and finds them empty here if a context has left its chunk. */
-    #if PY_VERSION_HEX < 0x030E0000
+    /* A greenlet's first frame needs a chunk of memory for Python's frames. To map it and to unmap it takes half the
+       time of a short life, so a context that ends leaves its chunk to the next one. Greenlet saves these fields of the
+       thread's state in every switch, and finds them empty here after a context has left its chunk. */
+    #if !defined(Py_LIMITED_API) && !defined(Py_GIL_DISABLED)
     static _PyStackChunk *spare;
     static int spare_count;
 
@@ -68,6 +67,8 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     PyObject *PyObject_CallNoArgs(object)
+    # A dict by its address, because Cython would take a reference to it in each switch.
+    PyObject *PyDict_GetItemWithError(PyObject *, object) except? NULL
 
 greenlet_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
 
@@ -75,13 +76,12 @@ greenlet_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
 cdef class Tables:
     """Base of `Registry`: the tables in which a switch finds its target, and an end its context."""
 
-    cdef object take_unstarted(self, object context_id):
+    cdef PyObject *take_unstarted(self, object context_id) except NULL:
         """Move a context to those that have started, and return it. Raises `SwitchTargetMissing`."""
-        cdef PyObject *found = PyDict_GetItemWithError(self.unstarted, context_id)
-        if found is NULL:
+        cdef PyObject *target = PyDict_GetItemWithError(<PyObject *>self.unstarted, context_id)
+        if target is NULL:
             raise SwitchTargetMissing(context_id, self.describe(context_id))
-        target = <Coroutine>found
-        self.started[context_id] = target
+        self.started[context_id] = <object>target
         del self.unstarted[context_id]
         return target
 
@@ -146,14 +146,26 @@ cdef class Switching:
         if caller is not self._admitted:
             self.admit(caller)
             self._check_is_not_canceled()
-        switch(self, caller, context_id, False)
+        switch(self, caller, context_id, False, NULL)
 
-    cdef bint switch_if_plain(self, object caller, object context_id) except -1:
+    cdef bint switch_if_plain(self, object caller, object context_id, void *guest_call) except -1:
         """Switch if the caller is known as the active context, and the target has started or main starts it.
 
-        Return whether that was so. ``caller`` is the calling greenlet.
+        Return whether that was so. ``caller`` is the calling greenlet, ``guest_call`` the call of a guest's that waits
+        for this.
         """
-        return caller is self._admitted and switch(self, caller, context_id, True)
+        return caller is self._admitted and switch(self, caller, context_id, True, guest_call)
+
+    cdef PyObject *find_started(self, object context_id) noexcept:
+        """Return the context of that id if it has started, and is active or can be resumed; else NULL."""
+        try:
+            return PyDict_GetItemWithError(<PyObject *>self._registry.started, context_id)
+        except MemoryError:
+            return NULL
+
+    cdef bint resume(self, Coroutine me, Coroutine target, void *guest_call) except -1:
+        """`resume` for a caller whose greenlet is that of ``me``, which need not be the active context."""
+        return resume(self, me, me.greenlet, target, target, guest_call)
 
     cdef bint _woken_by_other(self, Coroutine me) except -1:
         """Go on in ``me``, which was resumed without having been made the active context.
@@ -161,7 +173,7 @@ cdef class Switching:
         Main is resumed so to start others: the active context has not started then.
         """
         while me is self._main and (active := self._active) is not None and not active.has_started:
-            if self._active is active:  # no signal's handler has destroyed it in that call
+            if self._active is active:  # a signal's handler may have destroyed it in the call of `has_started`
                 active.greenlet.switch()
         self._adopt(me)
         return True
@@ -182,13 +194,14 @@ cdef class Switching:
             unwinding[victim_id] = victim
             if victim_id in started:
                 del started[victim_id]
-            if former_id not in unwinding:  # it waited for the same end, until somebody else resumed me: suspended now
+            # The former destroyer waited for the same end, until other code resumed ``me``. Now it is suspended.
+            if former_id not in unwinding:
                 started[former_id] = former
-            if my_id in started:  # to resume a destroyer before its victim has ended would be wrong
+            if my_id in started:  # only the end of its victim may resume a destroyer
                 del started[my_id]
             if me is self._main:
                 self._main_can_start_others = False
-            its.parent, victim.destroyer = me.greenlet, me  # to the parent greenlet returns when the victim ends
+            its.parent, victim.destroyer = me.greenlet, me  # the parent is resumed when the victim ends
             victim.cancellation = cancellation
             self._active, self._admitted = victim, None
             # Greenlet's `throw` goes by an exception of C++, which takes long to unwind. A context that waits in
@@ -207,38 +220,47 @@ cdef class Switching:
             self._adopt(me)
 
 
-cdef inline bint switch(Switching self, object caller, object context_id, bint only_if_plain) except -1:
-    """`switch_context` by a caller that is admitted; or, if the switch is not plain, nothing. Return whether it was done."""
+cdef inline bint switch(
+        Switching self, object caller, object context_id, bint only_if_plain, void *guest_call) except -1:
+    """Do `switch_context` for a caller that is admitted. Return False if it was to be plain and is not."""
     cdef Coroutine me = self._active
-    cdef Coroutine target
-    cdef PyObject *found = PyDict_GetItemWithError(self._registry.started, context_id)
-    if found is not NULL:
-        target = <Coroutine>found
-        resumed = target.greenlet
-    else:
+    cdef PyObject *target = PyDict_GetItemWithError(<PyObject *>self._registry.started, context_id)
+    cdef PyObject *resumed = target
+    if target is NULL:
         if only_if_plain and (me is not self._main or context_id not in self._registry.unstarted):
             return False
-        target = self._registry.take_unstarted(context_id)
-        resumed = target.greenlet
+        target = resumed = self._registry.take_unstarted(context_id)
         if me is self._main:
             self._main_can_start_others = True
         elif self._main_can_start_others:
-            resumed = self._main.greenlet
+            resumed = <PyObject *>self._main
+    return resume(self, me, caller, <Coroutine>target, <Coroutine>resumed, guest_call)
+
+
+cdef inline bint resume(
+        Switching self, Coroutine me, object mine, Coroutine target, Coroutine resumed, void *guest_call) except -1:
+    """Make ``target`` active and resume the greenlet of ``resumed``, which is it or main.
+
+    Return when ``mine`` is resumed, the greenlet of ``me``.
+    """
+    its = resumed.greenlet
     # From here to the switch nothing is called that could run Python.
     self._active = target
     self._admitted = target.greenlet
+    me.guest_call = guest_call
     me.is_in_switch = True
-    cdef PyObject *result = switch_to(<PyObject *>resumed, NULL, NULL)
+    cdef PyObject *result = switch_to(<PyObject *>its, NULL, NULL)
     me.is_in_switch = False
+    me.guest_call = NULL  # at once: whatever has arrived, the guest does not wait any more
     if result is not NULL:
         Py_DECREF(<object>result)
-        if self._admitted is caller:
+        if self._admitted is mine:
             return True
     return go_on(self, me, result is not NULL)
 
 
 cdef bint go_on(Switching self, Coroutine me, bint ok) except -1:
-    """Go on in ``me``, which was resumed otherwise than by a plain switch. (By itself: less stack to copy.)"""
+    """Go on in ``me``, which was not resumed by a plain switch. (Apart, so that the switch has less stack to copy.)"""
     if ok and self.canceled is me:
         canceled, self.canceled, self.cancellation = self.cancellation, None, None
         raise canceled

@@ -1,13 +1,19 @@
-"""The state of an environment: which greenlet is which context, which one is active, and who may call."""
+"""Which context of an environment is active, and who may call the environment.
+
+A call is admitted at once if its greenlet is the one noted in ``_admitted``: a comparison, which is all that a switch
+pays. Any other call is looked at (`Admission.admit`). It is refused, or it comes from a context that was resumed by
+other means than a switch, which then becomes the active one.
+"""
 
 from __future__ import annotations
 
 import threading
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from greenctx._core.context import MAIN, Registry
+from greenctx._core.context import MAIN, MAIN_NAME, Registry
 from greenctx._core.scope import IN_GUEST, root_of
 from greenctx._core.switching import Switching
 from greenctx.errors import ContextCanceled, EnvironmentNotRunning, NotTheActiveContext, WrongThread
@@ -19,58 +25,74 @@ if TYPE_CHECKING:
     from greenctx._core.scope import Scope
 
 
+class Phase(Enum):
+    """The phases of an environment's life. Each value completes a message that begins "the environment"."""
+
+    UNUSED = "has not run yet"
+    RUNNING = "is running"
+    ENDING = "is being torn down"
+    ENDED = "has ended"
+
+
 class Admission(Switching):
-    """What `Environment` is made on: everything but the operations."""
+    """The state of an environment, and the checks of its callers. `Environment` adds the operations."""
 
-    # As long as its dict is empty its methods are found faster.
-    __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_state", "_thread_id")
+    # The attributes are slots because CPython finds methods faster while an instance's dict is empty. Subclasses of
+    # users have the dict for attributes of their own.
+    __slots__ = ("__dict__", "__weakref__", "_max_contexts", "_phase", "_thread_id")
 
-    def __init__(self) -> None:
-        self._state = "has not run yet"
+    def __init__(self, max_contexts: int | None) -> None:
+        if max_contexts is not None and max_contexts < 0:
+            raise ValueError(f"max_contexts must be None or at least 0, not {max_contexts!r}")
+        self._max_contexts = max_contexts
+        self._phase = Phase.UNUSED
         self._main: Context | None = None
         self._thread_id = 0
         self._outer: Scope | None = None
         self._active: Context | None = None
-        # The greenlet whose calls need no further check: the active context's, but None while that is being destroyed,
-        # and IN_GUEST while its guest code runs (greenctx.wasix sets it).
+        # The greenlet whose calls need no further check: the active context's. None while the active context is being
+        # destroyed, because each of its switches must raise then. IN_GUEST while guest code runs (greenctx.wasix sets
+        # it).
         self._admitted: greenlet | None = None
         self._registry: Registry = Registry()
-        self._is_plain = False  # whether its class has the compiled switch as it is
-        # False while main waits elsewhere than in its switch_context: in destroy_context, or in gevent's hub, say.
+        # Whether the class has the switch as it is, so that guests may switch without calling Python.
+        self._is_plain = False
+        # Whether main, when it is resumed, can start another context: not while it waits in destroy_context, nor in
+        # other code that switches greenlets (gevent's hub), which would take the resumption for its own.
         self._main_can_start_others = True
 
     def __repr__(self) -> str:
         if self._active is None:
-            return f"<{type(self).__name__} that {self._state}>"
+            return f"<{type(self).__name__} that {self._phase.value}>"
         active = self._active.context_id
         return f"<{type(self).__name__} active={active} suspended={self._registry.suspended_ids(active)}>"
 
     @property
     def active_context_id(self) -> int:
-        """The id of the context that runs: the caller's."""
+        """The id of the active context, which is the caller."""
         me = getcurrent()
         if me is not self._admitted:
             self.admit(me)
         return self.active_id()
 
     def encloses(self, me: greenlet, /) -> bool:
-        """Whether that greenlet is a context's."""
+        """Whether that greenlet belongs to a context of this environment."""
         return self._context_of(me) is not None
 
     def _entrypoint_of(self, context: Context) -> Callable[[], Any] | None:
-        """The entrypoint as it was given; None of main."""
+        """Return the entrypoint that `create_context` was given; None for main. (Reports wrap entrypoints.)"""
         return context.entrypoint
 
     def can_switch_to(self, context_id: int) -> bool:
-        """Whether `switch_context` from here would not be `SwitchTargetMissing`."""
+        """Whether `switch_context` finds that target, or raises the caller's cancellation before it looks."""
         registry = self._registry
         return context_id in registry.started or context_id in registry.unstarted or self._admitted is None
 
     def admit(self, me: greenlet, /) -> None:
-        """The check of every call, where the calling greenlet is not known as the active one: adopt or refuse it."""
+        """Check a call by a greenlet that is not noted as admitted: make its context the active one, or refuse it."""
         active = self._active
         if self._main is None or active is None:
-            raise EnvironmentNotRunning(self._state)
+            raise EnvironmentNotRunning(self._phase.value)
         if not self.is_of_thread(root_of(me)):
             raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
         if self._admitted is IN_GUEST:
@@ -81,30 +103,35 @@ class Admission(Switching):
         self._adopt(context)
 
     def is_of_thread(self, root: greenlet, /) -> bool:
-        """Whether it runs in the thread that began with that greenlet."""
+        """Whether this environment runs in the thread that began with that greenlet."""
         return self._main is not None and root_of(self._main.greenlet) is root
 
     def _context_of(self, me: greenlet) -> Context | None:
-        """The context whose greenlet that is."""
+        """Return the context that the greenlet belongs to, if any."""
         if self._main is not None and me is self._main.greenlet:
             return self._main
-        if type(me) is not greenlet:  # others may have a hash of their own, or none
+        if type(me) is not greenlet:  # a subclass, never a context, may have a hash of its own, or none
             return None
         return self._registry.by_greenlet.get(me)
 
     def _adopt(self, me: Context) -> None:
-        """Make ``me``, which is running, the active context. The one that was becomes suspended unless it has ended."""
+        """Make ``me``, which is running, the active context. The former active one is suspended, unless it has ended.
+
+        This puts right what an interruption may have left undone. It can be called any number of times.
+        """
         registry = self._registry
         former = self._active
         if former is not me and former is not None:
             if former is self._main:
                 self._main_can_start_others = False
             else:
-                if former.has_ended:  # its end took it out of the registry, unless that was interrupted
+                if former.has_ended:
+                    # Its end has taken it out of the registry, unless a KeyboardInterrupt came before its first line.
                     registry.started.pop(former.context_id, None)
                     registry.by_greenlet.pop(former.greenlet, None)
-                    registry.unwinding.pop(former.context_id, None)  # put there by who began to destroy it, too late
-                elif not former.has_started:  # main was to start it, and was interrupted
+                    # An interrupted destroyer may have put it there after its end.
+                    registry.unwinding.pop(former.context_id, None)
+                elif not former.has_started:  # main was resumed to start it, and was interrupted
                     registry.unstarted[former.context_id] = former
                     del registry.started[former.context_id]
             if me is self._main:
@@ -113,7 +140,7 @@ class Admission(Switching):
         if me.cancellation is not None:
             self._admitted = None
         else:
-            registry.started[me.context_id] = me  # not there if it waited in destroy_context
+            registry.started[me.context_id] = me  # it is missing while it waits in destroy_context
             self._admitted = me.greenlet
 
     def _check_is_not_canceled(self) -> None:
@@ -124,6 +151,9 @@ class Admission(Switching):
 
     def active_id(self) -> int:
         return MAIN if self._active is None else self._active.context_id
+
+    def active_name(self) -> str:
+        return MAIN_NAME if self._active is None else self._active.name
 
 
 def _thread_name(ident: int) -> str:

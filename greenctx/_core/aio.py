@@ -1,23 +1,23 @@
-"""The bridge to an event loop: plain functions run inside of a task, and await what they like, wherever they are.
+"""The bridge to an event loop: plain functions run inside of a task, and may await anywhere in their call stack.
 
-A `Run` is a greenlet in which a plain function runs for a task; the main context of an environment, say. What one of
-its contexts awaits is stepped on that context's own greenlet, so it sees the context's variables and costs no switch as
-long as it need not wait. Only what it yields to the event loop goes to the greenlet that steps the task (the loop's),
-and the loop's answer comes straight back. So the task is the one that waits, for one thing at a time, and everything of
-the run with it: the environment's own state does not change, nor that of environments nested in it.
+An `AsyncRun` is a greenlet in which a plain function runs for a task (the main context of an environment, for example).
+What one of its contexts awaits is stepped on that context's own greenlet. So it sees the context's variables, and costs
+no greenlet switch as long as it need not wait. Only what it yields to the event loop goes to the greenlet that steps
+the task, the event loop's; the event loop's answer comes straight back. The task waits as a whole, for one thing at a
+time. The state of the environment does not change meanwhile, nor that of environments nested in it.
 
-This knows no event loop. What is awaited must be made for the one that steps the task.
+This imports no event loop. What is awaited must be made for the event loop that steps the task.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from greenctx._core.bottom_frames import need_frames
 from greenctx._core.context import MAIN
 from greenctx._core.error_chains import append_context
 from greenctx._core.scope import check_is_not_in_guest
@@ -29,18 +29,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _GUARDS = 3
+"""How many interruptions of a run's own code `AsyncRun` survives; each takes a generator that waits around it."""
 
 
 def await_(awaitable: Awaitable[T]) -> T:
-    """Await it in plain code: what ``await`` is in a coroutine. The event loop and its other tasks run meanwhile.
+    """Await something in plain code, as ``await`` does in a coroutine. The event loop runs its other tasks meanwhile.
 
-    To be called in any context of an environment that runs by ``run_main_context_async``, or in any host function of a
-    program that runs by ``Program.run_async``. The environment is suspended as a whole, with those that are nested in
-    it, until the result is there or the exception, which is raised here: `asyncio.CancelledError` among them, when
-    the task is cancelled.
+    Call this in any context of an environment that runs by ``run_main_context_async``, or in any host function of a
+    program that runs by ``Program.run_async``. The environment is suspended as a whole, with the environments nested in
+    it, until there is a result or an exception. An exception is raised here; so is `asyncio.CancelledError`, when the
+    task is cancelled.
 
-    Raises `NotInAsyncRun` anywhere else, `NotTheActiveContext` on a guest's fiber, `AlreadyAwaiting` while another
-    greenlet of the run awaits; then nothing is awaited. Raises `ResumedWhileAwaiting` if other code than the event loop
+    Raises `NotInAsyncRun` anywhere else, `NotTheActiveContext` on a guest's fiber, and `AlreadyAwaiting` while another
+    greenlet of the run awaits; nothing is awaited then. Raises `ResumedWhileAwaiting` if other code than the event loop
     resumes the calling greenlet.
     """
     try:
@@ -48,7 +49,7 @@ def await_(awaitable: Awaitable[T]) -> T:
         coroutine = _wait_for(awaitable)
     except BaseException:
         if isinstance(awaitable, Coroutine):
-            awaitable.close()  # or Python would warn that nobody awaits it
+            awaitable.close()  # Python would warn that it was never awaited
         raise
     try:
         return _step_to_the_end(coroutine, run)
@@ -56,71 +57,65 @@ def await_(awaitable: Awaitable[T]) -> T:
         coroutine.close()  # it has ended, unless a signal interrupted this function itself
 
 
-def current_run() -> Run | None:
-    """The innermost run that the calling greenlet is in, if any."""
-    # By the greenlet, not by a context variable: tasks that are created in a run inherit its variables.
+def current_run() -> AsyncRun | None:
+    """Return the innermost run that the calling greenlet is in, if any."""
+    # Found by the greenlet, not by a context variable, because tasks that are created in a run inherit its variables.
     me: greenlet | None = getcurrent()
-    while me is not None and not isinstance(me, Run):
+    while me is not None and not isinstance(me, AsyncRun):
         me = me.parent
     return None if me is None or me.is_within_another_task() else me
 
 
 def _current_task() -> object:
-    """The task of asyncio's that is being stepped, if any."""
+    """Return the asyncio task that is being stepped, if any."""
     asyncio = cast("Any", sys.modules.get("asyncio"))
-    get_running_loop = getattr(asyncio, "_get_running_loop", None)  # None, too, where another thread is importing it
+    get_running_loop = getattr(asyncio, "_get_running_loop", None)  # None also while another thread imports it
     loop = get_running_loop and get_running_loop()
     return loop and asyncio.current_task(loop)
 
 
 async def run_in_task(function: Callable[[], T]) -> T:
     """Run a plain function on a greenlet of its own inside of the calling task, whose variables it shares."""
-    return cast("T", await Run(function))
+    need_frames(AsyncRun.run)
+    return cast("T", await AsyncRun(function))
 
 
-def check_is_plain(result: object) -> None:
-    """Raise TypeError for what a coroutine function returns, which has not even begun to run."""
-    if isinstance(result, Coroutine):
-        result.close()
-        raise TypeError("main must be a plain function, not a coroutine function; to await it calls greenctx.await_")
-
-
-class Run(greenlet):
+class AsyncRun(greenlet):
     """A greenlet that runs a function, to be awaited once.
 
-    Its parent is the greenlet that steps the task. As that may change, it is set at each step.
+    Its parent is the greenlet that steps the task. It is set at each step, because another greenlet may step the next.
     """
 
     def __init__(self, function: Callable[[], object]) -> None:
         driver = getcurrent()
         super().__init__(parent=driver)
-        self.gr_context = driver.gr_context  # not a copy: this is the task
-        self.resumed_at = 0.0
-        """When the event loop last ran, by `time.monotonic`."""
+        self.gr_context = driver.gr_context  # not a copy, because the function runs as the task
+        self.computes_since: float | None = None
+        """For whoever measures how long the event loop has not run: when it began to. None: it has just run."""
         self._task: object = None
         self._function = function
         self._result: object = None
-        self._waiting: greenlet | None = self  # in `suspend`, or unstarted
-        self._trap: object = None  # what it yields to the event loop
-        self._driver: greenlet | None = None  # the parent while it steps this
+        self._waiting: greenlet | None = self  # the greenlet that waits in `suspend`, or this before it starts
+        self._yielded: object = None  # what the waiting greenlet yields to the event loop
+        self._driver: greenlet | None = None  # the greenlet that steps this run, while it does
         self._closing = self._unreachable = False
 
     def run(self, _: object = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Run the function."""
         try:
             self._result = self._function()
-        except GreenletExit as exit:  # of which greenlet would make a result
+        except GreenletExit as exit:  # greenlet would hand it to the parent as a result
             raise ExitCarrier(MAIN, exit) from exit
 
     def __await__(self) -> Generator[Any, Any, object]:
-        """Step the run to its end. Whatever is raised in between is raised where the run waits."""
+        """Step the run to its end. Exceptions that the event loop throws in are raised where the run waits."""
         try:
             return (yield from self._guarded(_GUARDS))
         except ExitCarrier as exited:
             exited.unwrap()
 
     def _guarded(self, guards: int) -> Generator[Any, Any, object]:
-        """The same, though so many signals interrupt this object's own code."""
+        """Step the run to its end, although up to that many signals interrupt the code of this class."""
         try:
             return (yield from (self._guarded(guards - 1) if guards > 1 else self._steps(None)))
         except BaseException as error:
@@ -129,16 +124,16 @@ class Run(greenlet):
             return (yield from self._steps(error))
 
     def _steps(self, error: BaseException | None) -> Generator[Any, Any, object]:
-        # What is raised goes on while it is handled, for whatever interrupts that to have it in its context.
+        # The run goes on while the error is still handled, so that an interruption has the error in its context.
         try:
             self._resume(None, error)
         finally:
             del error  # its traceback refers to this frame
         while not self.dead:
             try:
-                answer = yield self._trap
+                answer = yield self._yielded
             except BaseException as raised:
-                # Whoever closes a coroutine wants it to end and not to wait again.
+                # GeneratorExit means that the coroutine is being closed: it is to end, and not to wait again.
                 self._closing = isinstance(raised, GeneratorExit)
                 self._resume(None, raised)
             else:
@@ -153,10 +148,10 @@ class Run(greenlet):
         waiting = self._waiting
         if waiting is None:
             error, waiting = ResumedWhileAwaiting(), self
-        self.resumed_at = time.monotonic()
+        self.computes_since = None
         self._task = _current_task()
-        # From here to the switch nothing is called: an interruption would leave a run that waits nowhere.
-        self._trap = self._waiting = None
+        # From here to the switch nothing is called, because an interruption would leave a run that waits nowhere.
+        self._yielded = self._waiting = None
         self._driver = driver
         try:
             if error is None:
@@ -175,7 +170,7 @@ class Run(greenlet):
             raise ResumedWhileAwaiting(f"could not go on where it was stepped: {error}") from error
 
     def is_within_another_task(self) -> bool:
-        """Whether it is not the code of this run's task that runs in it, but the first step of an eager one."""
+        """Whether the running code is of another task: the first step of an eager one, which began in this run."""
         return self._driver is not None and self._task is not _current_task()
 
     def check(self) -> None:
@@ -183,30 +178,31 @@ class Run(greenlet):
         if self._driver is None:
             raise AlreadyAwaiting
 
-    def suspend(self, trap: object) -> object:
-        """Yield that to the event loop; return or raise what it answers."""
+    def suspend(self, yielded: object) -> object:
+        """Yield something to the event loop; return or raise the event loop's answer."""
         self.check()
         if self._closing:
             raise GeneratorExit
         assert self._driver is not None
         me, handled = getcurrent(), sys.exception()
         try:
-            self._trap, self._waiting = trap, me
+            self._yielded, self._waiting = yielded, me
             answer = self._driver.switch()
         except BaseException as error:
-            if self._waiting is me:  # it does not come from the event loop
+            if self._waiting is me:  # the error does not come from the event loop, which clears this first
                 self._waiting = None
             append_context(error, handled)
             raise
         finally:
-            del handled  # into whose chain the error may come, whose traceback refers to this frame
+            # The error may have come into the chain of this exception, and the error's traceback refers to this frame.
+            del handled
         if self._waiting is me:
             self._waiting = None
             raise ResumedWhileAwaiting
         return answer
 
 
-def _check(run: Run | None) -> Run:
+def _check(run: AsyncRun | None) -> AsyncRun:
     if run is None:
         raise NotInAsyncRun
     check_is_not_in_guest()  # a greenlet switch on a fiber would end the process
@@ -218,16 +214,17 @@ async def _wait_for(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def _step_to_the_end(coroutine: Coroutine[Any, Any, T], run: Run) -> T:
-    # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13).
+def _step_to_the_end(coroutine: Coroutine[Any, Any, T], run: AsyncRun) -> T:
+    # A function of its own, so that the `finally` of `await_` covers the backward jump of this loop. CPython leaves the
+    # jump out of the exception table of the function that it is in (its issues 108214 and 130279).
     try:
-        trap = coroutine.send(None)
+        yielded = coroutine.send(None)
         while True:
             try:
-                answer = run.suspend(trap)
+                answer = run.suspend(yielded)
             except BaseException as error:
-                trap = coroutine.throw(error)
+                yielded = coroutine.throw(error)
             else:
-                trap = coroutine.send(answer)
+                yielded = coroutine.send(answer)
     except StopIteration as stop:
         return cast("T", stop.value)

@@ -1,4 +1,9 @@
-"""Environment: run main, create contexts, switch between them, destroy them."""
+"""Environment: run main, create contexts, destroy them. (The switch is in switching.py.)
+
+Errors are collected by ``errors += [error]``, not by ``append``. CPython looks for signals when a function begins,
+after a call of a function in C, and at backward jumps: a KeyboardInterrupt right after `append` would be raised in the
+handler, outside of its `try`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,11 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent
 
-from greenctx._core.admission import Admission
+from greenctx._core.admission import Admission, Phase
+from greenctx._core.bottom_frames import need_frames
 from greenctx._core.context import MAIN, main_context, new_context
 from greenctx._core.error_chains import append_context, chain_errors, raise_errors
+from greenctx._core.plain_functions import check_is_plain
 from greenctx._core.scope import current
 from greenctx._core.switching import Switching
 from greenctx.errors import (
@@ -36,24 +43,23 @@ class Environment(Admission):
 
     main_context_id = MAIN
 
-    def __init__(self, max_contexts: int | None) -> None:
-        if max_contexts is not None and max_contexts < 0:
-            raise ValueError(f"max_contexts must be None or at least 0, not {max_contexts!r}")
-        super().__init__()
-        self._max_contexts = max_contexts
-
     def run_main_context(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run ``main(*args)`` as context 0 on the calling greenlet; return what it returns.
 
-        When main ends, by returning or by raising, every remaining context is destroyed, in ascending order of id.
-        Main's own exception comes out as itself; errors of the contexts' cleanup are a `BaseExceptionGroup` at the end
-        of its ``__context__`` chain. If main returned, one such error comes out as itself and several as a group; but
-        `KeyboardInterrupt`, `SystemExit` and `asyncio.CancelledError` as themselves, with the others in their context.
+        When main ends, by returning or by raising, every remaining context is destroyed, in ascending order of id. An
+        exception of main propagates unchanged. Errors of the contexts' cleanup are then a `BaseExceptionGroup` at the
+        end of its ``__context__`` chain. If main returned, a single error of the cleanup propagates unchanged, and
+        several are raised as a group. But if a `KeyboardInterrupt`, `SystemExit` or `asyncio.CancelledError` is among
+        them, that one is raised, with the others in its context.
 
-        Raises `EnvironmentAlreadyUsed` when the environment is running, or has run.
+        Raises `EnvironmentAlreadyUsed` when the environment is running, or has run; TypeError if main is a coroutine
+        function.
         """
-        if self._state != "has not run yet":
+        if self._phase is not Phase.UNUSED:
             raise EnvironmentAlreadyUsed("is running" if self._main else "has run")
+        check_is_plain("main", main)
+        if "trio" in sys.modules:
+            self._registry.needs_frames = need_frames()
         outer = current.get()
         errors: list[BaseException] = []
         try:
@@ -64,7 +70,7 @@ class Environment(Admission):
                 self._outer = outer
             context = main_context(self._registry, me)
             current.set(self)
-            self._state = "is running"
+            self._phase = Phase.RUNNING
             self._main = self._active = self._registry.started[MAIN] = context
             self._admitted = me
             try:
@@ -73,7 +79,8 @@ class Environment(Admission):
                 self._destroy_remaining(errors)
             raise_errors(errors)
         except BaseException as error:
-            # An interruption may have left some contexts or errors, and another one may do so right here.
+            # An interruption may have left contexts or errors behind, and a second one may come right here. More than
+            # two may lose an error, because code that puts things right can be interrupted itself. No context is lost.
             try:
                 self._destroy_remaining(errors)
                 chain_errors(error, errors)
@@ -85,35 +92,39 @@ class Environment(Admission):
         else:
             return result
         finally:
-            self._main = self._admitted = self._active = None  # the caller is never without an active context
+            # In one statement, without a call: no signal's handler sees an admitted caller without an active context.
+            self._main = self._admitted = self._active = None
             self._registry.started = {}
             self._outer = None
-            self._state = "has ended"
+            self._phase = Phase.ENDED
             current.set(outer)
-            errors.clear()  # their tracebacks refer to this frame
+            errors.clear()  # their tracebacks refer to this frame, and this frame to them: a reference cycle
 
     def create_context(self, entrypoint: Callable[[], object]) -> int:
         """Create a suspended context and return its id: 1, 2, 3 ..., never used again.
 
         ``entrypoint`` is called without arguments when the context is first switched to, in a copy of the creator's
-        `contextvars` context. It must not return (main would get `ContextEntrypointReturned`); what it raises is raised
-        in main.
+        `contextvars` context. It must not return: if it does, main gets `ContextEntrypointReturned`. An exception that
+        it raises is raised in main.
 
-        Raises `TooManyContexts` at ``max_contexts``, `EnvironmentNotRunning` also while the environment is torn down.
+        Raises `TooManyContexts` at ``max_contexts``, and `EnvironmentNotRunning` also while the environment is torn
+        down.
         """
         me = getcurrent()
         if me is not self._admitted:
             self.admit(me)
-        if self._state == "is being torn down":
-            raise EnvironmentNotRunning(self._state)
+        if self._phase is Phase.ENDING:
+            raise EnvironmentNotRunning(self._phase.value)
         if not callable(entrypoint):
             raise TypeError(f"the entrypoint of a context must be callable, not {entrypoint!r}")
-        assert self._main is not None
-        registry = self._registry
-        if self._max_contexts is not None and registry.count_live(self._main) >= self._max_contexts:
+        check_is_plain("the entrypoint of a context", entrypoint)
+        main, registry = self._main, self._registry
+        assert main is not None
+        if self._max_contexts is not None and registry.count_live(main) >= self._max_contexts:
             raise TooManyContexts(self._max_contexts)
-        context = new_context(registry, entrypoint, self._main)
-        # Now, not before: a signal's handler, or a finalizer, may have created another context in those calls.
+        context = new_context(registry, entrypoint, main)
+        # The id is taken only now, and from here on nothing is called: a signal's handler, or a finalizer, may have
+        # created another context during the calls above.
         context.context_id = context_id = registry.next_id
         registry.next_id = context_id + 1
         registry.unstarted[context_id] = registry.by_greenlet[context.greenlet] = context
@@ -122,21 +133,23 @@ class Environment(Admission):
     def destroy_context(self, context_id: int) -> bool:
         """Destroy a suspended context; return True when it is gone, False if no context is suspended under that id.
 
-        `ContextCanceled` is raised where it waits; it unwinds and ends before this returns. A context that never ran is
-        dropped without a call of its entrypoint.
+        `ContextCanceled` is raised where the context waits. The context unwinds and ends before this returns. A context
+        that never ran is dropped, and its entrypoint is never called.
 
-        Raises `DestroyNotAllowed` for main and for the active context; `CancellationSwallowed` if the entrypoint caught
-        the cancellation and returned; and whatever else the entrypoint raised while it unwound (it is gone then, too).
+        Raises `DestroyNotAllowed` for main and for the active context, and `CancellationSwallowed` if the entrypoint
+        caught the cancellation and returned. Any other exception that the entrypoint raises while it unwinds is raised
+        here; the context is gone then, too.
         """
         caller = getcurrent()
         if caller is not self._admitted:
             self.admit(caller)
         me, registry = self._active, self._registry
         assert me is not None
-        if context_id in registry.unstarted:
-            unstarted = registry.unstarted[context_id]
-            del registry.unstarted[context_id], registry.by_greenlet[unstarted.greenlet]
-            unstarted.greenlet = None
+        unstarted = registry.unstarted
+        if context_id in unstarted:
+            context = unstarted[context_id]
+            del unstarted[context_id], registry.by_greenlet[context.greenlet]
+            context.greenlet = None  # the greenlet refers to `context.run`: a reference cycle
             return True
         victim = registry.started.get(context_id)
         if victim is None:
@@ -147,7 +160,7 @@ class Environment(Admission):
             return False
         handled = sys.exception()
         try:
-            # Once, unless somebody else resumes this greenlet while the victim waits in its cleanup.
+            # Once, unless other code resumes this greenlet while the victim waits in its cleanup.
             while not victim.has_ended:
                 self._cancel(victim, me)
         except ExitCarrier as error:
@@ -157,15 +170,16 @@ class Environment(Admission):
             append_context(error, handled)
             raise
         finally:
-            del handled  # into whose chain the error may come, whose traceback refers to this frame
+            # The error may have come into the chain of this exception, and the error's traceback refers to this frame.
+            del handled
         return True
 
     def _destroy_remaining(self, errors: list[BaseException]) -> None:
-        """Destroy every context that is left, collecting the errors, interruptions among them.
-
-        Nothing is called outside of the `try`, so that it takes an interruption at the very jump to end this early.
-        """
-        self._state = "is being torn down"
+        """Destroy every context that is left, and collect the errors, interruptions among them."""
+        # Outside of the `try` nothing is called: the set is a display, not `set(...)`. So only an interruption at the
+        # loop's backward jump, which no `try` in this function covers, ends this early. `run_main_context` goes on
+        # then.
+        self._phase = Phase.ENDING
         registry = self._registry
         while {MAIN, *registry.started, *registry.unstarted, *registry.unwinding} != {MAIN}:
             try:
@@ -174,6 +188,8 @@ class Environment(Admission):
                 errors += [error]
 
     def _destroy_each(self, context_ids: list[int], errors: list[BaseException]) -> None:
+        # A function of its own, so that the caller's `try` covers the backward jump of this loop. CPython leaves the
+        # jump out of the exception table of the function that it is in (its issues 108214 and 130279).
         for context_id in context_ids:
             try:
                 self.destroy_context(context_id)

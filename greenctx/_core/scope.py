@@ -1,4 +1,4 @@
-"""The current scope: a context variable, so that environments nest, and interleave on one thread."""
+"""The scope that code runs in: a context variable, so that environments nest, and interleave on one thread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
 from greenlet import getcurrent
 
-from greenctx._core.context import MAIN
+from greenctx._core.context import MAIN, MAIN_NAME
 from greenctx.errors import NotTheActiveContext
 
 if TYPE_CHECKING:
@@ -19,19 +19,19 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 IN_GUEST: Any = object()
-"""Stands for the admitted greenlet while guest code runs on its fiber. No greenlet is it, so every call is refused."""
+"""The admitted caller while guest code runs on its fiber. It equals no greenlet, so that every call is refused."""
 
 
 class Scope(Protocol):
-    """What code runs in: an environment, or `NoContexts`. It decides who may call the environment and guests."""
+    """An environment, or `NoContexts`. It decides who may call the environment, and guests."""
 
     _admitted: greenlet | None
-    """The greenlet whose calls need no further check; None if each call needs one, or `IN_GUEST`."""
+    """The greenlet whose calls need no further check. None if every call needs one; or `IN_GUEST`."""
     _outer: Scope | None
     """The scope that this one is nested in."""
 
     def admit(self, me: greenlet, /) -> None:
-        """Check a call that is made on a greenlet other than the admitted one. Raises the error for the caller."""
+        """Check a call by a greenlet other than the admitted one. Raises the caller's error."""
         ...
 
     def is_of_thread(self, root: greenlet, /) -> bool:
@@ -41,17 +41,21 @@ class Scope(Protocol):
     def encloses(self, me: greenlet, /) -> bool:
         """Whether a scope that begins on that greenlet is nested in this one.
 
-        (If not, it has only inherited the context variable: in a task, or a thread, that was started from a context.)
+        It is not if a task, or a thread, that was started from a context has only inherited the context variable.
         """
         ...
 
     @property
     def active_context_id(self) -> int:
-        """The id of the context that the caller runs in; main's where there are no contexts."""
+        """The id of the context that the caller runs in; main's if there are no contexts."""
         ...
 
     def active_id(self) -> int:
-        """The id of the context that is active here, or around this scope if there are no contexts. Checks nothing."""
+        """Return the id of the context that is active here, or around a scope without contexts. Checks nothing."""
+        ...
+
+    def active_name(self) -> str:
+        """The name of that context: its entrypoint's."""
         ...
 
 
@@ -59,23 +63,23 @@ current: ContextVar[Scope | None] = ContextVar("greenctx.current_environment", d
 
 
 def current_context_id() -> int:
-    """The id of the context that the calling code runs in; main's outside of any environment."""
+    """Return the id of the context that the calling code runs in; main's outside of any environment."""
     scope = current.get()
     return MAIN if scope is None else scope.active_context_id
 
 
 def of_this_thread() -> Scope | None:
-    """The current scope; None where this thread has only inherited it, with another thread's context variables.
+    """Return the current scope; None if this thread has only inherited it with context variables of another thread.
 
-    (As `asyncio.to_thread` does. While a guest runs in this thread nobody may call this thread's environment; others
-    have nothing to do with it.)
+    A thread inherits them by `asyncio.to_thread`, for example. While a guest runs in a thread, the environment of that
+    thread refuses all calls; the environment of another thread must not.
     """
     scope = current.get()
     return scope if scope is not None and scope.is_of_thread(root_of(getcurrent())) else None
 
 
 def admit_caller() -> Scope | None:
-    """Check that the calling greenlet may call guests; return the scope, of this thread, that they run in."""
+    """Check that the calling greenlet may call guests; return the scope that they run in, if this thread has one."""
     scope, me = current.get(), getcurrent()
     if scope is None or me is scope._admitted:
         return scope
@@ -84,14 +88,14 @@ def admit_caller() -> Scope | None:
 
 
 def check_is_not_in_guest() -> None:
-    """Raise `NotTheActiveContext` if guest code runs in the current scope, or in one that it is nested in."""
+    """Raise `NotTheActiveContext` if guest code runs in the current scope, or in a scope around it."""
     for scope in nesting():
         if scope._admitted is IN_GUEST:
             raise NotTheActiveContext(scope.active_id(), "guest code on its fiber")
 
 
 def nesting() -> Iterator[Scope]:
-    """The current scope, the one that it is nested in, and so on outwards."""
+    """Yield the current scope, the scope that it is nested in, and so on outwards."""
     scope = current.get()
     while scope is not None:
         yield scope
@@ -99,14 +103,14 @@ def nesting() -> Iterator[Scope]:
 
 
 def root_of(me: greenlet) -> greenlet:
-    """The greenlet that its thread began with; it tells threads apart (their idents change under gevent)."""
+    """Return the greenlet that the thread began with. It tells threads apart; under gevent their idents change."""
     while me.parent is not None:
         me = me.parent
     return me
 
 
 class NoContexts:
-    """The scope of a guest that is to have no environment, though it may be called from within one."""
+    """The scope of a guest that is to have no environment, although a context may call it."""
 
     active_context_id = MAIN
 
@@ -123,7 +127,7 @@ class NoContexts:
         return context.run(function, *args)
 
     def admit(self, _: greenlet, /) -> None:
-        """Let everybody call guests."""
+        """Admit every caller."""
 
     def is_of_thread(self, root: greenlet, /) -> bool:
         return self._root is root
@@ -133,3 +137,6 @@ class NoContexts:
 
     def active_id(self) -> int:
         return MAIN if self._outer is None else self._outer.active_id()
+
+    def active_name(self) -> str:
+        return MAIN_NAME if self._outer is None else self._outer.active_name()

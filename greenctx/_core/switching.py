@@ -49,7 +49,7 @@ class Tables:
         """Move a context to those that have started, and return it. Raises `SwitchTargetMissing`."""
         if context_id not in self.unstarted:
             raise SwitchTargetMissing(context_id, self.describe(context_id))
-        # The last call was before this: the caller goes on to switch, and nothing is called between.
+        # Nothing is called from here on, because the caller goes on to switch.
         self.started[context_id] = target = self.unstarted[context_id]
         del self.unstarted[context_id]
         return target
@@ -96,7 +96,7 @@ class Coroutine:
                 return
             raise ExitCarrier(self.context_id, exit) from exit
         finally:
-            # Without calls (`pop`): a KeyboardInterrupt could come after one and leave the rest undone.
+            # Without a call such as `pop`: a KeyboardInterrupt could come after it and leave the rest undone.
             registry = self.registry
             if self.context_id in registry.started:
                 del registry.started[self.context_id]
@@ -159,7 +159,7 @@ class Switching:
         Main is resumed so to start others: the active context has not started then.
         """
         while me is self._main and (active := self._active) is not None and not active.has_started:
-            if self._active is active:  # no signal's handler has destroyed it in that call
+            if self._active is active:  # a signal's handler may have destroyed it in the call of `has_started`
                 active.greenlet.switch()
         self._adopt(me)
 
@@ -177,13 +177,14 @@ class Switching:
             unwinding[victim_id] = victim
             if victim_id in started:
                 del started[victim_id]
-            if former_id not in unwinding:  # it waited for the same end, until somebody else resumed me: suspended now
+            # The former destroyer waited for the same end, until other code resumed ``me``. Now it is suspended.
+            if former_id not in unwinding:
                 started[former_id] = former
-            if my_id in started:  # to resume a destroyer before its victim has ended would be wrong
+            if my_id in started:  # only the end of its victim may resume a destroyer
                 del started[my_id]
             if me is self._main:
                 self._main_can_start_others = False
-            its.parent, victim.destroyer = me.greenlet, me  # to the parent greenlet returns when the victim ends
+            its.parent, victim.destroyer = me.greenlet, me  # the parent is resumed when the victim ends
             victim.cancellation = cancellation
             self._active, self._admitted = victim, None
             its.throw(canceled)

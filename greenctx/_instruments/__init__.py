@@ -1,1 +1,1 @@
-"""`Instrument`, and those that come with greenctx: traces, statistics, timelines."""
+"""`Instrument`, and the instruments that come with greenctx: traces, statistics, timelines."""

@@ -1,4 +1,4 @@
-"""Instrument: the base of objects that are told what the contexts of an environment do."""
+"""Instrument: the base of objects that are told what contexts do."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
 
 class Instrument:
-    """Base of instruments: override what you want to hear of. (Any object with some of these methods will do.)
+    """Base of instruments: override the methods of events that interest you. Any object with some of them will do.
 
-    The methods are called in the thread of the environment, soon after what they tell of, and in its order. They must
-    not call the environment back (`NotTheActiveContext`), but for ``contexts`` and ``format_stacks``.
+    The methods are called in the thread of the environment, soon after each event, in the order of the events. They
+    must not call the environment (`NotTheActiveContext`), except ``contexts``, ``format_stacks`` and
+    ``active_context_id``.
 
-    An instrument that raises an `Exception` is removed, which the logger ``greenctx`` reports as an error; the program
-    goes on. Other exceptions, KeyboardInterrupt for one, are not the instrument's and come out of the call that the
-    context is in; the instrument is then told once more of what it had not finished with. Nothing goes unreported.
+    An instrument that raises an `Exception` is removed. The logger ``greenctx`` reports that as an error, and the
+    program goes on, also if the logger raises. Other exceptions (KeyboardInterrupt, for example) are not the
+    instrument's: they propagate from the call that the context is in. The instrument is then told the event once more.
+    No event goes unreported.
     """
 
     def context_created(
@@ -32,21 +34,21 @@ class Instrument:
         """A context, main (0) included, begins to run."""
 
     def context_switched(self, environment: ContextSwitchingEnvironment, from_id: int, to_id: int, /) -> None:
-        """Another context is the active one: by a switch, a destruction, an end, or because somebody resumed it."""
+        """Another context became active: by a switch, a destruction, an end, or because other code resumed it."""
 
     def context_canceled(self, environment: ContextSwitchingEnvironment, context_id: int, /) -> None:
-        """The active context destroys one that has started, which will get `ContextCanceled`."""
+        """The active context destroys a context that has started, which will get `ContextCanceled`."""
 
     def context_ended(
         self, environment: ContextSwitchingEnvironment, context_id: int, error: BaseException | None, /
     ) -> None:
-        """A context's entrypoint, or main, has returned (None) or raised. One that never started does not end."""
+        """A context's entrypoint, or main, has returned (None) or raised. A context that never started does not end."""
 
     def context_destroyed(self, environment: ContextSwitchingEnvironment, context_id: int, /) -> None:
-        """A context is gone because the active one, or the end of main, has destroyed it."""
+        """A context is gone, because the active context or the end of main has destroyed it."""
 
     def host_call_started(self, environment: ContextSwitchingEnvironment, context_id: int, name: str, /) -> None:
-        """A guest has called a host function (of a `greenctx.wasix.Linker` that reports), "module.name"."""
+        """A guest has called a host function "module.name", of a `greenctx.wasix.Linker` that reports."""
 
     def host_call_ended(
         self, environment: ContextSwitchingEnvironment, context_id: int, name: str, error: BaseException | None, /

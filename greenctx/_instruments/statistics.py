@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 from typing import TYPE_CHECKING
 
 from greenctx._core.context import MAIN, name_of
@@ -14,49 +14,56 @@ if TYPE_CHECKING:
 
     from greenctx.environment import ContextSwitchingEnvironment
 
-MOST_ROWS = 20
-"""Contexts that the table shows."""
+MAX_ROWS = 20
+"""How many contexts the table shows."""
 
 
 @dataclass(slots=True)
 class ContextStatistics:
-    """What was counted for one context."""
+    """The counts of one context."""
 
     id: int
     name: str
     switches: int = 0
-    """How often it became the active one."""
+    """How often it became the active context."""
     host_calls: int = 0
     seconds: float = 0.0
-    """How long it was the active one."""
+    """How long it was the active context."""
+    processor_seconds: float = 0.0
+    """How much of that time its thread was on a processor."""
 
 
 class Statistics(Instrument):
-    """Counts what one environment does, while it runs and afterwards; ``str()`` of it is a table.
+    """Counts what one environment does, to be read while it runs and afterwards. ``str()`` makes a table of it.
 
-    For each context that there ever was it keeps some 200 bytes.
+    It keeps about 200 bytes for each context that was ever created.
     """
 
     def __init__(self) -> None:
         self.created = 0
-        """Contexts that were created; main is none of these."""
+        """How many contexts were created, without main."""
         self.destroyed = 0
         self.live = 0
-        """Contexts that are there now."""
+        """How many contexts there are now."""
         self.peak = 0
-        """The most that there were at any one time."""
+        """The largest number of contexts at any one time."""
         self.switches = 0
         self.host_calls = 0
-        """Calls of host functions by guests, where these are reported."""
+        """How often guests called host functions, of linkers that report."""
         self.contexts = {MAIN: ContextStatistics(MAIN, "main")}
-        """By id, main and those that have ended included."""
+        """By id, with main and the contexts that have ended."""
         self._live: set[int] = set()
-        self._began = perf_counter_ns()
+        self._began, self._processor_began = perf_counter_ns(), thread_time_ns()
 
     @property
     def seconds(self) -> float:
-        """How long all the contexts were active."""
+        """How long all contexts together were active."""
         return sum(one.seconds for one in self.contexts.values())
+
+    @property
+    def processor_seconds(self) -> float:
+        """How much processor time all the contexts used."""
+        return sum(one.processor_seconds for one in self.contexts.values())
 
     def context_created(
         self, _environment: ContextSwitchingEnvironment, context_id: int, entrypoint: Callable[[], object]
@@ -69,7 +76,7 @@ class Statistics(Instrument):
 
     def context_started(self, _environment: ContextSwitchingEnvironment, context_id: int) -> None:
         if context_id == MAIN:
-            self._began = perf_counter_ns()
+            self._began, self._processor_began = perf_counter_ns(), thread_time_ns()
 
     def context_switched(self, _environment: ContextSwitchingEnvironment, from_id: int, to_id: int) -> None:
         self._stop(from_id)
@@ -97,23 +104,27 @@ class Statistics(Instrument):
             f"contexts: {self.created} created, {self.peak} at most at a time, {self.destroyed} destroyed",
             f"switches: {self.switches}",
             f"host calls: {self.host_calls}",
-            f"{'context':>9}  {'switches':>9}  {'host calls':>10}  {'active ms':>10}  entrypoint",
+            f"{'context':>9}  {'switches':>9}  {'host calls':>10}  {'active ms':>10}  {'processor ms':>12}  entrypoint",
         ]
         rows = sorted(self.contexts.values(), key=lambda one: -one.seconds)
-        for one in sorted(rows[:MOST_ROWS], key=lambda one: one.id):
-            figures = f"{one.id:>9}  {one.switches:>9}  {one.host_calls:>10}  {one.seconds * 1e3:>10.3f}"
-            lines.append(f"{figures}  {one.name}")
-        if rest := rows[MOST_ROWS:]:
-            switches, calls = sum(one.switches for one in rest), sum(one.host_calls for one in rest)
-            seconds = sum(one.seconds for one in rest)
-            lines.append(f"{'':>9}  {switches:>9}  {calls:>10}  {seconds * 1e3:>10.3f}  ({len(rest)} others)")
+        for one in sorted(rows[:MAX_ROWS], key=lambda one: one.id):
+            lines.append(f"{one.id:>9}  {_figures([one])}  {one.name}")
+        if rest := rows[MAX_ROWS:]:
+            lines.append(f"{'':>9}  {_figures(rest)}  ({len(rest)} others)")
         return "\n".join(lines)
 
     def _stop(self, context_id: int) -> None:
-        now = perf_counter_ns()
+        now, processor = perf_counter_ns(), thread_time_ns()
         self.contexts[context_id].seconds += (now - self._began) / 1e9
-        self._began = now
+        self.contexts[context_id].processor_seconds += (processor - self._processor_began) / 1e9
+        self._began, self._processor_began = now, processor
 
     def _gone(self, context_id: int) -> None:
         self._live.discard(context_id)
         self.live = len(self._live)
+
+
+def _figures(rows: list[ContextStatistics]) -> str:
+    switches, calls = sum(one.switches for one in rows), sum(one.host_calls for one in rows)
+    active, processor = sum(one.seconds for one in rows) * 1e3, sum(one.processor_seconds for one in rows) * 1e3
+    return f"{switches:>9}  {calls:>10}  {active:>10.3f}  {processor:>12.3f}"

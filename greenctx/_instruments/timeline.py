@@ -1,7 +1,7 @@
-"""Timelines: a trace file read, and drawn as a page to look at without a viewer.
+"""Timelines: read a trace file, and draw it as a page that needs no viewer.
 
-The page is one file that asks nothing of the network. It is a canvas and 200 lines of script (timeline.html), not a
-plotting library's: those that draw thousands of bars and arrows take megabytes, and none draws arrows between rows.
+The page is one file, without a network connection. It is a canvas and 200 lines of script (timeline.html). Plotting
+libraries were rejected: those that draw thousands of bars take megabytes, and none draws arrows between rows.
 """
 
 from __future__ import annotations
@@ -14,13 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greenctx._core.context import MAIN
+from greenctx._instruments.trace_events import matters
+from greenctx._instruments.trace_file import HEAD
+from greenctx._reports.foreign import read_file
 from greenctx.errors import InvalidTrace
 
 if TYPE_CHECKING:
     import os
 
+MAX_BYTES = 2**30
+"""The size of a trace that is read."""
+
 Track = tuple[int, int]
-"""A process and a thread, in the terms of traces."""
+"""A process and a thread, as traces name them."""
 
 
 @dataclass
@@ -29,32 +35,33 @@ class Row:
 
     name: str
     active: list[tuple[float, float]] = field(default_factory=list)
-    """When it became the active one, and until when it was; ascending."""
+    """When it became the active context, and until when; ascending."""
     calls: list[tuple[float, float, str, int]] = field(default_factory=list)
-    """Beginnings, ends and names of host calls, or their parts, ascending; and how many others are around each."""
+    """Beginnings, ends and names of host calls or their parts, ascending; and how many calls are around each."""
+    processor: float | None = None
+    """The processor time that it used in all, if the trace has it."""
     marks: list[tuple[float, str]] = field(default_factory=list)
-    """What happened to it, and when."""
+    """The times and names of its other events."""
 
 
 @dataclass
 class Timeline:
-    """What there is to be drawn."""
+    """The contents of a drawing."""
 
     title: str
     rows: list[Row]
     switches: list[tuple[float, int, int]]
-    """When, from which row, to which one; ascending."""
+    """Times, and the rows that they lead from and to; ascending."""
     duration: float
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Timeline:
-        """Read a trace file, also one whose end is missing. Raises `InvalidTrace`."""
+        """Read a trace file; its end may be missing. Raises `InvalidTrace`."""
         events = _read_events(Path(path))
         try:
             return cls._of(events)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            reason = f"it is not a trace of contexts ({type(error).__name__}: {error})"
-            raise InvalidTrace(str(path), reason) from error
+        except ValueError as error:
+            raise InvalidTrace(str(path), f"it is not a trace of contexts: {error}") from error
 
     @classmethod
     def _of(cls, events: list[dict[str, Any]]) -> Timeline:
@@ -62,7 +69,7 @@ class Timeline:
         order: dict[Track, int] = {}
         processes: dict[int, str] = {}
         switches: dict[Any, list[tuple[float, Track]]] = defaultdict(list)
-        for event in events:
+        for event in filter(matters, events):
             track, phase, name = (int(event["pid"]), int(event["tid"])), event["ph"], str(event["name"])
             if phase == "M":
                 if name == "process_name":
@@ -77,10 +84,12 @@ class Timeline:
                 end = time + float(event["dur"])
                 if event["cat"] == "context":
                     rows[track].active.append((time, end))
+                    if "tdur" in event:
+                        rows[track].processor = (rows[track].processor or 0.0) + float(event["tdur"])
                 else:
                     rows[track].calls.append((time, end, name, 0))
             elif phase == "i":
-                # That is the way in which main ends, and none for others.
+                # Main may return. Other contexts must not, and their mark says that they did.
                 name = "ended" if name == "returned" and track[1] == MAIN + 1 else name
                 rows[track].marks.append((time, _mark(name, event.get("args", {}))))
             elif phase in ("s", "f"):
@@ -90,7 +99,11 @@ class Timeline:
         begin = min(start for row in rows.values() for start, _ in row.active)
         tracks = sorted(rows, key=lambda track: (track[0], order.get(track, track[1])))
         index = {track: number for number, track in enumerate(tracks)}
-        arrows = [(out[0] - begin, index[out[1]], index[into[1]]) for out, into in _pairs(switches)]
+        arrows = [
+            (out[0] - begin, index[out[1]], index[into[1]])
+            for out, into in _pairs(switches)
+            if out[1] in index and into[1] in index
+        ]
         for (process, _), row in rows.items():
             _arrange(row, begin, f"{processes.get(process, process)}: " if len(processes) > 1 else "")
         duration = max(end for row in rows.values() for _, end in row.active)
@@ -98,11 +111,12 @@ class Timeline:
         return cls(title, [rows[track] for track in tracks], sorted(arrows), duration)
 
     def as_html(self) -> str:
-        """A page that shows it."""
+        """Return a page that shows the timeline."""
         names: dict[str, int] = {}
         rows = [
             {
                 "name": row.name,
+                "processor": row.processor,
                 "active": [_rounded(start, end) for start, end in row.active],
                 "calls": [
                     [*_rounded(start, end), names.setdefault(name, len(names)), depth]
@@ -120,19 +134,21 @@ class Timeline:
             "names": [*names],
         }
         page = (files("greenctx") / "_instruments" / "timeline.html").read_text(encoding="utf-8")
-        # Within a script element, that character alone can end it.
+        # Only that character can end a script element.
         return page.replace("/*DATA*/", json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def _read_events(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidTrace(str(path), getattr(error, "strerror", None) or "it is not text") from error
+        text = read_file(str(path), MAX_BYTES, lambda head: b"\0" not in head).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidTrace(str(path), "it is not text") from error
+    except (OSError, ValueError) as error:
+        raise InvalidTrace(str(path), getattr(error, "strerror", None) or str(error)) from error
     try:
-        events = json.loads(text)
-    except ValueError:
-        events = _whole_lines(text)
+        events = _parse(text)
+    except RecursionError as error:
+        raise InvalidTrace(str(path), "it is not in the Trace Event format") from error
     if isinstance(events, dict):
         events = events.get("traceEvents")
     if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
@@ -140,9 +156,16 @@ def _read_events(path: Path) -> list[dict[str, Any]]:
     return events
 
 
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return _whole_lines(text)
+
+
 def _whole_lines(text: str) -> list[Any] | None:
-    """The events of a file of ours that was not closed, for its process was killed."""
-    first, *lines = text.split("\n")
+    """Return the events of a file of `Trace` that was not closed, because its process was killed."""
+    first, *lines = text.split("\n")  # the head alone has no event
     events = []
     for number, line in enumerate(lines):
         try:
@@ -150,7 +173,7 @@ def _whole_lines(text: str) -> list[Any] | None:
         except ValueError:
             if number < len(lines) - 1:
                 return None
-    return events if first == "[" else None
+    return events if first in (HEAD, "[") else None
 
 
 def _mark(name: str, args: dict[str, Any]) -> str:
@@ -162,7 +185,7 @@ def _pairs(switches: dict[Any, list[tuple[float, Track]]]) -> list[tuple[tuple[f
 
 
 def _arrange(row: Row, begin: float, prefix: str) -> None:
-    """Sort what is in a row, and find out which calls are within which."""
+    """Sort a row, and find out which calls are inside of which."""
     row.name = prefix + row.name
     row.active = sorted((start - begin, end - begin) for start, end in row.active)
     row.marks = sorted((max(0.0, time - begin), text) for time, text in row.marks)
@@ -170,7 +193,7 @@ def _arrange(row: Row, begin: float, prefix: str) -> None:
     row.calls = []
     around: list[float] = []
     for start, minus_end, name in calls:
-        end = -minus_end  # so that what begins together is sorted from the outside inwards
+        end = -minus_end  # sorted by it, calls that begin together go from the outside inwards
         while around and around[-1] <= start:
             around.pop()
         row.calls.append((start, end, name, len(around)))

@@ -1,4 +1,4 @@
-"""A timeline as a picture: SVG, which needs no script; what is under the mouse is named by its titles."""
+"""A timeline as an SVG picture. It needs no script: titles name what is under the mouse."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 WIDTH = 1200
 LEFT, RIGHT, TOP, BOTTOM = 150, 16, 40, 12
 HEIGHT = 22
-"""Of a row, of which the bar takes this much: """
+"""The height of a row."""
 BAR = 14
+"""The height of a bar in its row."""
 MANY = 400
-"""Arrows, with more of which each of them is but a hint."""
+"""If there are more arrows than this, each is drawn as a hint."""
 _STYLE = """
 text { font: 11px system-ui, sans-serif; fill: #333 }
 .title { font-weight: 600; font-size: 13px }
@@ -26,17 +27,17 @@ text { font: 11px system-ui, sans-serif; fill: #333 }
 
 
 def as_svg(timeline: Timeline) -> str:
-    """The picture, with one bar for each time that a context was active."""
+    """Draw the timeline, with one bar for each time that a context was active."""
     return "\n".join([*_lines(timeline), "</svg>", ""])
 
 
 def colour(row: int) -> str:
-    """Neighbours are told apart; main is grey."""
+    """Return a colour that differs from those of the rows beside it; main is grey."""
     return f"hsl({row * 137 % 360} 55% 62%)" if row else "hsl(215 15% 62%)"
 
 
 def nice_step(duration: float, most: int) -> float:
-    """A round number of microseconds of which at most so many fit in."""
+    """Return a round number of microseconds that fits into the duration at most ``most`` times."""
     step = 10.0**-3
     while True:
         for factor in (1, 2, 5):

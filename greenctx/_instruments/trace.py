@@ -1,23 +1,23 @@
 """Trace: an instrument that writes the Trace Event format, which Perfetto and chrome://tracing open.
 
-One process for each environment, one thread of it (a track) for each context: slices while the context is active, in
-them slices of the host calls that it is in, arrows from each switch to where it leads, instants for all else. The file
-is an array, one event a line, in the order in which things ended; its closing bracket is all that a killed process
-leaves out, and viewers do without that.
+Each environment is a process, and each context a thread of it, a track. On a track are slices while the context is
+active, named by its entrypoint and with their processor time, inside of them slices of its host calls, an arrow from
+each switch to its target, and instants for other events. Counters tell how many contexts live and how much memory the
+process has. Each event is a line of the file, in the order in which the events ended.
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
-from functools import lru_cache
 from itertools import count
-from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from time import thread_time_ns
+from typing import TYPE_CHECKING
 
 from greenctx._core.context import MAIN, name_of
 from greenctx._instruments.instrument import Instrument
 from greenctx._instruments.trace_file import EventFile
+from greenctx._instruments.tracks import Tracks, microseconds
 from greenctx.errors import ContextCanceled, GuestExit
 
 if TYPE_CHECKING:
@@ -27,27 +27,31 @@ if TYPE_CHECKING:
 
     from greenctx.environment import ContextSwitchingEnvironment
 
-LONGEST = 300
-"""Characters of an error's repr."""
+MAX_REPR = 300
+"""How many characters of an error's repr are shown."""
 
 
 class Trace(Instrument):
     """Writes a trace file while environments run; `close` it afterwards, or use it in a ``with`` statement.
 
-    It may be an instrument of several environments, also in several threads. What it keeps in memory is a few hundred
-    events, and a little for each context that lives.
+    The file is whole whenever an environment has ended. A trace that nobody closes is closed with a ResourceWarning. It
+    belongs to the process that has made it: a child of a fork writes nothing into it.
+
+    It may be an instrument of several environments, also in several threads. It keeps a few hundred events in memory,
+    and a little for each context that lives.
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str = "greenctx") -> None:
-        """Create the file. ``name`` is what the trace is called in viewers. Raises OSError."""
+        """Create the file. Viewers show ``name`` as the name of the process. Raises OSError."""
         self._file = EventFile(path)
         self._name = name
-        self._tracks: dict[ContextSwitchingEnvironment, _Tracks] = {}
+        self._tracks: dict[ContextSwitchingEnvironment, Tracks] = {}
         self._numbers = count(1)  # of environments; several threads may take one
+        self._flows = count(1)  # of arrows, in the whole file
 
     def close(self) -> None:
         """Write the rest; closing it again does nothing. Raises OSError."""
-        with suppress(OSError):  # which comes again
+        with suppress(OSError):  # `EventFile.close` raises it again
             for environment in [*self._tracks]:
                 self.environment_ended(environment)
         self._file.close()
@@ -64,7 +68,9 @@ class Trace(Instrument):
         tracks = self._of(environment)
         name = name_of(entrypoint)
         self._file.write(
-            *tracks.begin(context_id, name), tracks.instant(context_id, "created", {"by": tracks.active, "name": name})
+            *tracks.begin(context_id, name),
+            tracks.instant(context_id, "created", {"by": tracks.active, "name": name}),
+            *tracks.counters(tracks.now()),
         )
 
     def context_started(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
@@ -72,18 +78,22 @@ class Trace(Instrument):
 
     def context_switched(self, environment: ContextSwitchingEnvironment, from_id: int, to_id: int) -> None:
         tracks = self._of(environment)
-        if tracks.active == to_id:  # an interruption came before this was told to the end
+        if tracks.active == to_id:  # told once more, because an interruption came at the end of the first time
             return
-        now = tracks.now()
-        lines = tracks.pieces(from_id, now)
-        tracks.flows += 1
-        flow = f'"name":"switch","cat":"switch","id":"{tracks.pid}.{tracks.flows}","pid":{tracks.pid}'
-        lines.append(f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{_microseconds(now - 1)}}}')
-        lines.append(f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{_microseconds(now + 1)}}}')
+        now, processor = tracks.now(), thread_time_ns()
+        lines = tracks.pieces(from_id, now, processor)
+        flow = f'"name":"switch","cat":"switch","id":{next(self._flows)},"pid":{tracks.pid}'
+        lines.append(f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{microseconds(now - 1)}}}')
+        lines.append(f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{microseconds(now + 1)}}}')
         buffer = self._file.lines
-        # In one breath: an interruption that comes between would lose the lines, or let them be written twice.
-        tracks.since, tracks.active = now + 1, to_id
+        # No call between these two: an interruption there would lose the lines, or let them be written twice. (`+=`,
+        # not `extend`, because CPython looks for signals after a call.)
+        tracks.since, tracks.processor_since, tracks.active = now + 1, processor, to_id
         buffer += lines
+        if tracks.ended == from_id != MAIN:  # which destroys others when it has ended
+            tracks.names.pop(from_id, None)
+        if now >= tracks.sampled:
+            buffer += tracks.counters(now)
         self._file.write()
 
     def context_canceled(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
@@ -102,12 +112,14 @@ class Trace(Instrument):
             end = tracks.instant(context_id, "exited", {"status": error.status})
         else:
             end = tracks.instant(context_id, "failed", {"error": _describe(error)})
-        self._file.write(end)
+        tracks.gone(context_id)
+        self._file.write(end, *tracks.counters(tracks.now()))
         tracks.calls.pop(context_id, None)
 
     def context_destroyed(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
         tracks = self._of(environment)
-        self._file.write(tracks.instant(context_id, "destroyed", {"by": tracks.active}))
+        tracks.gone(context_id)
+        self._file.write(tracks.instant(context_id, "destroyed", {"by": tracks.active}), *tracks.counters(tracks.now()))
 
     def host_call_started(self, environment: ContextSwitchingEnvironment, context_id: int, name: str) -> None:
         tracks = self._of(environment)
@@ -129,90 +141,26 @@ class Trace(Instrument):
 
     def environment_ended(self, environment: ContextSwitchingEnvironment) -> None:
         tracks = self._of(environment)
-        self._file.write(*tracks.pieces(tracks.active, tracks.now()))
+        now = tracks.now()
+        self._file.write(*tracks.pieces(tracks.active, now, thread_time_ns()), *tracks.counters(now))
         self._tracks.pop(environment, None)
+        with suppress(OSError):  # which `close` raises
+            self._file.flush()
 
-    def _of(self, environment: ContextSwitchingEnvironment) -> _Tracks:
+    def _of(self, environment: ContextSwitchingEnvironment) -> Tracks:
         tracks = self._tracks.get(environment)
         if tracks is None:
             number = next(self._numbers)
-            tracks = self._tracks[environment] = _Tracks(number, self._file.began)
+            tracks = self._tracks[environment] = Tracks(number, self._file.began)
             name = self._name if number == 1 else f"{self._name} ({number})"
             process = f'"pid":{tracks.pid},"tid":{MAIN + 1},"args":{{"name":{json.dumps(name)}}}'
             self._file.write(f'{{"ph":"M","name":"process_name",{process}}}', *tracks.begin(MAIN, "main"))
         return tracks
 
 
-class _Tracks:
-    """What is going on in one environment. Times are in nanoseconds since the trace began, and never the same twice."""
-
-    def __init__(self, pid: int, began: int) -> None:
-        self.pid = pid
-        self.active = MAIN
-        self.flows = 0
-        self.calls: dict[int, list[tuple[str, int]]] = {}
-        """By context: the host calls that it is in, and when they began."""
-        self._began = began
-        self._last = 0
-        self.since = self.now()
-        """When the active context became active."""
-
-    def now(self) -> int:
-        now = perf_counter_ns() - self._began
-        if now < self._last + 3:
-            now = self._last + 3
-        self._last = now
-        return now
-
-    def begin(self, context_id: int, name: str) -> tuple[str, str]:
-        """Name a track, and put it in its place."""
-        track = f'"pid":{self.pid},"tid":{context_id + 1}'
-        title = json.dumps(f"{context_id} {name}")
-        return (
-            f'{{"ph":"M","name":"thread_name",{track},"args":{{"name":{title}}}}}',
-            f'{{"ph":"M","name":"thread_sort_index",{track},"args":{{"sort_index":{context_id}}}}}',
-        )
-
-    def pieces(self, context_id: int, end: int) -> list[str]:
-        """The slice that ends with a switch from that context, and those of the calls that it waits in, cut off here.
-
-        (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
-        """
-        calls = self.calls.get(context_id, ())
-        pieces = [self.piece(context_id, "active", self.since, end, "context")]
-        for depth, (name, start) in enumerate(calls, 1):
-            pieces.append(self.call(context_id, name, start, depth, end))
-        return pieces
-
-    def call(self, context_id: int, name: str, start: int, depth: int, end: int) -> str:
-        """The slice of a host call, or of what is left of it since the context became active."""
-        # Each begins after the one around it, for viewers to see which is which.
-        return self.piece(context_id, name, max(start, self.since + depth), end, "host call")
-
-    def piece(self, context_id: int, name: str, start: int, end: int, category: str) -> str:
-        return (
-            f'{{"ph":"X","name":{_quoted(name)},"cat":"{category}","pid":{self.pid},"tid":{context_id + 1},'
-            f'"ts":{_microseconds(start)},"dur":{_microseconds(end - start if end > start else 0)}}}'
-        )
-
-    def instant(self, context_id: int, name: str, args: dict[str, Any] | None = None) -> str:
-        details = f',"args":{json.dumps(args)}' if args else ""
-        return (
-            f'{{"ph":"i","s":"t","name":{json.dumps(name)},"cat":"context","pid":{self.pid},"tid":{context_id + 1},'
-            f'"ts":{_microseconds(self.now())}{details}}}'
-        )
-
-
-_quoted = lru_cache(1024)(json.dumps)
-
-
-def _microseconds(nanoseconds: int) -> str:
-    return f"{nanoseconds // 1000}.{nanoseconds % 1000:03}"
-
-
 def _describe(error: BaseException | None) -> str:
     try:
         text = repr(error)
-    except Exception:  # which is the program's
+    except Exception:  # raised by a `__repr__` of the program
         text = f"a {type(error).__name__}"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]}..."

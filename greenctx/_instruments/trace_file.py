@@ -1,24 +1,42 @@
-"""The file of a trace: whole lines of a JSON array, whatever comes in between."""
+"""The file of a trace: a JSON object with an array of events, whole lines although a signal may interrupt any write.
+
+The format allows the array alone, but some viewers open objects only, and none opens one that is not closed. So what
+closes the object is written after each batch of events, and the next batch over it.
+"""
 
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import suppress
+from errno import EBADF
 from time import perf_counter_ns
 
-LINES = 512
-"""Events that are kept before they are written."""
+HEAD = '{"traceEvents": ['
+TAIL = b"\n]}\n"
+MAX_LINES = 512
+"""How many events are kept before they are written."""
 
 
 class EventFile:
-    """Lines of a JSON array. An interruption, wherever it comes, neither loses one nor leaves half of one behind."""
+    """Lines of a JSON array. An interruption, wherever it comes, loses no line and leaves no half of one.
+
+    The file belongs to the process that has opened it. A child of a fork writes nothing, and forgets what its parent
+    had not written yet.
+    """
+
+    _descriptor: int | None = None
+    _process = 0
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
         self.began = perf_counter_ns()
-        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._process = os.getpid()
+        self._identity = _identity(self._descriptor)
         self.lines: list[str] = []
         self._written = 0  # bytes
-        self._before = "[\n"
+        self._before = f"{HEAD}\n"
         self._writing = False
         self._failure: tuple[int | None, str | None] | None = None
         try:
@@ -29,22 +47,47 @@ class EventFile:
 
     def write(self, *lines: str) -> None:
         self.lines += lines
-        if len(self.lines) >= LINES:
-            self._flush()
+        if len(self.lines) >= MAX_LINES:
+            self.flush()
 
     def close(self) -> None:
-        """Write the rest. If that is interrupted it can be done again. Raises what kept anything from being written."""
-        with suppress(OSError):  # which was noted
-            self._flush()
-            if self._descriptor is not None:
-                self._put(self._descriptor, b"\n]\n" if self._written else b"[]\n")
+        """Write the rest. If this is interrupted, it can be called again. Raises the error of any write that failed."""
+        with suppress(OSError):  # `_failure` has it
+            self.flush()
+            if self._can_write():
+                assert self._descriptor is not None
+                if not self._written:
+                    self._put(self._descriptor, HEAD.encode() + TAIL)
+                elif not self._seekable:
+                    self._put(self._descriptor, TAIL)
                 self._release()
         failure, self._failure = self._failure, None
         if failure is not None:
             raise OSError(*failure)
 
-    def _flush(self) -> None:
-        # Of two threads, or a signal handler and what it interrupted, the other one writes these lines as well.
+    def __del__(self) -> None:
+        if self._descriptor is not None and self._process == os.getpid():
+            with suppress(OSError):
+                self.close()
+            said = f"the trace {os.fspath(self.path)!r} was not closed"
+            warnings.warn(said, ResourceWarning, stacklevel=2, source=self)
+
+    def _can_write(self) -> bool:
+        """Return whether the file is open here. Raises OSError if it was, and others have closed it."""
+        if self._descriptor is None:
+            return False
+        if self._process != os.getpid():
+            self._release()
+            return False
+        if _identity(self._descriptor) != self._identity:
+            self._descriptor = None  # it is closed, or another file's
+            self._failure = EBADF, "others have closed the file, or its descriptor"
+            raise OSError(*self._failure)
+        return True
+
+    def flush(self) -> None:
+        """Write what was kept. Raises OSError."""
+        # If another thread is writing, or the code that this signal handler interrupted, it writes these lines, too.
         if self._descriptor is None:
             self.lines = []
         if self._writing or self._descriptor is None:
@@ -52,11 +95,14 @@ class EventFile:
         self._writing = True
         try:
             count = len(self.lines)
-            if count:
+            if not self._can_write():
+                self.lines = []
+            elif count:
                 content = (self._before + ",\n".join(self.lines[:count])).encode()
-                self._put(self._descriptor, content)
+                assert self._descriptor is not None
+                self._put(self._descriptor, content + TAIL if self._seekable else content)
                 size = len(content)
-                # If it is interrupted before this, the same is written to the same place once more.
+                # An interruption before this line has the same bytes written to the same place once more.
                 self._written += size
                 self._before = ",\n"
                 del self.lines[:count]
@@ -66,7 +112,8 @@ class EventFile:
     def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         assert descriptor is not None
-        os.close(descriptor)
+        if _identity(descriptor) == self._identity:
+            os.close(descriptor)
 
     def _put(self, descriptor: int, content: bytes) -> None:
         done = 0
@@ -80,3 +127,12 @@ class EventFile:
             self._failure = error.errno, error.strerror
             self._release()
             raise
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Return what tells an open file from others: its device and number. None: the descriptor is not open."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,1 +1,1 @@
-"""What an environment tells about itself: to instruments, in stack dumps, in the log."""
+"""Reports of an environment about itself: to instruments, in stack dumps, in the log."""

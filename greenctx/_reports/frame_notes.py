@@ -1,4 +1,4 @@
-"""Notes for dumps of stacks. A module of its own, so that whoever has one need not import what dumps take."""
+"""Notes in dumps of stacks. A module of its own, because dumps import traceback and dataclasses, which take long."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 notes: dict[CodeType, Callable[[FrameType], str]] = {}
-"""What to say above the frames of that code: what the Python stack does not show."""
+"""By code object: a function that says, above a frame of that code, what the Python stack does not show."""

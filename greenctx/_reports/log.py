@@ -1,4 +1,4 @@
-"""The logger ``greenctx`` as an instrument: what becomes of contexts, at DEBUG."""
+"""The logger ``greenctx`` as an instrument: it says at DEBUG what becomes of contexts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Log:
-    """An instrument: one line for each creation, destruction and error.
+    """An instrument that logs one line for each creation, destruction and error.
 
-    An error is logged by the first context that ends with it, and not again by those that it goes on to; nor is it if
-    it ends main, for then ``run_main_context`` raises it.
+    An error is logged once, for the first context that ends with it, although it goes on to others. An error that ends
+    main is not logged, because ``run_main_context`` raises it.
     """
 
     def __init__(self) -> None:

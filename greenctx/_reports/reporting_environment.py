@@ -1,10 +1,12 @@
-"""Environments with instruments: the operations again, with reports around them.
+"""Environments with instruments: the operations once more, with reports around them.
 
-An environment without instruments knows nothing of this module: its class is another one, so its operations cost what
-they did. Here nothing is reported by the one who switches, for it may not come to that. Whoever runs, at its first call
-and as soon as it is resumed, compares the state of the environment with what was reported last (`_catch_up`), and so
-nothing escapes that greenlets can do: errors that end up in main, cancellation, starts by way of main, contexts that
-gevent resumes, or interruptions.
+An environment without instruments has another class, which knows nothing of this module. So its operations cost nothing
+more.
+
+A context does not report its switch before it switches, because the switch may fail. Instead the context that runs next
+compares the state of the environment with what was reported last (`_report_changes`): in its first call, and as soon as
+it is resumed. So nothing that greenlets can do escapes: errors that are raised in main, cancellation, starts by way of
+main, contexts that gevent resumes, interruptions.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 from greenlet import getcurrent
 
+from greenctx._core.admission import Phase
 from greenctx._core.context import MAIN
 from greenctx._core.environment import Environment
+from greenctx._core.plain_functions import check_is_plain, is_plain
 from greenctx._reports.reports import Reports
 from greenctx.errors import NotTheActiveContext
 
@@ -30,7 +34,7 @@ Ts = TypeVarTuple("Ts")
 
 
 def report_to(environment: Environment, instruments: Iterable[object]) -> None:
-    """Give an environment that has not run its instruments: its class is from now on one that reports to them."""
+    """Give instruments to an environment that has not run: its class becomes one that reports to them."""
     reports = Reports(instruments)
     cls = type(environment)
     reporting = cls if issubclass(cls, ReportingEnvironment) else cls.__dict__.get("_reporting_class")
@@ -43,17 +47,17 @@ def report_to(environment: Environment, instruments: Iterable[object]) -> None:
 
 
 class ReportingEnvironment(Environment):
-    """Comes before an environment's own class in the class of one that has instruments."""
+    """Mixed into the class of an environment that has instruments, before the environment's own class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not hasattr(self, "_reports"):  # it was made by type() of one that has instruments
+        if not hasattr(self, "_reports"):  # made by the class of an environment that has instruments
             self._begin_reports(Reports([]))
 
     def _begin_reports(self, reports: Reports) -> None:
         self._reports = reports
-        # What was reported: how many contexts were created, which is the active one, which live, and which of those
-        # are being destroyed; and where the latest switch was to go.
+        # What was reported: how many contexts were created, which one is active, which ones live, and which of them are
+        # being destroyed. And the target of the latest switch.
         self._next_id = self._registry.next_id
         self._seen = MAIN
         self._seen_greenlet: greenlet | None = None
@@ -63,8 +67,9 @@ class ReportingEnvironment(Environment):
         self._switches: dict[int, int] = {MAIN: 0}
 
     def run_main_context(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
-        if self._state != "has not run yet":
+        if self._phase is not Phase.UNUSED:
             return super().run_main_context(main, *args)
+        check_is_plain("main", main)
         try:
             return super().run_main_context(self._run_main, main, args)
         finally:
@@ -75,55 +80,58 @@ class ReportingEnvironment(Environment):
         return entrypoint.__wrapped__ if isinstance(entrypoint, _Observed) else entrypoint
 
     def create_context(self, entrypoint: Callable[[], object]) -> int:
-        self._catch_up()
-        context_id = super().create_context(_Observed(self, entrypoint) if callable(entrypoint) else entrypoint)
-        self._catch_up()
+        self._report_changes()
+        can_be_observed = callable(entrypoint) and is_plain(entrypoint)
+        context_id = super().create_context(_Observed(self, entrypoint) if can_be_observed else entrypoint)
+        self._report_changes()
         return context_id
 
     def switch_context(self, context_id: int) -> None:
         me = getcurrent()
-        # Mostly there is nothing to report, and that is seen without a call.
+        # Mostly there is nothing to report. This finds out without a call.
         settled = me is self._seen_greenlet and me is self._admitted and self._next_id == self._registry.next_id
-        if not settled or self._reports.news:
-            self._catch_up()
+        if not settled or self._reports.pending:
+            self._report_changes()
         self._target = context_id
         try:
             super().switch_context(context_id)
         except BaseException as error:
-            self._catch_up(error)
+            self._report_changes(error)
             raise
-        self._catch_up()
+        self._report_changes()
 
     def destroy_context(self, context_id: int) -> bool:
-        active_id = self._catch_up()
+        active_id = self._report_changes()
         registry = self._registry
         victim = self._alive.get(context_id)
         if victim is not None and context_id not in (MAIN, active_id):
             if context_id in registry.unstarted:
                 self._canceled[context_id] = victim
             elif context_id in registry.started and context_id not in self._canceled:
-                self._reports.news += [("context_canceled", context_id)]
+                self._reports.pending += [("context_canceled", context_id)]
                 self._canceled[context_id] = victim
                 self._reports.deliver(self)
         try:
             destroyed = super().destroy_context(context_id)
         except BaseException as error:
-            self._catch_up(error)
+            self._report_changes(error)
             self._report_destroyed(context_id)
             raise
-        self._catch_up()
+        self._report_changes()
         self._report_destroyed(context_id)
         return destroyed
 
     @property
     def active_context_id(self) -> int:
-        return self._catch_up()
+        if self._reports.deliverer is not None and self._reports.deliverer is getcurrent():
+            return self.active_id()  # to an instrument, or a filter of the log that one writes: it changes nothing
+        return self._report_changes()
 
-    def _catch_up(self, error: BaseException | None = None) -> int:
+    def _report_changes(self, error: BaseException | None = None) -> int:
         """Report what has happened; return the id of the active context, the caller's.
 
-        ``error`` is what has come out of the call in which it happened. Raises what every operation does that may not
-        be called here.
+        ``error`` is the exception of the call in which it happened. Raises what every operation raises if the caller
+        may not call it.
         """
         reports, me = self._reports, getcurrent()
         if reports.deliverer is not None and reports.deliverer is me:
@@ -141,11 +149,11 @@ class ReportingEnvironment(Environment):
                 if seen in self._alive:
                     self._report_end_of(seen, error)
                 count = self._switches.get(active, 0) + 1
-                reports.news += [("context_switched", seen, active)]
+                reports.pending += [("context_switched", seen, active)]
                 self._seen = active
                 self._switches[active] = count
             self._seen_greenlet = me
-        if reports.news:
+        if reports.pending:
             reports.deliver(self)
         return active
 
@@ -156,28 +164,28 @@ class ReportingEnvironment(Environment):
             entrypoint = None if context is None else self._entrypoint_of(context)
             self._next_id = context_id + 1  # from here on without a call
             if context is not None:
-                self._reports.news += [("context_created", context_id, entrypoint)]
+                self._reports.pending += [("context_created", context_id, entrypoint)]
                 self._alive[context_id] = context
 
     def _report_end_of(self, context_id: object, error: BaseException | None) -> None:
-        """Report the end of a context if it was interrupted so early, or so late, that its own report is missing."""
+        """Report the end of a context whose own report is missing, because an interruption took its place."""
         if isinstance(context_id, int) and context_id in self._alive and self._alive[context_id].has_ended:
             self._report_ended(context_id, error)
 
     def _report_ended(self, context_id: int, error: BaseException | None) -> None:
         switches = self._switches
         if context_id in self._alive:
-            self._reports.news += [("context_ended", context_id, error)]
+            self._reports.pending += [("context_ended", context_id, error)]
             del self._alive[context_id]
             if context_id in switches and context_id != MAIN:
                 del switches[context_id]
 
     def _report_destroyed(self, context_id: int) -> None:
-        """Report that a context is gone, if it is and its destruction was noticed, once."""
+        """Report, once, that a context is gone, if its destruction was noticed."""
         victim = self._canceled.get(context_id)
         unstarted = context_id in self._registry.unstarted
         if victim is not None and not unstarted and (victim.has_ended or not victim.has_started):
-            self._reports.news += [("context_destroyed", context_id)]
+            self._reports.pending += [("context_destroyed", context_id)]
             del self._canceled[context_id]
             if context_id in self._alive:
                 del self._alive[context_id]
@@ -186,9 +194,9 @@ class ReportingEnvironment(Environment):
     def _run_main(self, main: Callable[[*Ts], T], args: tuple[*Ts]) -> T:
         assert self._main is not None
         self._alive[MAIN] = self._main
-        self._reports.news += [("context_started", MAIN)]
+        self._reports.pending += [("context_started", MAIN)]
         try:
-            self._catch_up()
+            self._report_changes()
             result = main(*args)
             self._report_end(MAIN, None)
         except BaseException as error:
@@ -197,14 +205,14 @@ class ReportingEnvironment(Environment):
         return result
 
     def report_host_call(self, event: str, *facts: object) -> None:
-        """A host function was called, or has ended, in the calling context."""
-        context_id = self._catch_up()
-        self._reports.news += [(event, context_id, *facts)]
+        """Report that a host function was called, or has ended, in the calling context."""
+        context_id = self._report_changes()
+        self._reports.pending += [(event, context_id, *facts)]
         self._reports.deliver(self)
 
     def _report_end(self, context_id: int, error: BaseException | None) -> None:
-        """The end of the context that calls this, once: an interruption of this may make it end otherwise."""
-        self._catch_up(error)
+        """Report the end of the calling context, once. If this is interrupted, the context may end otherwise."""
+        self._report_changes(error)
         self._report_ended(context_id, error)
         self._reports.deliver(self)
 
@@ -213,7 +221,7 @@ class ReportingEnvironment(Environment):
             self._report_ended(context_id, None)
         self._canceled = {}
         self._seen_greenlet = None
-        self._reports.news += [("environment_ended",)]
+        self._reports.pending += [("environment_ended",)]
         self._reports.deliver(self)
 
 
@@ -229,8 +237,8 @@ class _Observed:
     def __call__(self) -> None:
         environment = self._environment
         try:
-            context_id = environment._catch_up()
-            environment._reports.news += [("context_started", context_id)]
+            context_id = environment._report_changes()
+            environment._reports.pending += [("context_started", context_id)]
             environment._reports.deliver(environment)
             self.__wrapped__()
             environment._report_end(context_id, None)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
+import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
@@ -27,32 +30,33 @@ EVENTS = (
     "host_call_ended",
     "environment_ended",
 )
-"""Each is the name of an instrument's method. `greenctx.Instrument` documents them, with their arguments."""
+"""The names of an instrument's methods. `greenctx.Instrument` documents them, with their arguments."""
 
 no_ops: set[object] = set()
 """Functions that do nothing, and so need not be called: the methods of the class `greenctx.Instrument` itself."""
 
 
 class Reports:
-    """What the instruments of one environment have to be told yet.
+    """The events that the instruments of one environment have not been told yet.
 
-    Whoever notices something appends it to ``news``, in the same breath as it remembers that (no calls between, see
-    admission.py), and then lets `deliver` tell it. So nothing is lost when that is interrupted.
+    Code that notices an event adds it to ``pending`` and notes that it has noticed it, with no call between the two:
+    by ``+=`` and not by ``append``, after which CPython would look for signals. Then it calls `deliver`. So nothing is
+    lost, or told twice, when that is interrupted.
     """
 
-    __slots__ = ("_feeds", "_told", "deliverer", "news")
+    __slots__ = ("_subscribers", "_told", "deliverer", "pending")
 
     def __init__(self, instruments: Iterable[object]) -> None:
-        self.news: list[tuple[Any, ...]] = []
-        """Each is the name of a method and its arguments."""
+        self.pending: list[tuple[Any, ...]] = []
+        """The name of a method and its arguments, for each event."""
         self.deliverer: greenlet | None = None
         """The greenlet in which an instrument is being told something."""
-        self._told = 0  # how many there were before the first of the news
-        self._feeds = [_Feed(instrument) for instrument in instruments]
+        self._told = 0  # how many events came before the first of `pending`
+        self._subscribers = [_Subscriber(instrument) for instrument in instruments]
 
     def deliver(self, environment: Environment) -> None:
-        """Tell every instrument what it has not been told yet."""
-        if self.deliverer is not None:  # an instrument waits in its method (for gevent, say), and will be told
+        """Tell every instrument the events that it has not been told yet."""
+        if self.deliverer is not None:  # an instrument waits in its method (for gevent, for example), and will be told
             return
         self.deliverer = getcurrent()
         try:
@@ -61,30 +65,38 @@ class Reports:
             self.deliverer = None
 
     def _tell(self, environment: Environment) -> None:
-        # A function of its own, for the jump that closes a loop is in no `try` of the same function (on Python 3.13).
-        end = self._told + len(self.news)
-        for feed in self._feeds:
-            while feed.told < end:
-                name, *arguments = self.news[feed.told - self._told]
-                method = feed.methods.get(name)
+        # A function of its own, so that the `finally` of `deliver` covers the backward jumps of these loops. CPython
+        # leaves them out of the exception table of the function that they are in (its issues 108214 and 130279).
+        end = self._told + len(self.pending)
+        for subscriber in self._subscribers:
+            while subscriber.told < end:
+                name, *arguments = self.pending[subscriber.told - self._told]
+                method = subscriber.methods.get(name)
                 if method is not None:
                     try:
                         method(environment, *arguments)
                     except Exception:
-                        self._remove(feed, name)
+                        self._remove(subscriber, name)
                         break
-                feed.told += 1
+                subscriber.told += 1
         done = end - self._told
         self._told = end
-        del self.news[:done]
+        del self.pending[:done]
 
-    def _remove(self, feed: _Feed, name: str) -> None:
-        self._feeds = [other for other in self._feeds if other is not feed]
-        logger.exception("the instrument %r raised in %s and is removed; the program goes on", feed.instrument, name)
+    def _remove(self, subscriber: _Subscriber, name: str) -> None:
+        self._subscribers = [other for other in self._subscribers if other is not subscriber]
+        try:
+            logger.exception(
+                "the instrument %r raised in %s and is removed; the program goes on", subscriber.instrument, name
+            )
+        except Exception:  # of a filter's, say; logging itself contains what handlers raise, and reports it like this
+            if logging.raiseExceptions and sys.stderr is not None:
+                with suppress(Exception):
+                    traceback.print_exc()
 
 
-class _Feed:
-    """One instrument, and how many things it was told."""
+class _Subscriber:
+    """One instrument, and how many events it was told."""
 
     __slots__ = ("instrument", "methods", "told")
 

@@ -1,7 +1,7 @@
-"""What the contexts of an environment are, and where each of them waits: for whoever looks, from wherever they look.
+"""Snapshots: the contexts of an environment, and where each of them waits.
 
-Nothing here changes the environment, or takes a lock, or waits for it. Its tables are copied in one go each, and each
-step from a frame to its caller is one that the interpreter's lock keeps whole.
+A snapshot can be taken from any thread, a signal handler or an instrument, because it changes nothing, takes no lock
+and waits for nothing. The GIL keeps each copy of a table whole, and each step from a frame to its caller.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ State = Literal["active", "suspended", "not started", "being destroyed", "destro
 
 @dataclass(frozen=True, slots=True)
 class ContextInfo:
-    """One context, as it was when somebody asked."""
+    """One context, as it was when the snapshot was taken."""
 
     id: int
     name: str
-    """That of its entrypoint, which a guest has in its name section; "main" for main."""
+    """The name of its entrypoint, which a guest has in its name section; "main" for main."""
     state: State
-    """"active" is also the one that unwinds. "destroying another" waits in ``destroy_context``."""
+    """A context that unwinds is "active", too. One that waits in ``destroy_context`` is "destroying another"."""
     entrypoint: Callable[[], object] | None
     """None for main."""
     age: float
-    """Seconds since it was created; of main, since it began."""
+    """Seconds since it was created; for main, since it began."""
     switches: int | None
-    """How often it became the active one. Counted only in an environment that has instruments."""
+    """How often it became the active context. Counted only in an environment that has instruments."""
 
     def __str__(self) -> str:
         switches = "" if self.switches is None else f", {self.switches} switches"
@@ -49,17 +49,17 @@ class ContextInfo:
 
 
 def describe_contexts(environment: Environment) -> list[ContextInfo]:
-    """Every context that has not ended, ascending by id."""
+    """Describe every context that has not ended, ascending by id."""
     return [info for info, _ in _look(environment)]
 
 
 def format_stacks(environment: Environment, caller: FrameType) -> str:
-    """Every context and its Python stack; ``caller`` is the frame that asks."""
+    """Format every context and its Python stack; ``caller`` is the frame that asks."""
     me = getcurrent()
     found: list[tuple[ContextInfo, list[FrameType]]] = []
     active, running = environment._active, sys._current_frames().get(environment._thread_id)
     try:
-        # All frames first: source files are read after that.
+        # All frames come first, because to read source files lets other threads run.
         for info, context in _look(environment):
             greenlet = context.greenlet
             frame = None if greenlet is None else caller if greenlet is me else greenlet.gr_frame
@@ -68,8 +68,8 @@ def format_stacks(environment: Environment, caller: FrameType) -> str:
             found.append((info, [*_stack(frame)][::-1]))
         text = "".join(line for info, stack in found for line in _lines(info, stack))
     finally:
-        del caller, running, found, active, me  # whose frames refer to this one
-    return text or f"the environment {environment._state}; it has no contexts\n"
+        del caller, running, found, active, me  # their frames refer to this one: reference cycles
+    return text or f"the environment {environment._phase.value}; it has no contexts\n"
 
 
 def _look(environment: Environment) -> Iterator[tuple[ContextInfo, Context]]:
@@ -108,7 +108,7 @@ def _look(environment: Environment) -> Iterator[tuple[ContextInfo, Context]]:
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:
-    """That frame and its callers."""
+    """Yield a frame and its callers."""
     while frame is not None:
         yield frame
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""The arguments of the command line, with the defaults of those that are not given."""
+"""The arguments of the command line, with their defaults."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+COMMANDS = ("run", "demo", "inspect", "timeline", "include")
+"""What a file in the current directory may be named, and is run by `greenctx run` then."""
+
 
 class Arguments:
-    """What the command line says."""
+    """The parsed command line."""
 
     command: str
-    # Of `greenctx run`.
+    # Of `greenctx run` and, but for the first, `greenctx demo`.
     argv: Sequence[str] = ()
     """The file and its arguments."""
     dir: Sequence[str] = ()
     env: Sequence[str] = ()
     max_contexts: int | None = None
     max_memory: int | None = None
+    max_stacks: int | None = None
+    max_files: int | None = None
     timeout: float | None = None
     shadow_stack: int | None = None
     no_contexts: bool = False
@@ -26,19 +31,11 @@ class Arguments:
     trace: str | None = None
     stats: bool = False
     dump_on_signal: bool = False
+    invoke: str | None = None
+    shared_stack: bool = False
+    owns_process: bool = False
+    """Whether the process is all ours, as it is when a shell has started the command."""
     # Of `greenctx inspect` and `greenctx timeline`.
     file: str
     json: bool = False
     output: str
-
-
-def parse(argv: Sequence[str]) -> Arguments:
-    """Raises SystemExit where it has to say something of its own: what is wrong, or the help that is asked for."""
-    given = Arguments()
-    if len(argv) > 1 and argv[0] == "run" and not argv[1].startswith("-"):
-        # There are no options, as mostly. To import argparse and make a parser takes a tenth of a small guest's run.
-        given.command, given.argv = "run", argv[1:]
-        return given
-    from greenctx.cli.parser import make_parser
-
-    return make_parser().parse_args(argv, given)

@@ -1,20 +1,66 @@
-"""How the command line ends: its exit statuses, and the line that says why."""
+"""The exit statuses of the command line, and the line on stderr that says why."""
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
+
+from greenctx._reports.foreign import printable
 
 EXIT_TRAP = 134
 """The status of a guest that trapped, as in wasmtime's own command."""
 EXIT_INTERRUPTED = 130
 EXIT_TIMEOUT = 124
 EXIT_USAGE = 2
+EXIT_NOT_RUNNABLE = 1
+"""Of ``greenctx inspect``."""
 
 
 def fail(status: int, *lines: str) -> int:
-    """Say that on stderr; return the status."""
-    # Names in files can hold anything, a terminal's control sequences included.
-    text = "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
-    if sys.stderr is not None:  # as it is when it was closed from the beginning
-        print(f"greenctx: {text}", file=sys.stderr)
+    """Print the lines to stderr; return the status."""
+    say("greenctx: " + "\n".join(map(printable, lines)))
     return status
+
+
+def say(text: str) -> None:
+    """Print lines to stderr, if that can be written to. The exit status does not depend on it.
+
+    Names in files may contain anything, control sequences of terminals included. They are escaped here.
+    """
+    text = "\n".join(map(printable, text.split("\n"))) + "\n"
+    with suppress(OSError):
+        if sys.stderr is not sys.__stderr__:  # somebody has replaced it
+            print(text, end="", file=sys.stderr)
+        elif sys.stderr is not None:  # it is None if the descriptor was closed when Python started
+            # Not by sys.stderr, because a signal's handler may have interrupted it in the middle of a line, and because
+            # what it cannot write changes the status at exit.
+            _write(2, text, sys.stderr.encoding or "ascii")
+
+
+def show(text: str) -> int:
+    """Print lines to stdout; return the status. A reader who has read enough is no failure."""
+    if sys.stdout is not None:
+        try:
+            _write(1, text, sys.stdout.encoding or "ascii")
+        except BrokenPipeError:
+            pass
+        except OSError as error:
+            return fail(EXIT_USAGE, f"stdout cannot be written to: {error.strerror}")
+    return 0
+
+
+def forget_unwritten() -> None:
+    """Drop what stdout and stderr could not write, because the interpreter would try again and change the status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _write(descriptor: int, text: str, encoding: str) -> None:
+    left = text.encode(encoding, "backslashreplace")
+    while left:
+        left = left[os.write(descriptor, left) :]

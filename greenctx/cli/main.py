@@ -1,4 +1,4 @@
-"""The command line: ``greenctx run``, ``greenctx demo``, ``greenctx inspect`` and ``greenctx timeline``."""
+"""The command line: ``greenctx run``, ``greenctx demo``, ``greenctx inspect``, ``timeline`` and ``include``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,14 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from greenctx.cli.arguments import parse
-from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TIMEOUT, EXIT_TRAP, EXIT_USAGE, fail
-from greenctx.cli.observing import draw_timeline, observing
-from greenctx.errors import (
-    ContextEntrypointReturned,
-    GreenctxError,
-    GuestException,
-    InvalidProgram,
-    InvalidTrace,
-    TimeLimitExceeded,
-)
+import greenctx
+from greenctx.cli.arguments import COMMANDS, Arguments
+from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TRAP, EXIT_USAGE, fail, forget_unwritten
+from greenctx.cli.observing import draw_timeline
+from greenctx.errors import GreenctxError, InvalidProgram, InvalidTrace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from greenctx.wasix import Program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,10 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     finally:
         sys.unraisablehook = sys.__unraisablehook__
+        if argv is None:
+            forget_unwritten()
 
 
 def _main(argv: Sequence[str] | None) -> int:
     given = parse(sys.argv[1:] if argv is None else argv)
+    given.owns_process = argv is None
     _occupy_standard_streams()
     if given.command == "timeline":
         try:
@@ -47,48 +42,52 @@ def _main(argv: Sequence[str] | None) -> int:
         except InvalidTrace as error:
             return fail(EXIT_USAGE, str(error))
         return 0
+    if given.command == "include":
+        print(os.path.join(os.path.dirname(greenctx.__file__), "wasix", "include"))
+        return 0
     try:
         with _no_collection(freeze=argv is None):
-            from greenctx.wasix import Limits, Program
+            from greenctx.wasix import Program  # noqa: F401
     except ImportError as error:
         return fail(EXIT_USAGE, str(error))
-    try:
-        if given.command == "demo":
-            from importlib.resources import as_file, files
+    if given.command == "inspect":
+        from greenctx.cli.inspecting import inspect
 
-            with as_file(files("greenctx.wasix") / "demo" / "demo.wat") as path:
-                return _run(Program.from_file(path))
-        if given.command == "inspect":
-            return _inspect(given.file, given.json)
-        preopens = dict(_split_dir(text) for text in given.dir)
-        variables = dict(_split_variable(text) for text in given.env)
-        limits = Limits(contexts=given.max_contexts, memory=given.max_memory, seconds=given.timeout)
-        argv = given.argv[1:] if given.argv[:1] == ["--"] else given.argv
-        if not argv:
-            return fail(EXIT_USAGE, "no FILE to run (see greenctx run --help)")
-        with observing(given, argv[0]) as instruments:
-            program = Program.from_file(
-                argv[0],
-                argv=argv,
-                env=variables,
-                preopens=preopens,
-                limits=limits,
-                shadow_stack=given.shadow_stack,
-                contexts=not given.no_contexts,
-                instruments=instruments,
-                cache=not given.no_cache,
-            )
-            return _run(program)
+        return inspect(given.file, given.json)
+    from greenctx.cli.running import run_demo, run_file
+
+    try:
+        return run_demo(given) if given.command == "demo" else run_file(given, given.argv)
     except InvalidProgram as error:
         return fail(EXIT_USAGE, str(error))
+    except GreenctxError as error:
+        return fail(EXIT_TRAP, str(error))
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Parse the command line. Raises SystemExit after it has printed a help text, or what is wrong."""
+    if argv and argv[0] not in COMMANDS and _names_a_module(argv[0]):
+        argv = ["run", *argv]
+    given = Arguments()
+    if len(argv) > 1 and argv[0] == "run" and not argv[1].startswith("-"):
+        # No options, the usual case. To import argparse and make a parser takes a tenth of a small guest's run.
+        given.command, given.argv = "run", argv[1:]
+        return given
+    from greenctx.cli.parser import parse_by_argparse
+
+    return parse_by_argparse(argv, given)
+
+
+def _names_a_module(text: str) -> bool:
+    return not text.startswith("-") and (text.endswith((".wasm", ".wat")) or os.path.isfile(text))
 
 
 @contextmanager
 def _no_collection(freeze: bool) -> Iterator[None]:
-    """Let Python's collector alone, and never look at what is imported meanwhile if the process is all ours.
+    """Keep Python's garbage collector from running. With ``freeze`` it never looks at the objects made meanwhile.
 
     wasmtime's package makes tens of thousands of objects, none of which is garbage before the end. To look through them
-    time and again, and at exit, takes longer than a small guest.
+    again and again, and at exit, takes longer than a small guest. Only a process of our own may freeze them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -101,71 +100,18 @@ def _no_collection(freeze: bool) -> Iterator[None]:
             gc.enable()
 
 
-def _run(program: Program) -> int:
-    from wasmtime import Trap, WasmtimeError
-
-    try:
-        return program.run() & 0xFF
-    except InvalidProgram:
-        raise
-    except ContextEntrypointReturned as error:
-        return fail(error.exit_code, str(error))
-    except TimeLimitExceeded as error:
-        return fail(EXIT_TIMEOUT, str(error))
-    except GuestException as error:
-        return fail(EXIT_TRAP, *_lines(error))
-    except GreenctxError as error:
-        return fail(EXIT_TRAP, str(error))
-    except (Trap, WasmtimeError) as error:
-        return fail(EXIT_TRAP, *_lines(error))
-
-
-def _lines(error: Exception) -> list[str]:
-    """What it says, and where in the guest it came from."""
-    return "\n".join([str(error), *getattr(error, "__notes__", [])]).splitlines()
-
-
 def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
-    """Ctrl-C may come in a ``__del__`` of wasmtime's, where Python drops it: let it come once more, in a moment."""
+    """Send Ctrl-C once more if it came in a ``__del__`` of wasmtime's, where Python drops exceptions."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
         _thread.start_new_thread(_thread.interrupt_main, ())
-    elif not getattr(lost.object, "__module__", "").startswith("wasmtime"):  # as that of an object half made, then
+    elif not getattr(lost.object, "__module__", "").startswith("wasmtime"):  # which raises for an object half made
         sys.__unraisablehook__(lost)
 
 
 def _occupy_standard_streams() -> None:
-    """See to it that no file that is opened from now on becomes the guest's stdin, stdout or stderr."""
+    """Open the null device for each standard stream that is closed, so that no other file becomes a guest's stream."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # it is closed, and the lowest that is, so it is the next to be opened
+        except OSError:  # closed, and the lowest such number, which the next file gets
             os.open(os.devnull, os.O_RDWR)
-
-
-def _inspect(file: str, as_json: bool) -> int:
-    import json
-
-    from greenctx.wasix._program.inspection import inspect_file
-
-    found = inspect_file(file)
-    text = f"{json.dumps(found.as_dict())}\n" if as_json else found.as_text()
-    encoding = sys.stdout.encoding or "ascii"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
-    except BrokenPipeError:  # whoever reads it has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own flush at exit
-    return 0
-
-
-def _split_dir(text: str) -> tuple[str, str]:
-    host, separator, guest = text.partition("::")
-    if not host or (separator and not guest):
-        raise InvalidProgram("--dir", f"{text!r} is not HOST or HOST::GUEST")
-    return guest or host, host
-
-
-def _split_variable(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not name or not separator:
-        raise InvalidProgram("--env", f"{text!r} is not NAME=VALUE")
-    return name, value

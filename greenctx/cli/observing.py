@@ -1,13 +1,13 @@
-"""What ``greenctx run`` shows of a program's contexts, and ``greenctx timeline``."""
+"""The options of ``greenctx run`` that show what contexts do, and ``greenctx timeline``."""
 
 from __future__ import annotations
 
-import os
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greenctx._core.scope import nesting
+from greenctx.cli.exit_status import say
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import InvalidProgram, InvalidTrace
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
-    """The instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
+    """Give the instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
     with ExitStack() as stack:
         instruments: list[Instrument] = []
         if given.dump_on_signal:
@@ -31,7 +31,7 @@ def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
 
             statistics = Statistics()
             instruments.append(statistics)
-            stack.callback(lambda: _say(f"{statistics}\n"))
+            stack.callback(lambda: say(str(statistics)))
         if given.trace is not None:
             from greenctx._instruments.trace import Trace
 
@@ -64,18 +64,19 @@ def _close(trace: Trace) -> None:
     try:
         try:
             trace.close()
-        except KeyboardInterrupt:  # the one that has ended the program need not be the last
+        except KeyboardInterrupt:  # a second one, while the first ends the program
             trace.close()
             raise
     except OSError as error:
-        _say(f"greenctx: the trace is not complete: {error.strerror}\n")
+        say(f"greenctx: the trace is not complete: {error.strerror}")
 
 
 def _dump_on_signal() -> Callable[[], object]:
-    """Returns what ends it."""
+    """Print the stacks of all contexts at each SIGUSR1; return a function that ends this."""
     import signal
 
-    import greenctx._reports.snapshot  # noqa: F401  (not in the handler, which may interrupt the import of what this needs)
+    # Here and not in the handler, which may interrupt the import of a module that this one needs.
+    import greenctx._reports.snapshot  # noqa: F401
 
     if not hasattr(signal, "SIGUSR1"):
         raise InvalidProgram("--dump-on-signal", "this system has no SIGUSR1")
@@ -86,12 +87,4 @@ def _dump_on_signal() -> Callable[[], object]:
 def _dump_stacks() -> None:
     environments = [scope for scope in nesting() if isinstance(scope, ContextSwitchingEnvironment)]
     text = "".join(environment.format_stacks() for environment in environments)
-    _say(text or "no contexts run here\n")
-
-
-def _say(text: str) -> None:
-    # Not by sys.stderr, which a signal handler may have interrupted in the middle of a line.
-    with suppress(OSError):
-        left = text.encode(errors="backslashreplace")
-        while left:
-            left = left[os.write(2, left) :]
+    say(text.removesuffix("\n") or "no contexts run here")

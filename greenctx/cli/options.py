@@ -6,23 +6,25 @@ import re
 from argparse import ArgumentTypeError
 
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?) ?([KMGT]?)(?:I?B)?", re.ASCII | re.IGNORECASE)
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def count(text: str) -> int:
     """A number of things."""
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
-        raise ArgumentTypeError(f"{text!r} is not a number of contexts")
+        raise ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """A positive, finite time."""
+    """A positive, finite time: ``1.5``, ``1s``, ``500ms``, ``2m``. Without a unit it is seconds."""
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz") if text[:1].isdigit() or text[:1] == "." else text
     try:
-        value = float(text)
-    except ValueError:
+        value = float(number) * _UNITS[text[len(number) :]]
+    except (KeyError, ValueError):
         value = 0.0
     if not 0 < value < float("inf"):
-        raise ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+        raise ArgumentTypeError(f"{text!r} is not a positive number of seconds, such as 1.5, 1s or 500ms")
     return value
 
 

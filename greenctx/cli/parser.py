@@ -5,13 +5,26 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-import greenctx
-from greenctx._core.switching import COMPILED
 from greenctx.cli.exit_status import EXIT_USAGE, fail
 from greenctx.cli.options import count, seconds, size
 
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Sequence
+    from typing import Any, NoReturn, TypeVar
+
+    Given = TypeVar("Given", bound=argparse.Namespace | object)
+
+EXAMPLES = """examples:
+  greenctx run --dir ./data::/data --env LANG --timeout 10s program.wasm --verbose
+  greenctx run --shadow-stack 64KiB --trace trace.json program.wasm
+"""
+
+ELSEWHERE = {
+    "--mapdir": "--dir HOST::GUEST",
+    "--volume": "--dir HOST::GUEST",
+    "--map-dir": "--dir HOST::GUEST",
+}
+"""What other commands call it, and what it is called here."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -20,37 +33,87 @@ class _Parser(argparse.ArgumentParser):
         self.exit(fail(EXIT_USAGE, f"{message} (see {self.prog} --help)"))
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """It sets what is given, and leaves alone what is not: `Arguments` has the defaults."""
-    parser = _Parser(prog="greenctx", description="Run WASIX programs whose contexts switch.")
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(dest="command", required=True)
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from greenctx.cli.version import version
+
+        print(version(), end="")
+        parser.exit()
+
+
+def parse_by_argparse(argv: Sequence[str], into: Given) -> Given:
+    """Set what is given, and leave alone what is not: `Arguments` has the defaults."""
+    parser, commands = _make_parsers()
+    given, unknown = parser.parse_known_args(argv, into)
+    if unknown:
+        option = unknown[0].partition("=")[0]
+        hint = f"; here it is {ELSEWHERE[option]}" if option in ELSEWHERE else ""
+        commands[vars(given)["command"]].error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return given
+
+
+def _make_parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """Return the parser, and that of each command."""
+    looks: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXAMPLES}
+    parser = _Parser(
+        prog="greenctx",
+        usage="greenctx COMMAND ... | greenctx FILE [ARGS]...",
+        description="Run WASIX programs whose contexts switch.",
+        **looks,
+    )
+    parser.add_argument(
+        "-V", "--version", action=_Version, nargs=0, help="name the versions, and whether guests can run"
+    )
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands", prog="greenctx")
     usage = "greenctx run [OPTION]... FILE [ARGS]..."
-    run = commands.add_parser("run", help="run a program", usage=usage, argument_default=argparse.SUPPRESS)
-    run.add_argument("--dir", action="append", metavar="HOST[::GUEST]", help="give it a directory")
-    run.add_argument("--env", action="append", metavar="K=V", help="set an environment variable")
-    run.add_argument("--max-contexts", type=count, metavar="N", help="contexts alive at any one time, besides main")
-    run.add_argument("--max-memory", type=size, metavar="SIZE", help="memory and tables together, as 64MiB")
-    run.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end it after that time, with status 124")
-    run.add_argument("--shadow-stack", type=size, metavar="SIZE", help="a stack of its own for each context's locals")
-    run.add_argument("--no-contexts", action="store_true", help="let the context calls answer notsup")
-    run.add_argument("--no-cache", action="store_true", help="compile it anew, and do not keep that for the next time")
-    run.add_argument("--trace", metavar="FILE", help="write what its contexts do, for Perfetto or greenctx timeline")
-    run.add_argument("--stats", action="store_true", help="print a table of its contexts to stderr at the end")
-    dump = "on SIGUSR1, print the stacks of its contexts to stderr"
-    run.add_argument("--dump-on-signal", action="store_true", help=dump)
+    run = parsers.add_parser("run", help="run a program", usage=usage, argument_default=argparse.SUPPRESS, **looks)
+    _add_options(run)
+    invoke = "call that export, with ARGS as numbers, and print its results; FILE needs no _start"
+    run.add_argument("--invoke", metavar="NAME", help=invoke)
     # One positional: of two, argparse would drop a double dash that is the guest's first argument.
-    file_and_args = "a WASI command (.wasm, or .wat text), and its arguments"
+    file_and_args = "a WASI command (.wasm, .wat text, or - for stdin), and its arguments; a -- between them is dropped"
     run.add_argument("argv", metavar="FILE [ARGS]", nargs=argparse.REMAINDER, help=file_and_args)
-    commands.add_parser("demo", help="run the bundled guest, in which several contexts work together")
-    inspect = commands.add_parser("inspect", help="say what a module imports and exports, and whether it can be run")
-    inspect.add_argument("--json", action="store_true", help="as one JSON object")
+    demo = parsers.add_parser(
+        "demo",
+        help="run the bundled guest, in which several contexts work together",
+        argument_default=argparse.SUPPRESS,
+    )
+    _add_options(demo)
+    inspect = parsers.add_parser(
+        "inspect",
+        help="say what a module imports and exports, and whether it can be run",
+        description="Exit status: 0 if it can be run, 1 if not, 2 if it is no module.",
+    )
+    inspect.add_argument("--json", action="store_true", help="as one JSON object, whatever the file is")
     inspect.add_argument("file", metavar="FILE", help="a module (.wasm, or .wat text)")
-    timeline = commands.add_parser("timeline", help="draw a trace, as a page to look at or a picture")
+    timeline = parsers.add_parser("timeline", help="draw a trace, as a page to look at or a picture")
     timeline.add_argument("file", metavar="TRACE", help="what greenctx run --trace has written")
     timeline.add_argument("-o", "--output", required=True, metavar="FILE", help="where to: a name in .html or .svg")
-    return parser
+    parsers.add_parser("include", help="print the directory of the C header for guests, for a compiler's -I")
+    return parser, parsers.choices
 
 
-def _version() -> str:
-    return f"greenctx {greenctx.__version__}, with {'compiled' if COMPILED else 'pure Python'} switches"
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    guest = parser.add_argument_group("what the guest gets")
+    guest.add_argument("--dir", action="append", metavar="HOST[::GUEST]", help="a directory")
+    guest.add_argument(
+        "-e", "--env", action="append", metavar="K[=V]", help="an environment variable, of the host's value without =V"
+    )
+    guest.add_argument(
+        "--shadow-stack", type=size, metavar="SIZE", help="a stack of its own for each context's C locals"
+    )
+    guest.add_argument("--shared-stack", action="store_true", help="do not warn that contexts share one C stack")
+    guest.add_argument("--no-contexts", action="store_true", help="let the context calls return ENOTSUP")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-contexts", type=count, metavar="N", help="contexts alive at any one time, besides main")
+    limits.add_argument("--max-memory", type=size, metavar="SIZE", help="memory and tables together, such as 64MiB")
+    limits.add_argument("--max-stacks", type=size, metavar="SIZE", help="stacks of contexts, 512KiB each at most")
+    limits.add_argument("--max-files", type=count, metavar="N", help="open files and directories; 512 by default")
+    limits.add_argument("--timeout", type=seconds, metavar="TIME", help="10, 10s, 500ms or 2m; then status 124")
+    seeing = parser.add_argument_group("seeing what contexts do")
+    seeing.add_argument("--trace", metavar="FILE", help="write it to a file, for Perfetto or greenctx timeline")
+    seeing.add_argument("--stats", action="store_true", help="print a table of the contexts to stderr at the end")
+    dump = "on SIGUSR1, print the stacks of the contexts to stderr"
+    seeing.add_argument("--dump-on-signal", action="store_true", help=dump)
+    cache = "compile the module anew, and do not keep it for the next time"
+    parser.add_argument_group("compiling").add_argument("--no-cache", action="store_true", help=cache)

@@ -24,6 +24,7 @@ from greenctx.errors import (
     ProgramClosed,
     ProgramInUse,
     ReferencesTooLate,
+    ResourcesExhausted,
     ShadowStackOverflow,
     ShadowStackUnavailable,
     StoreInUse,
@@ -32,20 +33,31 @@ from greenctx.errors import (
     WrongStore,
 )
 from greenctx.wasix._fibers.calls import call
+from greenctx.wasix._fibers.functions import Func, Global, Table
 from greenctx.wasix._fibers.stores import Caller
+from greenctx.wasix._fibers.traps import GuestFrame, GuestTrap
+from greenctx.wasix._fibers.values import F32, I32
 from greenctx.wasix._files.stdio import Stdio
+from greenctx.wasix._linking.instances import Instance
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._linking.requirements import InstancePre
 from greenctx.wasix._program.limits import Limits
 from greenctx.wasix._program.program import Program
 
 __all__ = [
+    "F32",
+    "I32",
     "CalledWithinGuest",
     "Caller",
     "Deadlock",
     "FiberStacksExhausted",
+    "Func",
+    "Global",
     "GuestException",
     "GuestExit",
+    "GuestFrame",
+    "GuestTrap",
+    "Instance",
     "InstancePre",
     "InvalidProgram",
     "Limits",
@@ -54,10 +66,12 @@ __all__ = [
     "ProgramClosed",
     "ProgramInUse",
     "ReferencesTooLate",
+    "ResourcesExhausted",
     "ShadowStackOverflow",
     "ShadowStackUnavailable",
     "Stdio",
     "StoreInUse",
+    "Table",
     "TimeLimitExceeded",
     "WasiNotSet",
     "WrongStore",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from contexts import MAIN, start
+from processes import check_script
 from tasks import in_task, later, never
 
 from greenctx import (
@@ -295,3 +296,47 @@ def test_contexts_start_flat_although_main_awaits() -> None:
         return len(started)
 
     assert in_task(main) == count
+
+
+TRIO = """
+import os, signal, sys, threading, time
+import trio
+from greenctx import *
+
+def press_ctrl_c():
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def compute():
+    threading.Thread(target=press_ctrl_c, daemon=True).start()
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        pass
+    raise AssertionError("Ctrl-C was ignored")
+
+def in_a_context(env):
+    env.switch_context(env.create_context(compute))
+
+def check(main, **settings):
+    async def run():
+        env = ContextSwitchingEnvironment(**settings)
+        await env.run_main_context_async(main, env)
+    async def run_without_awaiting():
+        env = ContextSwitchingEnvironment(**settings)
+        env.run_main_context(main, env)
+    for one in (run, run_without_awaiting):
+        interrupted = False
+        try:
+            trio.run(one)
+        except* KeyboardInterrupt:
+            interrupted = True
+        assert interrupted
+"""
+
+
+@pytest.mark.parametrize("main", ["lambda env: compute()", "in_a_context"])
+@pytest.mark.parametrize("settings", ["", "instruments=[Statistics()]"])
+def test_ctrl_c_under_trio(main: str, settings: str) -> None:
+    """It interrupts Python code that computes, in main and in other contexts, as it does in trio's own tasks."""
+    pytest.importorskip("trio")
+    check_script(f"{TRIO}\ncheck({main}, {settings})")

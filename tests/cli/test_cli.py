@@ -15,8 +15,9 @@ from guests.compile import compile_guest
 from processes import TIMEOUT, run_greenctx
 
 from greenctx.cli import main
-from greenctx.cli.arguments import Arguments, parse
-from greenctx.cli.parser import make_parser
+from greenctx.cli.arguments import Arguments
+from greenctx.cli.main import parse
+from greenctx.cli.parser import parse_by_argparse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,10 +34,12 @@ def test_arguments() -> None:
 
 
 def test_arguments_after_a_double_dash() -> None:
-    """A double dash before the file ends the options; one that follows is the guest's."""
+    """A double dash before the file ends the options; the one right after it goes, too. Every other is the guest's."""
     guest = str(compile_guest("process"))
     assert run_greenctx("run", "--", guest, "a").stdout == f"[{guest}]\n[a]\n".encode()
-    assert run_greenctx("run", guest, "--", "a").stdout == f"[{guest}]\n[--]\n[a]\n".encode()
+    assert run_greenctx("run", guest, "--", "a").stdout == f"[{guest}]\n[a]\n".encode()
+    assert run_greenctx("run", guest, "--", "--", "a").stdout == f"[{guest}]\n[--]\n[a]\n".encode()
+    assert run_greenctx("run", guest, "a", "--").stdout == f"[{guest}]\n[a]\n[--]\n".encode()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def test_arguments_after_a_double_dash() -> None:
 )
 def test_arguments_that_are_not_parsed(argv: list[str]) -> None:
     """Where no option comes before the file, what argparse would say is known without it."""
-    given, parsed = parse(["run", *argv]), make_parser().parse_args(["run", *argv], Arguments())
+    given, parsed = parse(["run", *argv]), parse_by_argparse(["run", *argv], Arguments())
     for name in Arguments.__annotations__:
         if name not in ("file", "output"):  # of other commands
             assert [*given.argv] == parsed.argv if name == "argv" else getattr(given, name) == getattr(parsed, name)

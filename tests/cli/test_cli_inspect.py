@@ -30,7 +30,7 @@ def test_text(tmp_path: Path) -> None:
     path = tmp_path / "guest.wat"
     path.write_text(GUEST)
     ran = run_greenctx("inspect", path)
-    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert (ran.returncode, ran.stderr) == (1, b"")
     assert ran.stdout.decode().splitlines() == [
         f"{path}: core module (text), {len(GUEST)} bytes",
         "runnable: no (1 of its imports are missing)",
@@ -61,7 +61,7 @@ def test_json(tmp_path: Path) -> None:
     path = tmp_path / "guest.wat"
     path.write_text(GUEST)
     ran = run_greenctx("inspect", "--json", path)
-    assert (ran.returncode, ran.stderr, ran.stdout.count(b"\n")) == (0, b"", 1)
+    assert (ran.returncode, ran.stderr, ran.stdout.count(b"\n")) == (1, b"", 1)
     assert json.loads(ran.stdout) == {
         "file": str(path),
         "type": "core module (text)",
@@ -99,6 +99,7 @@ def test_json(tmp_path: Path) -> None:
         "tables": [{"minimum": 3, "maximum": None, "shared": False, "imported": False, "is_64": False, "exported": []}],
         "stack_pointer": True,
         "malloc": False,
+        "warnings": [],
     }
 
 
@@ -106,7 +107,7 @@ def test_program_in_c() -> None:
     """A C program as the compiler makes it."""
     ran = run_greenctx("inspect", compile_guest("errnos"))
     assert (ran.returncode, ran.stderr) == (0, b"")
-    assert b"\nrunnable: yes\ncontexts: yes\n" in ran.stdout
+    assert b"\nrunnable: yes\ncontexts: yes\nwarning: if it is compiled from C, its contexts share" in ran.stdout
     assert b"unknown" not in ran.stdout
 
 
@@ -115,12 +116,18 @@ def test_program_in_c() -> None:
 )
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_no_module(content: bytes | None, options: list[str], tmp_path: Path) -> None:
-    """A file that is not there or is no module is status 2, nothing on stdout, and one line on stderr."""
+    """A file that is not there or is no module is status 2, and one line on stderr; stdout has JSON if asked for."""
     path = tmp_path / "a\nb\x1b[31m"
     if content is not None:
         path.write_bytes(content)
     ran = run_greenctx("inspect", *options, path)
-    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert ran.returncode == 2
+    if options:
+        found = json.loads(ran.stdout)
+        assert (found.pop("file"), found.pop("runnable")) == (str(path), False)
+        assert found.keys() == {"reason"}
+    else:
+        assert ran.stdout == b""
     assert ran.stderr.startswith(b"greenctx: ")
     assert (ran.stderr.count(b"\n"), ran.stderr.count(b"\x1b")) == (1, 0)
 
@@ -156,4 +163,4 @@ def test_reader_that_has_read_enough(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == b""
-        assert process.wait(TIMEOUT) == 0
+        assert process.wait(TIMEOUT) == 1

@@ -128,7 +128,7 @@ def test_statistics(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, b"")
     lines = ran.stderr.decode().splitlines()
     assert lines[0] == "contexts: 3 created, 3 at most at a time, 3 destroyed"
-    assert lines[3].split() == ["context", "switches", "host", "calls", "active", "ms", "entrypoint"]
+    assert lines[3].split() == ["context", "switches", "host", "calls", "active", "ms", "processor", "ms", "entrypoint"]
     rows = [line.split() for line in lines[4:]]
     assert [(row[0], row[-1]) for row in rows] == [("0", "main"), ("1", "worker"), ("2", "second"), ("3", "last")]
     switches = [int(row[1]) for row in rows]
@@ -181,8 +181,8 @@ def test_timelines(tmp_path: Path) -> None:
         (b"\xff\xfe", "out.html", "it is not text"),
         (b"{}", "out.html", "it is not in the Trace Event format"),
         (b"[1]", "out.html", "it is not in the Trace Event format"),
-        (b"[]", "out.html", "it is not a trace of contexts (ValueError: nothing in it is active)"),
-        (b'[{"ph": "X"}]', "out.html", "it is not a trace of contexts (KeyError: 'pid')"),
+        (b"[]", "out.html", "it is not a trace of contexts: nothing in it is active"),
+        (b'[{"ph": "X"}]', "out.html", "'pid' of an event is missing, not a number of a process or thread"),
         (b"[\n1", "out.pdf", "a timeline is drawn as .html or .svg"),
     ],
 )

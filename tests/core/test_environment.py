@@ -6,12 +6,14 @@ import gc
 import threading
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from contexts import MAIN, go_to_main, guest_code, raises, start, state, suspended, then_main
 from frames import frames
 from greenlet import getcurrent, greenlet
+from recorder import Recorder
 
 from greenctx import (
     ContextEntrypointReturned,
@@ -24,10 +26,10 @@ from greenctx import (
     WrongThread,
     current_environment,
 )
-from greenctx._core.scope import NoContexts, current, current_context_id, of_this_thread
+from greenctx._core.scope import NoContexts, admit_caller, current, current_context_id, of_this_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 CALLS: dict[str, Callable[[ContextSwitchingEnvironment], object]] = {
     "active_context_id": lambda env: env.active_context_id,
@@ -446,6 +448,23 @@ class TestWhoMayCall:
 
 
 class TestCurrentEnvironment:
+    def test_the_name_of_the_active_context(self) -> None:
+        """An environment tells it without a check; where there are no contexts, it is that of the one around."""
+        env = ContextSwitchingEnvironment()
+        names = [env.active_name(), NoContexts().active_name()]
+
+        def other() -> None:
+            names.append(env.active_name())
+            names.append(NoContexts().run(lambda: cast("NoContexts", current.get()).active_name()))
+            env.switch_context(MAIN)
+
+        def main() -> None:
+            names.append(env.active_name())
+            start(env, other)
+
+        env.run_main_context(main)
+        assert names == ["main", "main", "main", "other", "other"]
+
     def test_current_context_id(self, env: ContextSwitchingEnvironment) -> None:
         """The id of the context that asks; main's outside of any environment, and where guests are to have none."""
         asked = [current_context_id()]
@@ -487,6 +506,30 @@ class TestCurrentEnvironment:
         else:
             env.run_main_context(main)
             assert asked == [None, None, env, env, env, None]
+
+    def test_admit_caller(self, env: ContextSwitchingEnvironment) -> None:
+        """What greenctx.wasix asks before it calls a guest: the scope, or the error of a caller that is refused."""
+        asked: list[object] = []
+
+        def ask() -> None:
+            asked.append(admit_caller())
+
+        def ask_in_a_thread() -> None:
+            thread = threading.Thread(target=copy_context().run, args=(ask,))
+            thread.start()
+            thread.join()
+
+        def main() -> None:
+            without = NoContexts()
+            start(env, then_main(env, ask))
+            with pytest.raises(NotTheActiveContext):
+                greenlet(copy_context().run).switch(admit_caller)
+            without.run(ask)
+            without.run(ask_in_a_thread)
+            assert asked == [None, env, without, None]
+
+        ask()
+        env.run_main_context(main)
 
     def test_none_outside(self) -> None:
         """current_environment() outside of any environment raises NoEnvironment, a LookupError, with the remedy."""
@@ -598,3 +641,29 @@ class TestContextVariables:
 
         env.run_main_context(main)
         assert seen == ["by creator"]
+
+
+def test_coroutine_functions_are_refused(env: ContextSwitchingEnvironment) -> None:
+    """As main and as an entrypoint, at once: what they return has not begun to run. The error says what to do."""
+
+    async def coroutine() -> None: ...
+
+    async def generator() -> AsyncIterator[int]:
+        yield 1
+
+    class Callable:
+        async def __call__(self) -> None: ...
+
+    said = r"must be a plain function, not a coroutine function .*calls greenctx\.await_, .* run_main_context_async"
+    functions: list[Any] = [coroutine, partial(partial(coroutine)), generator, Callable(), Callable().__call__]
+    for environment in (env, ContextSwitchingEnvironment(instruments=[Recorder()])):
+        for function in functions:
+            with pytest.raises(TypeError, match=f"main {said}"):
+                environment.run_main_context(function)
+
+        def main() -> None:
+            for function in functions:
+                with pytest.raises(TypeError, match=f"the entrypoint of a context {said}"):
+                    environment.create_context(function)  # noqa: B023
+
+        environment.run_main_context(main)  # nothing has changed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import errno
+import os
 import pickle
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,7 @@ from greenctx.errors import (
     ProgramClosed,
     ProgramInUse,
     ReferencesTooLate,
+    ResourcesExhausted,
     ShadowStackOverflow,
     ShadowStackUnavailable,
     StoreInUse,
@@ -203,6 +206,12 @@ ERRORS: list[tuple[BaseException, type[BaseException], dict[str, object], list[s
         ["the guest uses WASI but its store lacks it", "call the store's set_wasi(WasiConfig()) first"],
     ),
     (
+        ResourcesExhausted(errno.EMFILE),
+        OSError,
+        {"errno": errno.EMFILE, "resource": "file descriptors", "strerror": os.strerror(errno.EMFILE)},
+        ["no more file descriptors", os.strerror(errno.EMFILE), "run fewer programs at a time, or raise the system's"],
+    ),
+    (
         FiberStacksExhausted(31000, 65530),
         MemoryError,
         {"calls": 31000, "max_map_count": 65530},
@@ -274,10 +283,13 @@ def test_copies(
     said: list[str],
     duplicate: Callable[[BaseException], BaseException],
 ) -> None:
-    """A copied or pickled error has the same class, facts, message and repr."""
+    """A copied or pickled error has the same class, facts, message, repr and notes."""
     del base, said
+    error = copy.copy(error)
+    error.add_note("a note")
     other = duplicate(error)
 
+    assert other.__notes__ == ["a note"]
     assert type(other) is type(error)
     assert other.args == error.args
     assert str(other) == str(error)

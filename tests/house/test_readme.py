@@ -29,7 +29,11 @@ class Block(NamedTuple):
 
 def _blocks() -> list[Block]:
     tracked = subprocess.run(["git", "ls-files", "*README.md"], cwd=ROOT, capture_output=True, text=True, check=False)
-    names = tracked.stdout.split() or [str(path.relative_to(ROOT)) for path in ROOT.glob("[!.]*/**/README.md")]
+    names = tracked.stdout.split() or [
+        name
+        for path in ROOT.glob("[!.]*/**/README.md")
+        if not (name := str(path.relative_to(ROOT))).startswith("build/")
+    ]
     found = []
     for name in sorted({"README.md", *names}):
         text = (ROOT / name).read_text()

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from contexts import MAIN, go_to_main, raises, start
 from processes import run_python
 
-from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment
+from greenctx import (
+    ContextEntrypointReturned,
+    ContextSwitchingEnvironment,
+    Instrument,
+    NoEnvironment,
+    current_environment,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def logged(
@@ -95,3 +103,94 @@ def test_an_error_is_not_logged_twice(caplog: pytest.LogCaptureFixture) -> None:
             env.run_main_context(main)
     errors = [record.getMessage() for record in caplog.records if "ValueError" in record.getMessage()]
     assert errors == ["context 1 ended with ValueError('cleanup')"]
+
+
+class ContextId(logging.Filter):
+    """As structlog's processors, OpenTelemetry and Django's users have them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        try:
+            record.context_id = current_environment().active_context_id
+        except NoEnvironment:
+            record.context_id = None
+        return True
+
+
+class Broken(logging.Filter):
+    def filter(self, _: logging.LogRecord) -> bool:
+        raise ValueError("a bug in the filter")
+
+
+@pytest.fixture
+def handler() -> Iterator[logging.Handler]:
+    """A handler for filters."""
+    logger, handler = logging.getLogger("greenctx"), logging.StreamHandler(io.StringIO())
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+class Failing(Instrument):
+    def context_switched(self, *_: object) -> None:
+        raise ValueError("a bug in the instrument")
+
+
+def run_failing() -> None:
+    """Run to the end in spite of an instrument that fails."""
+    env = ContextSwitchingEnvironment(instruments=[Failing()])
+    assert env.run_main_context(lambda: env.destroy_context(start(env, go_to_main(env)))) is True
+
+
+def test_filters_may_ask_who_is_active(caplog: pytest.LogCaptureFixture) -> None:
+    """So do the records of what an instrument has raised, and those of whatever that instrument logs itself."""
+
+    class Logging(Instrument):
+        def context_switched(self, *_: object) -> None:
+            logging.getLogger("mine").warning("switched")
+
+        def environment_ended(self, environment: ContextSwitchingEnvironment) -> None:
+            assert environment.active_context_id == MAIN
+            logging.getLogger("mine").warning("ended")
+
+    caplog.handler.addFilter(context_id := ContextId())
+    try:
+        with caplog.at_level(logging.DEBUG, logger="greenctx"):
+            env = ContextSwitchingEnvironment(instruments=[Failing(), Logging()])
+            env.run_main_context(lambda: env.destroy_context(start(env, go_to_main(env))))
+    finally:
+        caplog.handler.removeFilter(context_id)
+    found = [(getattr(record, "context_id", "?"), record.name, record.levelname) for record in caplog.records]
+    assert found == [
+        (0, "greenctx", "DEBUG"),  # created
+        (1, "greenctx", "ERROR"),
+        (1, "mine", "WARNING"),
+        (0, "mine", "WARNING"),
+        (1, "mine", "WARNING"),
+        (0, "mine", "WARNING"),
+        (0, "greenctx", "DEBUG"),  # destroyed
+        (None, "mine", "WARNING"),
+    ]
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+def test_whatever_logging_raises_the_program_goes_on(
+    handler: logging.Handler, capsys: pytest.CaptureFixture[str], level: int
+) -> None:
+    """What a filter raises is told on stderr, as logging itself tells what its handlers raise."""
+    handler.addFilter(Broken())
+    logger, before = logging.getLogger("greenctx"), logging.getLogger("greenctx").level
+    logger.setLevel(level)
+    try:
+        run_failing()
+    finally:
+        logger.setLevel(before)
+    said = capsys.readouterr().err
+    assert "a bug in the filter" in said
+    assert "a bug in the instrument" in said
+
+
+def test_it_can_be_told_nowhere(handler: logging.Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler.addFilter(Broken())
+    for stderr in (None, object()):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        run_failing()

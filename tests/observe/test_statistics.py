@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import sleep, thread_time_ns
+
 import pytest
 from contexts import MAIN, go_to_main, raises, start, then_main
 
@@ -42,6 +44,28 @@ def test_what_is_counted() -> None:
     assert statistics.contexts[2].seconds == 0
 
 
+def test_processor_time() -> None:
+    """A context that sleeps is active all the while, and uses next to no processor time; one that computes uses it."""
+
+    def computing() -> None:
+        while thread_time_ns() - began < 20e6:
+            pass
+        env.switch_context(MAIN)
+
+    def main() -> None:
+        start(env, then_main(env, lambda: sleep(0.05)))
+        start(env, computing)
+
+    statistics, began = Statistics(), thread_time_ns()
+    env = ContextSwitchingEnvironment(instruments=[statistics])
+    env.run_main_context(main)
+    _, sleeping, busy = statistics.contexts.values()
+    assert sleeping.seconds >= 0.05
+    assert sleeping.processor_seconds < 0.04
+    assert 0.01 < busy.processor_seconds <= busy.seconds + 0.001
+    assert statistics.processor_seconds < statistics.seconds
+
+
 def test_the_table() -> None:
     """The table has a row for each context; of many those that were active longest, and one for all others."""
 
@@ -57,7 +81,7 @@ def test_the_table() -> None:
         assert head == f"contexts: {count} created, {count} at most at a time, {count} destroyed"
         assert switches == f"switches: {4 * count}"
         assert calls == "host calls: 0"
-        assert title.split() == ["context", "switches", "host", "calls", "active", "ms", "entrypoint"]
+        assert " ".join(title.split()) == "context switches host calls active ms processor ms entrypoint"
         assert len(table) == rows
         assert len({line.rindex("  ") for line in (title, *table)}) == 1
         if count == 30:

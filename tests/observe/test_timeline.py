@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -12,12 +13,10 @@ from contexts import MAIN, go_to_main, start
 from trace_events import trace_of
 
 from greenctx import ContextSwitchingEnvironment, Trace
+from greenctx._instruments import timeline as timeline_module
 from greenctx._instruments.timeline import Timeline
 from greenctx._instruments.timeline_svg import MANY, as_svg, in_words, nice_step
 from greenctx.errors import InvalidTrace
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -35,7 +34,7 @@ def test_what_is_read(tmp_path: Path) -> None:
         event("M", name="process_labels", args={"labels": "x"}),
         event("C", 100, "counter", args={"value": 3}),
         event("i", 100.5, "created", tid=2, s="t", args={"by": 0, "name": "worker"}),
-        event("X", 100, cat="context", dur=10),
+        event("X", 100, cat="context", dur=10, tts=3, tdur=7.5),
         event("X", 101, "inner", cat="host call", dur=2),
         event("X", 100.5, "outer", cat="host call", dur=9.5),
         event("X", 104, "again", cat="host call", dur=6),
@@ -50,6 +49,7 @@ def test_what_is_read(tmp_path: Path) -> None:
         json.dumps({"traceEvents": events}),
         "[\n" + ",\n".join(map(json.dumps, events)),
         "[\n" + ",\n".join(map(json.dumps, events)) + ',\n{"ph": "X", "na',
+        '{"traceEvents": [\n' + ",\n".join(map(json.dumps, events)) + ',\n{"ph": "X", "na',
     ):
         path.write_text(text)
         timeline = Timeline.read(path)
@@ -57,6 +57,7 @@ def test_what_is_read(tmp_path: Path) -> None:
         main, worker = timeline.rows
         assert (main.name, worker.name) == ("0 main", "1 worker")
         assert main.active == [(0, 10)]
+        assert (main.processor, worker.processor) == (7.5, None)
         assert main.calls == [(0.5, 10, "outer", 0), (1, 3, "inner", 1), (4, 10, "again", 1)]
         assert worker.marks == [(0.5, "created by 0")]
         assert timeline.switches == [(10, 0, 1)]
@@ -84,6 +85,71 @@ def test_what_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "in.json").write_text(text)
     with pytest.raises(InvalidTrace, match=r"in\.json: it is not "):
         Timeline.read(tmp_path / "in.json")
+
+
+NAN, INF = float("nan"), float("inf")
+ODD: list[object] = [
+    None,
+    True,
+    -1,
+    3,
+    10**400,
+    1e308,
+    -1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    [],
+    [[1]],
+    {},
+    {"name": 3},
+]
+
+
+@pytest.mark.parametrize("phase", ["M", "X", "i", "s", "f"])
+def test_odd_events(tmp_path: Path, phase: str) -> None:
+    """Whatever stands in the place of a value, it is drawn or refused, and soon."""
+    good = event("X", 100, cat="context", dur=10)
+    for name in ("process_name", "thread_name", "thread_sort_index"):
+        whole = event(phase, 100, name, cat="context", dur=10, tdur=1, id=1, args={"name": "n", "sort_index": 1})
+        for key in [*whole]:
+            for value in ODD:
+                (tmp_path / "in.json").write_text(json.dumps([good, whole | {key: value}]))
+                with suppress(InvalidTrace):
+                    timeline = Timeline.read(tmp_path / "in.json")
+                    assert len(as_svg(timeline)) < 10_000
+                    assert len(timeline.as_html()) < 50_000
+
+
+def test_an_odd_event_is_named(tmp_path: Path) -> None:
+    """The reason says which value is wrong, and none of Python's exceptions."""
+    path = tmp_path / "in.json"
+    for odd, reason in (
+        (event("X", 1e308, cat="context", dur=1), "'ts' of an event is 1e+308, not a time in microseconds"),
+        (event("i", 1, args=[1]), "'args' of an event is [1], not an object"),
+        (event("X", 1, cat="context"), "'dur' of an event is missing, not a duration in microseconds"),
+        (event("M", name="thread_name", args={"name": 3}), "'name' of an event is 3, not a thread_name"),
+    ):
+        path.write_text(json.dumps([event("X", 100, cat="context", dur=10), odd]))
+        with pytest.raises(InvalidTrace) as raised:
+            Timeline.read(path)
+        assert raised.value.reason == f"it is not a trace of contexts: {reason}"
+
+
+def test_traces_that_nothing_should_be_read_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device without an end, brackets without an end, and more than a limit are refused with one reason each."""
+    path = tmp_path / "in.json"
+    if Path("/dev/zero").exists():
+        with pytest.raises(InvalidTrace, match="it is not in the Trace Event format"):
+            Timeline.read("/dev/zero")
+    path.write_text("[" * 200_000)
+    with pytest.raises(InvalidTrace, match="it is not in the Trace Event format"):
+        Timeline.read(path)
+    monkeypatch.setattr(timeline_module, "MAX_BYTES", 5000)
+    path.write_text(" " * 5001)
+    with pytest.raises(InvalidTrace, match="it has more than 5000 bytes"):
+        Timeline.read(path)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from contexts import MAIN, start
 from guests.embedding import IMPORTS
 from processes import run_greenctx
 from trace_events import trace_of
 
+from greenctx import ContextSwitchingEnvironment, Trace
 from greenctx._instruments.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -168,6 +170,47 @@ def test_a_row_and_an_arrow_and_a_call_are_told(browser: Any, tmp_path: Path) ->
     [created] = [when for when, text in timeline.rows[1].marks if text.startswith("created")]
     assert "created by 0 at " in page.hover(created, 1)
     assert page.hover(timeline.duration, 7) == ""
+    assert page.errors == []
+    page.page.close()
+
+
+def test_searched_and_clicked(browser: Any, tmp_path: Path) -> None:
+    """What is sought is counted, and visited in the order of time; a click tells all that is known of a context."""
+
+    def other() -> None:
+        env.switch_context(MAIN)
+
+    def main() -> None:
+        for entrypoint in (other, other, lambda: env.switch_context(MAIN)):
+            start(env, entrypoint)
+
+    with Trace(tmp_path / "in.json") as trace:
+        env = ContextSwitchingEnvironment(instruments=[trace])
+        env.run_main_context(main)
+    timeline = Timeline.read(tmp_path / "in.json")
+    (tmp_path / "page.html").write_text(timeline.as_html())
+    page = Page(browser, tmp_path / "page.html")
+    found, details, search = (page.page.locator(name) for name in ("#found", "#details", "#search"))
+    assert "in a host call" in page.page.locator("#legend").inner_text()
+    assert details.inner_text() == ""
+    search.fill("OTHER")
+    assert found.inner_text() == "2 found"
+    for place, row in ((1, 1), (2, 2), (1, 1)):
+        search.press("Enter")
+        assert found.inner_text() == f"{place} of 2"
+        begin, end = page.view()
+        assert begin <= timeline.rows[row].active[0][0] <= end
+        text = details.inner_text()
+        assert f"{row} other: active {len(timeline.rows[row].active)} times, for " in text
+        assert " in all, of which " in text
+        assert "created by 0 at " in text
+    page.screenshot("found")
+    search.press("0")  # is text there, and not all of the timeline
+    assert found.inner_text() == "0 found"
+    search.fill("")
+    assert found.inner_text() == ""
+    page.page.mouse.click(page.left + 20, page.top + TOP + HEIGHT * 3.5)
+    assert details.inner_text().startswith("3 <lambda>: active ")
     assert page.errors == []
     page.page.close()
 

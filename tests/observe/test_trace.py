@@ -21,6 +21,8 @@ from processes import TIMEOUT
 from trace_events import check_trace
 
 from greenctx import ContextSwitchingEnvironment, GreenctxError, Trace
+from greenctx._instruments.resident import resident_bytes
+from greenctx._instruments.timeline import Timeline
 from greenctx.errors import GuestExit
 from greenctx.wasix._linking.call_reports import reporting
 
@@ -80,6 +82,68 @@ def test_slices_cover_the_whole_run(tmp_path: Path) -> None:
     for one, other in itertools.pairwise(slices):
         assert other[0] - (one[0] + one[1]) == pytest.approx(0.001, abs=1e-4)
         assert one[2] != other[2]
+
+
+def test_slices_have_the_entrypoints_name_and_processor_time(tmp_path: Path) -> None:
+    """Of every time that a context was active, the last ones of main and of a context that was destroyed included."""
+    run_traced(tmp_path / "out.json", switching(10))
+    slices = [event for event in check_trace(tmp_path / "out.json") if event["ph"] == "X"]
+    assert {(event["tid"], event["name"]) for event in slices} == {(1, "main"), (2, "entrypoint")}
+    assert all(event["tdur"] > 0 for event in slices)
+    assert all(one["tts"] <= other["tts"] for one, other in itertools.pairwise(slices))
+
+
+def test_closed_by_another_thread(tmp_path: Path) -> None:
+    """Whose processor time says nothing of the environment's: the slice that is cut off then has none."""
+
+    def main() -> None:
+        start(env, go_to_main(env))
+        closing = Thread(target=trace.close)
+        closing.start()
+        closing.join()
+
+    trace = Trace(tmp_path / "out.json")
+    env = ContextSwitchingEnvironment(instruments=[trace])
+    env.run_main_context(main)
+    slices = [event for event in check_trace(tmp_path / "out.json") if event["ph"] == "X"]
+    assert [(event["tid"], "tdur" in event) for event in slices] == [(1, True), (2, True), (1, False)]
+
+
+def test_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many contexts live, whenever that changes; and now and then the memory of the process, if it is known."""
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        env.create_context(list)
+        env.destroy_context(start(env, go_to_main(env)))
+        with pytest.raises(KeyError):
+            start(env, raises(KeyError()))
+
+    memory = iter([None, *range(1000, 2000)])
+    monkeypatch.setattr("greenctx._instruments.tracks.resident_bytes", lambda: next(memory))
+    monkeypatch.setattr("greenctx._instruments.tracks.SAMPLED", 0)
+    run_traced(tmp_path / "out.json", main)
+    counters = [event for event in check_trace(tmp_path / "out.json") if event["ph"] == "C"]
+    values = [event["args"]["value"] for event in counters if event["name"] == "live contexts"]
+    assert [value for value, _ in itertools.groupby(values)] == [1, 2, 1, 2, 1, 0]
+    resident = [event["args"]["value"] for event in counters if event["name"] == "resident memory"]
+    assert resident == [*range(1000, 1000 + len(values) - 1)]
+
+
+def test_memory_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /proc has it; nothing where there is none."""
+    if Path("/proc/self/statm").exists():
+        before = resident_bytes()
+        block = bytearray(os.urandom(2**25))
+        after = resident_bytes()
+        assert before is not None
+        assert after is not None
+        assert len(block) / 2 < after - before < len(block) * 2
+
+    def no_such_file(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", no_such_file)
+    assert resident_bytes() is None
 
 
 def test_errors_are_told(tmp_path: Path) -> None:
@@ -154,7 +218,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
 
 def test_an_empty_trace_is_valid(tmp_path: Path) -> None:
-    """A trace of nothing is an empty array; closing twice is closing once."""
+    """A trace of nothing has an empty array; closing twice is closing once."""
     instrument = Trace(tmp_path / "out.json")
     instrument.close()
     instrument.close()
@@ -201,6 +265,8 @@ def test_an_interrupted_write_is_done_again(tmp_path: Path, monkeypatch: pytest.
         return written
 
     monkeypatch.setattr(os, "pwrite", interrupted)
+    # So that it does not depend on time how many lines there are, and which of them are written at the end of main.
+    monkeypatch.setattr("greenctx._instruments.tracks.SAMPLED", 10**18)
     interruptions = 0
 
     def main(env: ContextSwitchingEnvironment) -> None:
@@ -219,7 +285,8 @@ def test_an_interrupted_write_is_done_again(tmp_path: Path, monkeypatch: pytest.
 
     instrument = Trace(tmp_path / "out.json")
     env = ContextSwitchingEnvironment(instruments=[instrument])
-    env.run_main_context(main, env)
+    with contextlib.suppress(KeyboardInterrupt):  # of the write at its end
+        env.run_main_context(main, env)
     for _ in range(100):
         try:
             instrument.close()
@@ -297,7 +364,7 @@ def test_what_is_told_twice_is_written_once(tmp_path: Path, monkeypatch: pytest.
 
 def test_times_are_never_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the clock stands still, the order is still that in which things happened."""
-    monkeypatch.setattr("greenctx._instruments.trace.perf_counter_ns", lambda: 1_000_000)
+    monkeypatch.setattr("greenctx._instruments.tracks.perf_counter_ns", lambda: 1_000_000)
     run_traced(tmp_path / "out.json", switching(100))
     check_trace(tmp_path / "out.json")
 
@@ -326,7 +393,7 @@ with Trace(sys.argv[1]) as trace:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_a_process_that_is_ended(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C leaves a whole file. A killed process leaves whole lines, which viewers open and timelines are made of."""
+    """Ctrl-C leaves a whole file. So does a killed process, but for the last events."""
     path = tmp_path / "out.json"
     command = [sys.executable, "-c", textwrap.dedent(ENDLESS), str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -335,10 +402,56 @@ def test_a_process_that_is_ended(tmp_path: Path, number: signal.Signals) -> None
         process.send_signal(number)
         process.communicate(timeout=TIMEOUT)
     assert process.returncode == -number
-    if number == signal.SIGKILL:
-        lines = path.read_text().split("\n")
-        assert lines[0] == "["
-        events = [json.loads(line.removesuffix(",")) for line in lines[1:]]
-        assert sum(event["ph"] == "s" for event in events) > 100
-    else:
-        assert sum(event["ph"] == "s" for event in check_trace(path)) > 2000
+    # The last arrow of a killed process leads to a slice that has not ended, and so is not in the file.
+    events = json.loads(path.read_text())["traceEvents"] if number == signal.SIGKILL else check_trace(path)
+    assert sum(event["ph"] == "s" for event in events) > (100 if number == signal.SIGKILL else 2000)
+    assert Timeline.read(path).switches
+
+
+def test_it_is_whole_at_the_end_of_an_environment(tmp_path: Path) -> None:
+    """More environments may follow; each goes on where the one before ended."""
+    path = tmp_path / "trace.json"
+    with Trace(path) as trace:
+        for number in range(1, 4):
+            env = ContextSwitchingEnvironment(instruments=[trace])
+            env.run_main_context(switching(2), env)
+            events = json.loads(path.read_bytes())["traceEvents"]
+            assert len({event["pid"] for event in events}) == number
+    assert json.loads(path.read_bytes())["traceEvents"] == events
+    check_trace(path)
+
+
+def test_a_trace_that_nobody_closes(tmp_path: Path) -> None:
+    """There is a ResourceWarning, and the file is whole, also when an environment has not ended."""
+    path = tmp_path / "trace.json"
+
+    def main(env: ContextSwitchingEnvironment) -> None:
+        switching(2)(env)
+
+    trace = Trace(path)
+    env = ContextSwitchingEnvironment(instruments=[trace])
+    env.run_main_context(main, env)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    del trace
+    with pytest.warns(ResourceWarning, match=r"the trace '.*trace\.json' was not closed"):
+        del env
+    assert len(os.listdir("/proc/self/fd")) == descriptors - 1
+    check_trace(path)
+
+
+def test_a_trace_that_nobody_closes_before_the_process_ends(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    script = f"""
+import sys
+from greenctx import *
+trace = Trace({str(path)!r})
+env = ContextSwitchingEnvironment(instruments=[trace])
+def main():
+    env.switch_context(env.create_context(lambda: env.switch_context(0)))
+    raise SystemExit(3)
+env.run_main_context(main)
+"""
+    ran = subprocess.run([sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=TIMEOUT)
+    assert ran.returncode == 3
+    assert "ResourceWarning: the trace" in ran.stderr
+    check_trace(path)

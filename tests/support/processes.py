@@ -8,7 +8,10 @@ import sys
 import textwrap
 import threading
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     import os
@@ -36,9 +39,9 @@ EMBEDDER = """
 import sys, threading
 import wasmtime
 from greenlet import greenlet
-from wasmtime import Engine, Func, FuncType, Module, Store, ValType, WasmtimeError
 from greenctx import *
 from greenctx.wasix import *
+from wasmtime import Engine, Func, FuncType, Module, Store, ValType, WasmtimeError  # last: its own, plain Func
 
 NOTHING = FuncType([], [])
 engine = Engine()
@@ -106,3 +109,70 @@ def with_enough_time(check: Callable[[float], object], seconds: float) -> None:
         else:
             return
     check(seconds)
+
+
+HOST = """
+import contextlib, faulthandler, os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # what Python says of forks in a process that has threads
+import wasmtime
+from wasmtime import FuncType, ValType
+from greenctx import *
+from greenctx.wasix import *
+
+NOTHING = FuncType([], [])
+EMPTY = b'(module (func (export "_start")))'
+SPIN = b'(module (func (export "_start") (loop (br 0))))'
+TRAPS = {
+    "unreachable": b'(module (func (export "_start") unreachable))',
+    "out of bounds": b'(module (memory 1) (func (export "_start") (drop (i32.load (i32.const -4)))))',
+    "divide by zero": b'(module (func (export "_start") (local i32) (drop (i32.div_u (i32.const 1) (local.get 0)))))',
+    "stack exhausted": b'(module (func $f (export "_start") (call $f)))',
+}
+
+def assert_traps(run, said):
+    try:
+        run()
+    except wasmtime.Trap as trap:
+        assert said in str(trap), trap
+    else:
+        raise AssertionError(f"no trap: {said}")
+
+def in_child(function, seconds=60):
+    '''Fork; return what the function returns in the child (or the error's name), as text; fail if it hangs.'''
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            said = str(function())
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(write, said.encode())
+        os._exit(0)
+    os.close(write)
+    return end_of(child, read, seconds)
+
+def end_of(child, read, seconds=60):
+    end = time.monotonic() + seconds
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise AssertionError("the child hangs")
+        time.sleep(0.01)
+    with open(read, "rb") as file:
+        return file.read().decode()
+"""
+
+
+def check_host(script: str, before: str = "") -> None:
+    """Run a script after the one above; its last words must be heard, and stderr must be silent.
+
+    ``before`` comes first of all, before anything is imported.
+    """
+    check_script(f"{before}\n{HOST}\n{textwrap.dedent(script)}")
+
+
+def need(package: str) -> None:
+    """Skip the test where that is not installed. (Not by an import: some replace things in this process.)"""
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")

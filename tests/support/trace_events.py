@@ -40,7 +40,13 @@ def _metadata(name: str, args: dict[str, Any]) -> dict[str, Any]:
 
 
 _TIMED = {"ts": _TIME, "cat": _TEXT}
-_FLOW = _TIMED | {"id": _TEXT}
+_FLOW = _TIMED | {"id": _NUMBER}  # Perfetto draws no arrow whose id is a string
+_COUNTED = {
+    "type": "object",
+    "properties": {"value": {"type": "integer", "minimum": 0}},
+    "required": ["value"],
+    "additionalProperties": False,
+}
 EVENTS = {
     "M": {
         "oneOf": [
@@ -49,12 +55,13 @@ EVENTS = {
             _metadata("thread_sort_index", {"sort_index": {"type": "integer", "minimum": 0}}),
         ]
     },
-    "X": _event("X", _TIMED | {"dur": _TIME}, {"args": {"type": "object"}}),
+    "X": _event("X", _TIMED | {"dur": _TIME}, {"args": {"type": "object"}, "tts": _TIME, "tdur": _TIME}),
+    "C": _event("C", _TIMED | {"args": _COUNTED}),
     "i": _event("i", _TIMED | {"s": {"enum": ["t", "p", "g"]}}, {"args": {"type": "object"}}),
     "s": _event("s", _FLOW),
     "f": _event("f", _FLOW | {"bp": {"const": "e"}}),
 }
-"""What greenctx writes of the Trace Event format's JSON array form: a schema for the events of each phase.
+"""What greenctx writes of the Trace Event format's JSON object form: a schema for the events of each phase.
 
 (One schema of them all would hold each event against all of them.)
 """
@@ -62,6 +69,8 @@ EVENTS = {
 for _schema in EVENTS.values():
     Draft202012Validator.check_schema(_schema)
 _validators = {phase: Draft202012Validator(schema) for phase, schema in EVENTS.items()}
+CLOCKS = 1000
+"""Microseconds by which a thread's processor time may seem longer than the time on the clock, which is read apart."""
 MOST_CHECKED = 2000
 """Events of long traces that are held against the schema; it takes a while."""
 
@@ -72,7 +81,9 @@ def check_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     It must be valid; the slices of each track nested; each arrow's ends within slices that are active then; and on each
     process only one context active at a time.
     """
-    events: list[dict[str, Any]] = json.loads(Path(path).read_text())
+    trace = json.loads(Path(path).read_text())
+    assert [*trace] == ["traceEvents"]
+    events: list[dict[str, Any]] = trace["traceEvents"]
     for event in events[:MOST_CHECKED] + events[-MOST_CHECKED:]:
         error = next(_validators[event["ph"]].iter_errors(event), None)
         assert error is None, error
@@ -86,6 +97,7 @@ def check_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 piece = start, start + round(event["dur"] * 1000)
                 slices[track].append(piece)
                 if event["cat"] == "context":
+                    assert 0 <= event.get("tdur", 0) <= event["dur"] + CLOCKS
                     active[event["pid"]].append((*piece, event["tid"]))
             case "s" | "f":
                 flows[event["id"]].append(event)
@@ -94,6 +106,7 @@ def check_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     for process in active.values():
         process.sort()
         assert all(one[1] < other[0] for one, other in pairwise(process))
+    assert sorted(flows) == [*range(1, len(flows) + 1)]
     for out, into in flows.values():
         assert (out["ph"], into["ph"]) == ("s", "f")
         assert out["ts"] < into["ts"]

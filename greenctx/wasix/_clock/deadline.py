@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from greenctx.errors import TimeLimitExceeded
+from greenctx.wasix._native._fiber import monotonic
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -27,8 +27,8 @@ class Deadline:
         """On an event loop: for how many seconds a guest may compute before the loop's other tasks have their turn."""
         self.seconds = seconds
         """The limit that the point in time was made of."""
-        self.ends_at = None if seconds is None else time.monotonic() + seconds
-        """The point in time, by `time.monotonic`."""
+        self.ends_at = None if seconds is None else monotonic() + seconds
+        """The point in time, by the native part's `monotonic`."""
         self._holds = False
 
     @classmethod
@@ -60,7 +60,7 @@ class Deadline:
 
     def left(self) -> float | None:
         """Return how many seconds are left; None: there is no such point."""
-        return None if self.ends_at is None else max(0.0, self.ends_at - time.monotonic())
+        return None if self.ends_at is None else max(0.0, self.ends_at - monotonic())
 
     def exceeded(self) -> TimeLimitExceeded:
         """Return the error to raise."""

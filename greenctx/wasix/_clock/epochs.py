@@ -13,14 +13,16 @@ the GIL makes whole, and in an order that is right whoever comes in between.
 from __future__ import annotations
 
 import os
-import sys
 import threading
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from errno import EAGAIN
+from typing import TYPE_CHECKING
 from weakref import ref
 
+from greenctx.errors import ResourcesExhausted
+from greenctx.wasix._clock.alarms import ring_alarms
+from greenctx.wasix._modules.unpatched import unpatched
 from greenctx.wasix._native import capi
-from greenctx.wasix._native._fiber import ON_EPOCH_END, EpochThread
+from greenctx.wasix._native._fiber import ON_EPOCH_END, EpochThread, restart_epoch_threads
 
 if TYPE_CHECKING:
     from wasmtime import Engine, Store
@@ -51,24 +53,22 @@ def epoch_thread(engine: Engine) -> EpochThread:
 
 def can_be_signalled() -> bool:
     """Return whether Python runs signal handlers in the calling thread."""
-    # Not by `current_thread`, which under gevent is another one for each greenlet.
-    return threading.get_native_id() == threading.main_thread().native_id
+    # Not by `current_thread`, which under gevent is another one for each greenlet. Where the process is a child of a
+    # fork, Python does not know what its main thread is called there: on Linux it is called as the process.
+    return threading.get_native_id() in (os.getpid(), threading.main_thread().native_id)
 
 
 # With the GIL held, so that nobody can close it meanwhile. It is one addition.
 _increment_epoch = capi.quick_function("engine_increment_epoch", 1)
 
 
-def _real(name: str) -> Any:
-    """Return a function of `_thread`; not gevent's replacement, which makes greenlets of threads."""
-    monkey = sys.modules.get("gevent.monkey")
-    return getattr(import_module("_thread"), name) if monkey is None else monkey.get_original("_thread", name)
-
-
-start_new_thread, allocate_lock = _real("start_new_thread"), _real("allocate_lock")
+_thread = unpatched("_thread")  # gevent and eventlet make greenlets of threads
+start_new_thread, allocate_lock = _thread.start_new_thread, _thread.allocate_lock
 
 _active: set[ref[SharedEpochThread]] = set()
 _thread_runs = allocate_lock()  # locked while the thread runs; acquired without waiting, and released
+_process = os.getpid()
+"""The process whose thread that is."""
 
 
 class SharedEpochThread:
@@ -90,15 +90,17 @@ class SharedEpochThread:
         return min([one.seconds for one in self._subscriptions.copy()], default=None)
 
     def begin(self, subscription: EpochSubscription) -> None:
+        if _process != os.getpid():  # a child of a fork that Python was not told of, as uWSGI's are
+            _forget_thread()
         self._subscriptions.add(subscription)
         _active.add(self._reference)
-        if _thread_runs.acquire(blocking=False):
-            try:
-                start_new_thread(_run, ())
-            except BaseException:
-                _thread_runs.release()
-                self.end(subscription)
-                raise
+        try:
+            _start_thread()
+        except BaseException as error:
+            self.end(subscription)
+            if isinstance(error, RuntimeError):
+                raise ResourcesExhausted(EAGAIN) from error
+            raise
 
     def end(self, subscription: EpochSubscription) -> None:
         self._subscriptions.discard(subscription)  # the thread finds out, and drops the engine
@@ -133,6 +135,16 @@ class EpochSubscription:
         self._shared.end(self)
 
 
+def _start_thread() -> None:
+    """See to it that the thread runs."""
+    if _thread_runs.acquire(blocking=False):
+        try:
+            start_new_thread(_run, ())
+        except BaseException:
+            _thread_runs.release()
+            raise
+
+
 def _run() -> None:
     while True:
         try:
@@ -152,6 +164,7 @@ def _end_epochs() -> None:
         never.acquire(timeout=min(map(_pace, _active.copy()), default=MAX_EPOCH_SECONDS))
         for reference in _active.copy():
             _end_epoch_of(reference)
+        ring_alarms()
 
 
 def _pace(reference: ref[SharedEpochThread]) -> float:
@@ -169,9 +182,18 @@ def _end_epoch_of(reference: ref[SharedEpochThread]) -> None:
             _active.add(reference)
 
 
-def _after_fork() -> None:
-    global _thread_runs
+def _forget_thread() -> None:
+    """In a child of a fork, where there is none."""
+    global _thread_runs, _process
     _thread_runs = allocate_lock()
+    _process = os.getpid()
+
+
+def _after_fork() -> None:
+    _forget_thread()
+    restart_epoch_threads()
+    if _active:
+        _start_thread()
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,6 +7,8 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from greenctx.wasix._clock.alarms import Alarm
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -37,9 +39,16 @@ async def give_way() -> None:
 async def wait(wanted: Collection[Wait], seconds: float) -> None:
     """Wait until one of those is ready, or for so long."""
     anyio = anyio_unless_asyncio()
-    if anyio is not None:
-        await _wait_by(anyio, wanted, seconds)
-        return
+    with ExitStack() as cleanup:
+        copies = []
+        for descriptor, to_write in wanted:
+            # A loop has one reader for each descriptor, and somebody else may wait for the same one: hence the copy.
+            copies.append((os.dup(descriptor), to_write))
+            cleanup.callback(os.close, copies[-1][0])
+        await (_wait_by_asyncio(copies, seconds) if anyio is None else _wait_by(anyio, copies, seconds))
+
+
+async def _wait_by_asyncio(wanted: Collection[Wait], seconds: float) -> None:
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
 
@@ -49,21 +58,16 @@ async def wait(wanted: Collection[Wait], seconds: float) -> None:
 
     with ExitStack() as cleanup:
         cleanup.callback(loop.call_later(seconds, end).cancel)
+        cleanup.enter_context(Alarm(seconds, loop, end))
         for descriptor, to_write in wanted:
-            # A loop has one reader for each descriptor, and somebody else may wait for the same one: hence the copy.
-            copy = os.dup(descriptor)
-            cleanup.callback(os.close, copy)
-            (loop.add_writer if to_write else loop.add_reader)(copy, end)
-            cleanup.callback(loop.remove_writer if to_write else loop.remove_reader, copy)
+            (loop.add_writer if to_write else loop.add_reader)(descriptor, end)
+            cleanup.callback(loop.remove_writer if to_write else loop.remove_reader, descriptor)
         await ended
 
 
 async def _wait_by(anyio: Any, wanted: Collection[Wait], seconds: float) -> None:
     async def wait_for(descriptor: int, to_write: bool) -> None:
-        with ExitStack() as cleanup:
-            copy = os.dup(descriptor)
-            cleanup.callback(os.close, copy)
-            await (anyio.wait_writable if to_write else anyio.wait_readable)(copy)
+        await (anyio.wait_writable if to_write else anyio.wait_readable)(descriptor)
         scope.cancel()
 
     with anyio.move_on_after(seconds) as scope:

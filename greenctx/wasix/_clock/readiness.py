@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 from errno import EBADF
 from typing import TYPE_CHECKING
@@ -17,8 +18,8 @@ def find_ready(wanted: Collection[Wait], seconds: float) -> set[Wait]:
     """Wait for so long until one of those is ready; return all that are. Raises OSError for one that is not open."""
     if not wanted:
         return set()
-    if not hasattr(select, "poll"):  # Windows, where only sockets can be waited for
-        return set(wanted)
+    if not hasattr(select, "poll"):
+        return _find_ready_without_poll(wanted, seconds)
     masks: dict[int, int] = {}
     for descriptor, to_write in wanted:
         masks[descriptor] = masks.get(descriptor, 0) | (select.POLLOUT if to_write else select.POLLIN)
@@ -34,3 +35,16 @@ def find_ready(wanted: Collection[Wait], seconds: float) -> set[Wait]:
         for descriptor, to_write in wanted
         if found.get(descriptor, 0) & ~(select.POLLIN if to_write else select.POLLOUT)
     }
+
+
+def _find_ready_without_poll(wanted: Collection[Wait], seconds: float) -> set[Wait]:
+    """The same where there is no poll: on Windows, and where eventlet has removed it, whose select lets others run."""
+    to_read = [descriptor for descriptor, to_write in wanted if not to_write]
+    to_write = [descriptor for descriptor, to_write in wanted if to_write]
+    try:
+        can_read, can_write, _ = select.select(to_read, to_write, [], seconds)
+    except OSError:
+        if os.name == "nt":  # which can wait for sockets only
+            return set(wanted)
+        raise
+    return {(descriptor, False) for descriptor in can_read} | {(descriptor, True) for descriptor in can_write}

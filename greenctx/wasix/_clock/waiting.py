@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from greenctx._core.aio import await_, current_run
 from greenctx.wasix._clock.readiness import find_ready
+from greenctx.wasix._native._fiber import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,8 +27,14 @@ def checkpoint(deadline: Deadline) -> None:
     """Raise `TimeLimitExceeded` if the deadline is over. On an event loop, let other tasks run if it is time to."""
     deadline.check()
     run = current_run()
-    # Half of it: an epoch that ends a little too early to yield would double the time; the next one yields in time.
-    if run is not None and time.monotonic() - run.resumed_at >= deadline.yield_every / 2:
+    if run is None:
+        return
+    now = monotonic()
+    if run.computes_since is None:
+        # The loop has let it run some time in the epoch that ends here. An epoch is half of `yield_every`, so the next
+        # one is the last, also if it ends a little early.
+        run.computes_since = now - deadline.yield_every / 4
+    elif now - run.computes_since >= deadline.yield_every / 2:
         from greenctx.wasix._clock import event_loop  # with asyncio, which takes long to import
 
         await_(event_loop.give_way())
@@ -40,10 +47,10 @@ def wait_until_ready(deadline: Deadline, seconds: float | None, wanted: Collecti
     On an event loop other tasks run meanwhile. Signal handlers do, so Ctrl-C ends it with KeyboardInterrupt. Raises
     `TimeLimitExceeded`, and OSError for a descriptor that is not open.
     """
-    until = None if seconds is None else time.monotonic() + seconds
+    until = None if seconds is None else monotonic() + seconds
     while True:
         checkpoint(deadline)
-        now, on_loop = time.monotonic(), current_run() is not None
+        now, on_loop = monotonic(), current_run() is not None
         ends = [end for end in (until, deadline.ends_at) if end is not None]
         left = min([MAX_LOOP_WAIT if on_loop else MAX_SYSTEM_WAIT, *(max(0.0, end - now) for end in ends)])
         if on_loop:
@@ -59,6 +66,6 @@ def wait_until_ready(deadline: Deadline, seconds: float | None, wanted: Collecti
             time.sleep(left)
         if found:
             return found
-        if until is not None and time.monotonic() >= until:
+        if until is not None and monotonic() >= until:
             checkpoint(deadline)
             return set()

@@ -15,23 +15,34 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent
+from wasmtime import Trap, WasmtimeError
 
 from greenctx._core.scope import IN_GUEST, admit_caller
 from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
 from greenctx.wasix._clock.waiting import checkpoint
 from greenctx.wasix._fibers import backtraces, exceptions
+from greenctx.wasix._fibers.functions import Instance, provide, suspending
 from greenctx.wasix._fibers.stack_limit import check_stack_limit, explain_exhaustion
 from greenctx.wasix._fibers.stores import state_of, store_of
+from greenctx.wasix._fibers.traps import GuestTrap
 from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._native import capi
-from greenctx.wasix._native._fiber import FUNCTIONS, LAYOUT, YIELDED, Fiber, configure
+from greenctx.wasix._native._fiber import (
+    FUNCTIONS,
+    LAYOUT,
+    YIELDED,
+    Fiber,
+    between_epochs,
+    configure,
+    let_traps_through,
+)
 from greenctx.wasix._native.capi_values import LAYOUT as PACKAGE_LAYOUT
 from greenctx.wasix._native.capi_values import forget_object, integers, new_values, read_i32, take_value, to_raw, unroot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from wasmtime import Func, Instance, InstancePre, Linker, Module, Store
+    from wasmtime import Func, InstancePre, Linker, Module, Store
 
     from greenctx.wasix._native._fiber import StoreState
     from greenctx.wasix._native.capi import Outcome, Storelike
@@ -48,10 +59,14 @@ configure([capi.function_address(name) for name in FUNCTIONS], IN_GUEST, forget_
 def call(store: Storelike, func: Func, *args: Any) -> Any:
     """Call a guest's function: ``func(store, *args)``, but its host functions may switch contexts.
 
-    Arguments and result are converted as by `wasmtime.Func.__call__`. Raises `wasmtime.Trap` when the guest traps,
+    Arguments and result are converted as by `wasmtime.Func.__call__`. Raises `GuestTrap` when the guest traps,
     `GuestException` when it does not catch an exception, and what a host function raised; the latter two with the
     guest's backtrace as a note.
     """
+    return _call(store, func, args, TypeError)
+
+
+def _call(store: Storelike, func: Func, args: Sequence[Any], miscounted: type[Exception]) -> Any:
     # Checked here, because wasmtime ends the process when a function meets a store that is not its own.
     store = store_of(store)
     state = state_of(store)
@@ -60,7 +75,7 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     ty = func.type(store)
     param_types, result_types = ty.params, ty.results
     if len(args) != len(param_types):
-        raise TypeError(f"the guest's function takes {len(param_types)} arguments but {len(args)} were given")
+        raise miscounted(f"the guest's function takes {len(param_types)} arguments but {len(args)} were given")
     params, results = new_values(len(args)), new_values(len(result_types))
     converted = 0
     try:
@@ -73,8 +88,11 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     finally:
         for index in range(converted):  # an argument that was not converted has no reference to give up
             unroot(params[index])
-    values = [take_value(store, result) for result in results]
+    values = [suspending(take_value(store, result)) for result in results]
     return values if len(values) > 1 else values[0] if values else None
+
+
+provide(call_func=partial(_call, miscounted=WasmtimeError))  # as of wasmtime.Func
 
 
 def call_integers(store: Store, func: Func, kinds: str, *args: int) -> int:
@@ -93,15 +111,21 @@ def instantiate(linker: Linker, store: Store, module: Module) -> Instance:
 
     The linker must be of the store's engine, and `gc_anchor.admit` must know the module if it may hold references.
     """
-    instance = capi.new_instance()
+    instance = _new_instance()
     _run(store, partial(capi.start_instantiation, linker, store, module, instance), (linker, module, instance))
     return instance
 
 
 def instantiate_pre(pre: InstancePre, store: Store) -> Instance:
     """The same for a module whose imports were looked up already."""
-    instance = capi.new_instance()
+    instance = _new_instance()
     _run(store, partial(capi.start_pre_instantiation, pre, store, instance), (pre, instance))
+    return instance
+
+
+def _new_instance() -> Instance:
+    instance = suspending(capi.new_instance())
+    assert isinstance(instance, Instance)
     return instance
 
 
@@ -115,19 +139,19 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
     # forgotten it.
     scope = admit_caller()
     check_stack_limit(state)
+    let_traps_through()
     outcome = capi.Outcome()
     context = capi.context_address(store)
     holds_gil = state.holds_gil and not may_wait
     # wasmtime reads and writes these until the future is deleted, so whoever holds the fiber holds them.
     needed = (outcome, keep_alive, store)
     fiber = Fiber(start(outcome), context, state, needed, scope, getcurrent(), holds_gil)
-    poll, on_stack = fiber.poll, None
+    on_stack = None
 
     try:
         if state.shadow_stacks is not None:
-            on_stack = state.shadow_stacks.begin(store)  # may call the guest's malloc, by this function
-            poll = partial(on_stack.poll, fiber, state)
-        _poll_to_the_end(poll, fiber, store, state, outcome)
+            on_stack = state.shadow_stacks.begin(store, fiber)  # may call the guest's malloc, by this function
+        _poll_to_the_end(fiber, store, state, outcome)
     finally:
         # A plain wasmtime.Func that raised has left its exception in a global of the package. The call has just
         # trapped, so the exception is this call's. One statement without calls takes it, because KeyboardInterrupt may
@@ -141,22 +165,23 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
         ended = backtraces.take(outcome)
         state.forget_lost()
     if ended is not None:
+        if raised is None and isinstance(ended, Trap):
+            raise GuestTrap.of(ended)
         exception = ended if raised is None else raised
         raise exceptions.take_uncaught(store, fiber, exception) or explain_exhaustion(exception, state)
 
 
-def _poll_to_the_end(
-    poll: Callable[[], Any], fiber: Fiber, store: Store, state: StoreState, outcome: capi.Outcome
-) -> None:
+def _poll_to_the_end(fiber: Fiber, store: Store, state: StoreState, outcome: capi.Outcome) -> None:
     # A function of its own: on Python 3.13 the jump that closes a loop is outside the exception table of the `try`
     # around the loop, and CPython looks for signals there. An interruption at that jump would leave `_run` without its
     # `finally`, and the fiber open.
     while True:
         try:
-            function = poll()
+            function = fiber.poll()
             if function is None:
                 return
             if function is YIELDED:
+                between_epochs()
                 checkpoint(state.deadline)
                 continue
             if fiber.delivered is not None:

@@ -21,6 +21,7 @@ from greenctx.errors import ReferencesTooLate
 from greenctx.wasix._fibers import calls, host_functions
 from greenctx.wasix._fibers.backtraces import ANCHOR_FUNCTION, ANCHOR_MODULE
 from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._modules.engines import compile_on
 from greenctx.wasix._modules.stack_maps import holds_references
 from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import YIELDED, Fiber
@@ -53,7 +54,7 @@ def _lay(store: Store, state: StoreState) -> None:
         raise ReferencesTooLate(state.calls)
     module = _modules.get(store.engine)
     if module is None:
-        module = _modules[store.engine] = Module(store.engine, _TEXT)
+        module = _modules[store.engine] = compile_on(store.engine, _TEXT)
     # By the raw functions: `greenctx.wasix.Linker` would come here again, and `calls.call` would run `_wait`.
     linker = wasmtime.Linker(store.engine)
     host_functions.define_func(linker, "host", "wait", FuncType([], []), _wait, access_caller=False)

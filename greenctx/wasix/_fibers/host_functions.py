@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wasmtime import FuncType, Linker, Val
+from wasmtime import FuncType, Linker, Store, Val
 
+from greenctx._core.plain_functions import check_is_no_coroutine, check_is_plain
 from greenctx._reports.frame_notes import notes
 from greenctx.wasix._fibers.stores import Caller
 from greenctx.wasix._fibers.values import argument_decoder, kind_of, result_encoder
-from greenctx.wasix._native._fiber import callback_addresses
+from greenctx.wasix._native._fiber import callback_addresses, let_traps_through
 from greenctx.wasix._native.capi import define_async_func, invalidate_caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from wasmtime import Store
-
     from greenctx.wasix._fibers.values import ArgumentDecoder, ResultEncoder
     from greenctx.wasix._native._fiber import Fiber
+
+
+FIRST_CALLS = 4
+"""Of each host function, after which it is looked whether it has changed how signals are handled. (It is also looked at
+the beginning of each call into a guest, and at the end of each epoch. To look takes longer than a short function.)"""
 
 
 class HostFunction:
     """A Python function for guests to call, as `Fiber.poll` returns it."""
 
-    __slots__ = ("access_caller", "decode", "encode", "function", "name")
+    __slots__ = ("__weakref__", "_unseen_calls", "access_caller", "decode", "encode", "function", "name")
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class HostFunction:
         self.encode = encode
         self.function = function
         self.access_caller = access_caller
+        self._unseen_calls = FIRST_CALLS
 
     def serve(self, fiber: Fiber, store: Store) -> None:
         """Run the function on the current greenlet and hand its result to the guest."""
@@ -54,11 +59,15 @@ class HostFunction:
                 invalidate_caller(caller)
         else:
             result = self.function(*arguments)
+        if self._unseen_calls:
+            self._unseen_calls -= 1
+            let_traps_through()
         if isinstance(result, Val):  # wasmtime's own host functions may return one, too
             result = result.value
         try:
             results = self.encode(result, store)
         except (TypeError, ValueError, OverflowError) as error:  # others come from the value, and propagate unchanged
+            check_is_no_coroutine(f"host function {self.name!r}", result)
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
         fiber.answer(results)
 
@@ -84,8 +93,8 @@ def define_func(
     access_caller: bool,
     is_switch: bool = False,
     unsigned: bool = False,
-) -> None:
-    """Define a host function that runs on the greenlet of the context that calls it.
+) -> HostFunction:
+    """Define, and return, a host function that runs on the greenlet of the context that calls it.
 
     ``is_switch``: the function does what WASIX's context_switch does, so `Fiber.poll` may do that without calling it.
     ``unsigned``: integer arguments are unsigned.
@@ -101,3 +110,13 @@ def define_func(
     if None not in parameter_kinds:
         ty = FuncType(parameters, results)
     define_async_func(linker, module, name, ty, *callback_addresses(host_function, is_switch))
+    return host_function
+
+
+def check_host_function(ty: object, function: object) -> None:
+    """Raise TypeError unless the arguments are a type and a callable."""
+    if not isinstance(ty, FuncType):
+        raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
+    if not callable(function):
+        raise TypeError(f"a host function must be callable, not {function!r}")
+    check_is_plain("a host function", function)

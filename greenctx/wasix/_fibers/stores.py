@@ -10,6 +10,7 @@ from wasmtime import Global, GlobalType, Store, Val, ValType
 from greenctx.errors import WasiNotSet, WrongStore
 from greenctx.wasix._clock.deadline import Deadline
 from greenctx.wasix._fibers import wasmtime_patches
+from greenctx.wasix._fibers.functions import suspending
 from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import StoreState
 
@@ -31,6 +32,10 @@ class Caller(wasmtime.Caller):
     def __init__(self, address: int, store: Store) -> None:
         super().__init__(capi.caller_pointer(address))
         self.store = store
+
+    def get(self, name: str) -> AsExtern | None:
+        """Return that export of the calling instance, if there is one."""
+        return suspending(super().get(name))
 
 
 def store_of(store: Storelike) -> Store:

@@ -14,11 +14,12 @@ import struct
 from functools import cache, partial
 from operator import index
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from wasmtime import Func, FuncType, ValType
 
 from greenctx.errors import WrongStore
+from greenctx.wasix._fibers.functions import suspending
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._native.capi import store_id_of
 from greenctx.wasix._native.capi_values import (
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 
     ArgumentDecoder: TypeAlias = Callable[[bytes, Store], tuple[Any, ...]]
     ResultEncoder: TypeAlias = Callable[[Any, Store], bytes]
+
+I32 = Annotated[int, "i32"]
+"""In annotations of host functions: an ``int`` that is an i32."""
+F32 = Annotated[float, "f32"]
+"""In annotations of host functions: a ``float`` that is an f32."""
 
 # The codes of `struct`, in the order of wasmtime_valkind_t: the index of a kind is its number. The wasmtime package
 # converts all other kinds. Formats begin with "=", for native byte order and no padding but what they say.
@@ -75,7 +81,7 @@ def argument_decoder(kinds: list[str | None], *, unsigned: bool = False) -> Argu
     def all_kinds(memory: bytes, store: Store) -> tuple[Any, ...]:
         values = [*unpack(memory)]
         for place in references:
-            values.insert(place, read_value(store, memory, place))
+            values.insert(place, suspending(read_value(store, memory, place)))
         return tuple(values)
 
     return all_kinds if references else only_numbers

@@ -1,12 +1,14 @@
 """Every patch of the wasmtime package. Importing `greenctx.wasix` makes them.
 
-Two patches are for the whole process, so code that uses wasmtime without greenctx meets them, too:
+Three patches are for the whole process, so code that uses wasmtime without greenctx meets them, too:
 
 - ``Store.__init__`` and ``Store.set_wasi`` leave a mark on each store. wasmtime panics, which ends the process, when a
   guest calls WASI in a store without WASI's settings, and it cannot be asked beforehand. Stores that are older than
   the patch have no mark, and are let through.
 - ``wasmtime_externref_new``, which the package calls for each reference to a Python object. Making a reference may take
   a collection. For stores that greenctx does not know the patch calls wasmtime's function and nothing else.
+- ``WasmtimeError._from_ptr``, which makes the library's errors. One of them tells users of the C API to call "`*_async`
+  functions", which the package lacks; it says what to write instead.
 
 Two patches are for a store that greenctx knows, from its first use with greenctx on:
 
@@ -30,6 +32,7 @@ from wasmtime import Store
 from greenctx._core.scope import of_this_thread
 from greenctx.errors import StoreInUse
 from greenctx.wasix._native import capi
+from greenctx.wasix._native.capi_values import add_advice
 
 if TYPE_CHECKING:
     from greenctx.wasix._native._fiber import StoreState
@@ -60,11 +63,16 @@ def _new_externref(context: int, handle: int, result: int) -> bool | None:
     return None if state is None else state.new_externref(context, handle, result, of_this_thread())
 
 
-# Once, when this module is imported. The package has no hook for either, and a subclass of Store would miss the stores
-# that other code makes.
+# Once, when this module is imported. The package has no hook for any of them, and a subclass of Store would miss the
+# stores that other code makes.
 Store.__init__ = _init_and_mark  # type: ignore[method-assign]
 Store.set_wasi = _set_wasi_and_unmark  # type: ignore[method-assign]
 capi.intercept_externref_new(_new_externref)
+add_advice(
+    "`*_async`",
+    "call the function by greenctx.wasix.call(store, func, *args), or make the instance by greenctx.wasix's Linker or "
+    "Instance, whose functions are called as ever",
+)
 
 
 def lacks_wasi(store: Store) -> bool:

@@ -10,7 +10,7 @@ import io
 import os
 import select
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from wasmtime import WasiConfig
@@ -100,6 +100,11 @@ class Stdio:
         _check("stdout", stdout, "write", "a binary file to write to")
         _check("stderr", stderr, "write", "a binary file to write to")
         self._stdin, self._stdout, self._stderr = stdin, stdout, stderr
+
+    def replaced(self, **given: Any) -> Stdio:
+        """Return standard streams with those arguments in place of these."""
+        own: dict[str, Any] = {"stdin": self._stdin, "stdout": self._stdout, "stderr": self._stderr}
+        return Stdio(**{**own, **given}) if given else self
 
     def streams(self) -> dict[int, Source | Sink]:
         """Return what descriptors 0, 1 and 2 refer to when a program starts. Each reads bytes from the beginning."""

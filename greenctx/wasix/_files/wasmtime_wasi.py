@@ -15,6 +15,7 @@ from wasmtime import Engine, Func, Memory, Module, Store
 from greenctx.wasix._fibers import calls
 from greenctx.wasix._fibers.stores import check_wasi_is_set
 from greenctx.wasix._modules import abi
+from greenctx.wasix._modules.engines import compile_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,7 +148,7 @@ class _Shims:
     def on(self, engine: Engine) -> Module:
         module = self._modules.get(engine)
         if module is None:
-            module = self._modules[engine] = Module(engine, _shim(self._memory, self._functions))
+            module = self._modules[engine] = compile_on(engine, _shim(self._memory, self._functions))
         return module
 
 

@@ -4,11 +4,41 @@ from __future__ import annotations
 
 from functools import wraps
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from greenctx._core.scope import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from greenctx.wasix._fibers.host_functions import HostFunction
+
+
+class CallReports:
+    """Makes the host functions of a linker report their calls: all of them, from the beginning or from `begin` on."""
+
+    def __init__(self, *, begun: bool) -> None:
+        self._begun = begun
+        self._silent: list[ref[HostFunction]] = []
+        """Those that do not report. Weak references, because a host function may refer to the linker."""
+
+    def add(self, host_function: HostFunction) -> None:
+        if self._begun:
+            _report(host_function)
+        else:
+            self._silent += [ref(host_function)]
+
+    def begin(self) -> None:
+        """From now on, report also the calls of host functions that were added before."""
+        self._begun = True
+        while self._silent:
+            host_function = self._silent.pop()()
+            if host_function is not None:
+                _report(host_function)
+
+
+def _report(host_function: HostFunction) -> None:
+    host_function.function = reporting(host_function.name, host_function.function)
 
 
 def reporting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

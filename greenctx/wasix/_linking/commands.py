@@ -11,6 +11,7 @@ from wasmtime import Func, FuncType, WasmtimeError
 
 from greenctx.wasix._fibers.calls import call
 from greenctx.wasix._modules.abi import START
+from greenctx.wasix._native.capi import find_export
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,6 @@ def on_fresh_instance(command: InstancePre, export: str) -> Callable[..., Any]:
     """Return a host function that instantiates the command and calls that export."""
 
     def call_export(caller: Caller, *args: Any) -> Any:
-        return call(caller, cast("Func", command.instantiate(caller).exports(caller)[export]), *args)
+        return call(caller, cast("Func", find_export(caller.store, command.instantiate(caller), export)), *args)
 
     return call_export

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 import wasmtime
 from wasmtime import Engine, Func, FuncType, Module
 
+from greenctx._core.plain_functions import check_is_plain
 from greenctx.wasix._fibers import calls, gc_anchor, host_functions
+from greenctx.wasix._fibers.functions import Instance, suspending
 from greenctx.wasix._fibers.stores import check_belongs, state_of
 from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._linking import commands
-from greenctx.wasix._linking.call_reports import reporting
+from greenctx.wasix._linking.call_reports import CallReports
 from greenctx.wasix._linking.imports import check_engine, imports_of, is_defined
-from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre
+from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre, require_suspending_calls
 from greenctx.wasix._modules.abi import START, WASI_MODULE, WASIX_MODULES
-from greenctx.wasix._native.capi import store_id_of
+from greenctx.wasix._native.capi import find_export, store_id_of
 from greenctx.wasix._syscalls.contexts import context_calls
 from greenctx.wasix._syscalls.process import DescriptorTables
 from greenctx.wasix._syscalls.wasi import WasiCalls
@@ -25,11 +27,10 @@ from greenctx.wasix._syscalls.wasix import WasixCalls
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from wasmtime import Instance
-
     from greenctx.wasix._files.stdio import Stdio
     from greenctx.wasix._linking.imports import Key
     from greenctx.wasix._linking.requirements import InstancePre
+    from greenctx.wasix._linking.typed_functions import F
     from greenctx.wasix._native.capi import AsExtern, Storelike
     from greenctx.wasix._syscalls.table import SystemCall
 
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 class Linker(wasmtime.Linker):
     """A `wasmtime.Linker` whose host functions run on the calling context's greenlet, where they may switch.
 
-    Call the functions of its instances by `greenctx.wasix.call`: once a store has such a host function, wasmtime
-    refuses every other way in. If store, engine and items do not belong together, wasmtime would end the process; the
-    linker raises `WrongStore`.
+    The functions of its instances suspend when they are called, ``func(store, *args)``. Once a store has such a host
+    function, wasmtime refuses calls of its own `wasmtime.Func`; `greenctx.wasix.call` calls any. If store, engine and
+    items do not belong together, wasmtime would end the process; the linker raises `WrongStore`.
 
     **Unsafe**: `define` and `define_instance` take a plain `wasmtime.Func` as it is, and its Python then runs on the
     guest's fiber. Calls to the environment from there are refused, but a bare greenlet (or gevent) switch aborts the
@@ -54,9 +55,13 @@ class Linker(wasmtime.Linker):
         if not isinstance(engine, Engine):
             raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
         super().__init__(engine)
-        self._report_host_calls = report_host_calls
+        self._call_reports = CallReports(begun=report_host_calls)
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix = self._has_wasix_files = False
+        self.definitions = 0
+        """How many there were, those of WASI and WASIX that are done here included."""
+        self.may_use_files = True
+        """Whether guests may be given directories, by the settings of WASI that their stores have."""
         self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
         """What is defined, except for functions of WASI that use WASI."""
@@ -87,19 +92,28 @@ class Linker(wasmtime.Linker):
 
         With ``access_caller`` its first argument is a `Caller`: the guest's exports, good until it returns.
         """
-        if not isinstance(ty, FuncType):
-            raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
-        if not callable(func):
-            raise TypeError(f"a host function must be callable, not {func!r}")
+        host_functions.check_host_function(ty, func)
+        check_is_plain("a host function", func)
         self._define(module, name, ty, func, access_caller)
 
-    def define_instance(self, store: Storelike, name: str, instance: Instance) -> None:
+    def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
+        """Define the decorated function, typed by its annotations and perhaps ``async``: see `typed_functions`."""
+        from greenctx.wasix._linking.typed_functions import defining  # with inspect, which takes long to import
+
+        return defining(self.define_func, module, name)
+
+    def define_instance(self, store: Storelike, name: str, instance: wasmtime.Instance) -> None:
         """Define all exports of an instance of the store's."""
         if not isinstance(instance, wasmtime.Instance):
             raise TypeError(f"expected a wasmtime.Instance, not {instance!r}")
         check_belongs(self._requirements().check(store), instance)
+        self._define_instance(store, name, instance, instance.exports(store))
+
+    def _define_instance(
+        self, store: Storelike, name: str, instance: wasmtime.Instance, exports: Iterable[str]
+    ) -> None:
         super().define_instance(store, name, instance)
-        for export in instance.exports(store):
+        for export in exports:
             self._note(name, export, store_id_of(instance))
 
     def define_module(self, store: Storelike, name: str, module: Module) -> None:
@@ -110,16 +124,14 @@ class Linker(wasmtime.Linker):
         """
         store = self._requirements(imports_of(module)).check(store)
         if commands.is_command(module):
-            functions = commands.functions_of(module)
-            pre = self.instantiate_pre(module)
+            functions, pre = commands.functions_of(module), self.instantiate_pre(module)
             for export, ty in functions:
                 self.define_func(name, export, ty, commands.on_fresh_instance(pre, export), access_caller=True)
         else:
             instance = self.instantiate(store, module)
-            initialize = instance.exports(store).get(commands.INITIALIZE)
-            if isinstance(initialize, Func):
+            if isinstance(initialize := find_export(store, instance, commands.INITIALIZE), Func):
                 calls.call(store, initialize)
-            self.define_instance(store, name, instance)
+            self._define_instance(store, name, instance, [export.name for export in module.exports])
 
     def define_wasi(self, stdio: Stdio | None = None) -> None:
         """Define WASI preview 1: wasmtime's own, but for ``proc_exit``, which raises `GuestExit`, and calls that wait.
@@ -149,6 +161,10 @@ class Linker(wasmtime.Linker):
         if files and self._has_wasi:
             self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
+    def begin_host_call_reports(self) -> None:
+        """Report calls from now on, as with ``report_host_calls``, also of the host functions defined before."""
+        self._call_reports.begin()
+
     def define_wasix_imports(self, module: Module) -> list[Key]:
         """Define what the module imports of WASIX and nothing defines yet: `instantiate` does it, after `define_wasix`.
 
@@ -160,8 +176,10 @@ class Linker(wasmtime.Linker):
         from greenctx.wasix._linking.wasix_imports import calls_for  # which few programs need
 
         with self._defining:
+            embedder_definitions = self.definitions
             calls = [*calls_for(module, self._without_wasi, self._descriptors, wasi=self._has_wasi)]
             self._define_calls(calls)
+            self.definitions = embedder_definitions
         return [(call.module, call.name) for call in calls if not call.is_provided]
 
     def _define(
@@ -174,9 +192,8 @@ class Linker(wasmtime.Linker):
         is_switch: bool = False,
         unsigned: bool = False,
     ) -> None:
-        if self._report_host_calls:
-            function = reporting(f"{module}.{name}", function)
-        host_functions.define_func(self, module, name, ty, function, access_caller, is_switch, unsigned)
+        defined = host_functions.define_func(self, module, name, ty, function, access_caller, is_switch, unsigned)
+        self._call_reports.add(defined)
         self._note(module, name, None)
 
     def _define_calls(self, calls: Iterable[SystemCall]) -> None:
@@ -210,12 +227,16 @@ class Linker(wasmtime.Linker):
         self._owners |= dict.fromkeys(unknown, state.store_id)
 
     def get(self, store: Storelike, module: str, name: str) -> AsExtern:
-        """Return what is defined by that name. Call a function by `greenctx.wasix.call`."""
-        return super().get(self._requirements([(module, name)]).check(store), module, name)
+        """Return what is defined by that name."""
+        store = self._requirements([(module, name)]).check(store)
+        item = suspending(super().get(store, module, name))
+        if isinstance(item, Func):
+            require_suspending_calls(store)
+        return item
 
     def get_default(self, store: Storelike, name: str) -> Func:
-        """Return a module's default function, as `define_module` defined it. Call it by `greenctx.wasix.call`."""
-        return super().get_default(self._requirements([(name, ""), (name, START)]).check(store), name)
+        """Return a module's default function, as `define_module` defined it."""
+        return suspending(super().get_default(self._requirements([(name, ""), (name, START)]).check(store), name))
 
     def instantiate(self, store: Storelike, module: Module) -> Instance:
         """Instantiate a module; its start function may call host functions that switch."""
@@ -232,6 +253,7 @@ class Linker(wasmtime.Linker):
 
     def _note(self, module: str, name: str, owner: int | None) -> None:
         """Remember to which store a new definition belongs."""
+        self.definitions += 1
         self._without_wasi.add((module, name))
         self._owners.pop((module, name), None)
         if owner is not None:
@@ -242,4 +264,4 @@ class Linker(wasmtime.Linker):
         keys = [*keys]
         owners = {key: self._owners[key] for key in keys if key in self._owners}
         wasi = any(key[0] == WASI_MODULE and key not in self._without_wasi for key in keys)
-        return StoreRequirements(self.engine, owners, wasi and self._has_wasi)
+        return StoreRequirements(self.engine, owners, wasi and self._has_wasi, self.may_use_files)

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import wasmtime
+from wasmtime import FuncType, Module, WasmtimeError
 
 from greenctx.errors import WrongStore
-from greenctx.wasix._fibers import calls, gc_anchor
+from greenctx.wasix._fibers import calls, gc_anchor, host_functions
 from greenctx.wasix._fibers.stores import check_wasi_is_set, state_of, store_of
+from greenctx.wasix._files.file_threads import prepare_file_threads
 from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wasmtime import Engine, Instance, Module, Store
+    from wasmtime import Engine, Store
 
+    from greenctx.wasix._fibers.functions import Instance
     from greenctx.wasix._linking.imports import Key
     from greenctx.wasix._native.capi import Storelike
+
+
+_SUSPENDS = "greenctx.suspends"
+"""The key in the ``__dict__`` of stores in which only suspending calls are allowed."""
+
+
+def require_suspending_calls(store: Store) -> None:
+    """Let wasmtime refuse plain calls in the store, by an error.
+
+    wasmtime does that once a linker was to instantiate a module that imports a host function which suspends. Until then
+    a plain call that comes to such a function ends the process.
+    """
+    if _SUSPENDS in store.__dict__:
+        return
+    linker = wasmtime.Linker(store.engine)
+    with linker:
+        host_functions.define_func(linker, "", "", FuncType([], []), _do_nothing, access_caller=False)
+        module = Module(store.engine, '(module (import "" "" (func)))')
+        with suppress(WasmtimeError):  # the refusal, which is wanted from now on
+            linker.instantiate(store, module)
+    store.__dict__[_SUSPENDS] = True
+
+
+def _do_nothing() -> None: ...
 
 
 class StoreRequirements(NamedTuple):
@@ -28,6 +56,8 @@ class StoreRequirements(NamedTuple):
     """The ids of the stores that the definitions belong to."""
     wasi: bool
     """Whether ``set_wasi`` must have been called on the store."""
+    files: bool
+    """Whether guests may use files then."""
 
     def check(self, store: Storelike) -> Store:
         """Return the store. Raises `WrongStore` or `WasiNotSet` if it does not meet the requirements."""
@@ -40,6 +70,8 @@ class StoreRequirements(NamedTuple):
                 raise WrongStore(f"definition {module}.{name}")
         if self.wasi:
             check_wasi_is_set(store)
+            if self.files:
+                prepare_file_threads()
         return store
 
 

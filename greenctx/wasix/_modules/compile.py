@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wasmtime import Config, Engine, FuncType, MemoryType, Module, WasmtimeError, wat2wasm
+from wasmtime import Engine, FuncType, MemoryType, Module, WasmtimeError, wat2wasm
 
+from greenctx._reports.foreign import read, read_file
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._modules import stack_maps
 from greenctx.wasix._modules.abi import START, WAITING_CALLS, WASI_MODULE, WASIX_MODULES
+from greenctx.wasix._modules.engines import new_engine
+from greenctx.wasix._modules.exhaustion import check_resources
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from greenctx.wasix._modules.cache import ModuleCache
+
+MAX_BYTES = 2**30
+"""The size of a module that is read. Large programs have a tenth of it."""
 
 MAX_MESSAGE = 600
 _BINARY_MAGIC = b"\0asm"
 _COMPONENT_LAYER = b"\1\0"
 
 
-def read_code(name: str) -> bytes:
-    """Return the content of a file. Raises `InvalidProgram` if it cannot be read."""
+def read_code(name: str, file: BinaryIO | None = None) -> bytes:
+    """Return the content of a file, which may be open already. Raises `InvalidProgram` if it cannot be read.
+
+    Of what cannot be a module it is no more than the head.
+    """
     try:
-        return Path(name).read_bytes()
+        return read_file(name, MAX_BYTES, _may_be_code) if file is None else read(file, MAX_BYTES, _may_be_code)
     except (OSError, ValueError) as error:
+        check_resources(error)
         raise InvalidProgram(name, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _may_be_code(head: bytes) -> bool:
+    return head.startswith(_BINARY_MAGIC) or b"\0" not in head
 
 
 def to_binary(name: str, code: bytes) -> bytes:
@@ -67,7 +82,7 @@ def _load(binary: bytes, cache: ModuleCache) -> tuple[Engine, Module, bool] | No
     for collector in (False, True):
         compiled = cache.find(binary, collector)
         if compiled is not None:
-            engine = _engine(collector)
+            engine = new_engine(collector=collector, size=0)
             with suppress(WasmtimeError):  # it was compiled for another processor, for example
                 return engine, Module.deserialize(engine, compiled), collector
     return None
@@ -83,6 +98,7 @@ def _compile_anew(name: str, binary: bytes, cache: ModuleCache | None) -> tuple[
         try:
             engine, module = compile_binary(binary, collector=True)
         except WasmtimeError as error:
+            check_resources(error)
             raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
     if cache is not None:
         cache.keep(binary, collector, bytes(module.serialize()))
@@ -99,16 +115,8 @@ def needs_collector(binary: bytes) -> bool:
 
 
 def compile_binary(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:
-    engine = _engine(collector)
+    engine = new_engine(collector=collector, size=len(binary))
     return engine, Module(engine, binary)
-
-
-def _engine(collector: bool) -> Engine:
-    config = Config()
-    config.epoch_interruption = True
-    config.gc_support = collector
-    config.wasm_exceptions = collector  # without the collector, wasmtime 50 panics on a try_table
-    return Engine(config)
 
 
 def check_start(name: str, module: Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from greenctx._reports.foreign import printable
 from greenctx.wasix._modules.abi import FUNCTION_TABLE
 from greenctx.wasix._modules.binary import (
     CUSTOM,
@@ -22,6 +23,13 @@ _I32_CONST, _I64_CONST, _REF_FUNC = 0x41, 0x42, 0xD2
 _PASSIVE, _WITH_TABLE, _EXPRESSIONS = 1, 2, 4  # flags of an element segment
 
 
+MAX_ELEMENTS = 2**17
+"""The elements whose functions have names, of each module. Large programs put some 20,000 functions in their table."""
+
+MAX_NAME = 1000
+"""Characters of a name, so that a guest's contexts cannot repeat one of its module's size in a trace."""
+
+
 class EntrypointNames:
     """What a module calls the functions that it puts in its table. They are read when the first name is asked for.
 
@@ -33,50 +41,60 @@ class EntrypointNames:
         self._code = code
 
     def at(self, index: int) -> str | None:
-        """Return the name of the function at that index of the table, if it has one."""
-        return self._by_index.get(index)
+        """Return the name of the function at that index of the table, if it has one, with escapes for terminals."""
+        found = self._found
+        function = None if found is None else found.elements.get(index)
+        if found is None or function is None:
+            return None
+        name = found.names.get(function) or found.exported.get(function) or f"function[{function}]"
+        return printable(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}...")
 
     @cached_property
-    def _by_index(self) -> dict[int, str]:
+    def _found(self) -> _ModuleNames | None:
         try:
-            found = _ModuleNames(self._code)
+            return _ModuleNames(self._code)
         except NotUnderstood:
-            return {}
-        return {
-            index: found.names.get(function) or f"function[{function}]"
-            for (table, index), function in found.elements.items()
-            if table == found.table
-        }
+            return None
 
 
 class _ModuleNames:
-    """The functions' names, and the active element segments, of one module."""
+    """The active element segments of the table that entrypoints are from, and the names of the functions in them.
+
+    Nothing is kept of other functions, because a module may have millions.
+    """
 
     def __init__(self, code: bytes) -> None:
         self.names: dict[int, str] = {}
-        """By the function's index: from the name section, else from an export."""
-        self.elements: dict[tuple[int, int], int] = {}
-        """The index of the function, by the table's index and the place in the table."""
-        self.table = -1
-        """The index of the table that entrypoints are from."""
-        self._exported: dict[int, str] = {}
+        """By the function's index: from the name section."""
+        self.exported: dict[int, str] = {}
+        """The same from the exports."""
+        self.elements: dict[int, int] = {}
+        """The index of the function, by the place in the table."""
+        self._table = -1
+        for section in sections(code):  # which table it is comes first: wasm's sections have an order
+            if section.id == EXPORTS:
+                self._read_table_export(section.reader(code))
+            elif section.id == ELEMENTS:
+                self._read_elements(section.reader(code))
+        self._wanted = {*self.elements.values()}
         for section in sections(code):
             reader = section.reader(code)
             if section.id == EXPORTS:
                 self._read_exports(reader)
-            elif section.id == ELEMENTS:
-                self._read_elements(reader)
             elif section.id == CUSTOM and reader.name() == "name":
                 self._read_names(reader, section.end)
-        self.names = self._exported | self.names
+
+    def _read_table_export(self, reader: Reader) -> None:
+        for _ in range(reader.number()):
+            name, kind, index = reader.export()
+            if kind == TABLE and name == FUNCTION_TABLE:
+                self._table = index
 
     def _read_exports(self, reader: Reader) -> None:
         for _ in range(reader.number()):
             name, kind, index = reader.export()
-            if kind == FUNCTION:
-                self._exported.setdefault(index, name)
-            elif kind == TABLE and name == FUNCTION_TABLE:
-                self.table = index
+            if kind == FUNCTION and index in self._wanted:
+                self.exported.setdefault(index, name)
 
     def _read_names(self, reader: Reader, end: int) -> None:
         while reader.position < end:
@@ -85,7 +103,9 @@ class _ModuleNames:
             if subsection == _FUNCTION_NAMES:
                 for _ in range(reader.number()):
                     index = reader.number()
-                    self.names[index] = reader.name()
+                    name = reader.name()
+                    if index in self._wanted:
+                        self.names[index] = name
             reader.position = after
 
     def _read_elements(self, reader: Reader) -> None:
@@ -99,8 +119,10 @@ class _ModuleNames:
             for index in range(reader.number()):
                 expressions = flags & _EXPRESSIONS
                 function = _read_constant(reader, (_REF_FUNC,)) if expressions else reader.number()
-                if offset is not None and function is not None:
-                    self.elements[table, offset + index] = function
+                if table == self._table and offset is not None and function is not None:
+                    self.elements[offset + index] = function
+                    if len(self.elements) == MAX_ELEMENTS:
+                        return
 
 
 def _read_constant(reader: Reader, opcodes: tuple[int, ...]) -> int | None:

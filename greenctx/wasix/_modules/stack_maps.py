@@ -9,7 +9,9 @@ from functools import cache
 from struct import Struct, unpack_from
 from weakref import WeakKeyDictionary
 
-from wasmtime import Engine, Module
+from wasmtime import Module
+
+from greenctx.wasix._modules.engines import new_engine
 
 _SECTION = ".wasmtime.stackmap"
 _HEADER = Struct("<II8x8xQQ")  # of a section of an ELF file: name, type, offset, size
@@ -33,7 +35,7 @@ def note_none(module: Module) -> None:
 def _are_found() -> bool:
     """Whether this wasmtime has the section where `_has_stack_maps` looks for it."""
     holder = "(module (func $f (param externref) (result externref) (drop (call $f (ref.null extern))) (local.get 0)))"
-    return _has_stack_maps(Module(Engine(), holder))
+    return _has_stack_maps(Module(new_engine(collector=True, size=len(holder)), holder))
 
 
 def _has_stack_maps(module: Module) -> bool:

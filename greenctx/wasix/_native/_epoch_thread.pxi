@@ -1,4 +1,4 @@
-# The thread that ends an engine's epoch every so often.
+# Time: the thread that ends an engine's epoch every so often, and a clock.
 
 cdef void end_epochs(void *data) noexcept nogil:
     cdef epoch_thread_t *thread = <epoch_thread_t *>data
@@ -18,24 +18,36 @@ cdef class EpochThread:
     cdef object engine  # a handle that nobody else can close
     cdef readonly bint running
     cdef object process  # the id of the process that has the thread: its forks have none, and must not wait for one
+    cdef unsigned long entered_by
+    cdef object __weakref__, reference
 
     def __cinit__(self, engine, uintptr_t address, long microseconds):
         """``address`` is that of the engine's wasm_engine_t."""
         self.engine = engine
         self.thread.engine = <void *>address
         self.thread.microseconds = microseconds
+        self.allocate_locks()
+
+    cdef void allocate_locks(self):
         self.thread.stop = PyThread_allocate_lock()
         self.thread.ended = PyThread_allocate_lock()
         PyThread_acquire_lock(self.thread.stop, True)
         PyThread_acquire_lock(self.thread.ended, True)
 
     def __enter__(self):
+        self.entered_by = PyThread_get_thread_ident()
+        self.start()
+        self.reference = ref(self, entered.discard)
+        entered.add(self.reference)
+
+    cdef int start(self) except -1:
         self.process = getpid()
         self.running = PyThread_start_new_thread(end_epochs, &self.thread) != <unsigned long>-1
         if not self.running:
-            raise RuntimeError("no thread can be started to end the epochs of an engine")
+            raise ResourcesExhausted(EAGAIN)
 
     def __exit__(self, *_):
+        entered.discard(self.reference)
         if self.running:
             self.running = False
             PyThread_release_lock(self.thread.stop)  # the thread takes it, and ends
@@ -48,3 +60,46 @@ cdef class EpochThread:
         self.__exit__()
         PyThread_free_lock(self.thread.stop)
         PyThread_free_lock(self.thread.ended)
+
+
+cdef set entered = set()
+"""References to those that are. (Not the objects: an interruption may have left them so.)"""
+
+
+def restart_epoch_threads():
+    """In a child of a fork, start those threads again whose runs go on in the child: the forking thread's."""
+    cdef EpochThread one
+    for reference in entered.copy():
+        one = reference()
+        if one is not None and one.entered_by == PyThread_get_thread_ident():
+            one.allocate_locks()  # the former ones are for ever as they were when the process forked
+            one.start()
+
+
+# A clock that nobody can stop: freezegun, for one, replaces `time.monotonic` in every module that refers to it.
+
+cdef extern from *:
+    """
+    #ifdef _WIN32
+    #include <windows.h>
+    static double monotonic_seconds(void) {
+        LARGE_INTEGER now, frequency;
+        QueryPerformanceCounter(&now);
+        QueryPerformanceFrequency(&frequency);
+        return (double)now.QuadPart / (double)frequency.QuadPart;
+    }
+    #else
+    #include <time.h>
+    static double monotonic_seconds(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+    }
+    #endif
+    """
+    double monotonic_seconds() noexcept nogil
+
+
+def monotonic():
+    """Return the seconds since some moment, as `time.monotonic` does where nobody has replaced it."""
+    return monotonic_seconds()

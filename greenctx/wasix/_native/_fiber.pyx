@@ -21,21 +21,26 @@ by address. capi_values.py has the layout of the structures as that package know
 """
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock)
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
-from greenctx._core._switching cimport Switching
+from greenctx._core._switching cimport Coroutine, Switching
 
+from errno import EAGAIN
 from os import getpid
+from weakref import ref
 
-from greenctx.errors import CalledWithinGuest
+from greenctx.errors import CalledWithinGuest, ResourcesExhausted
 
 include "_wasmtime.pxi"
+include "_signals.pxi"
 include "_callbacks.pxi"
+include "_stack_pointer.pxi"
 include "_store_state.pxi"
 include "_epoch_thread.pxi"
 
@@ -54,6 +59,11 @@ cdef class Fiber:
     # have forgotten alive, suspended for ever.
     cdef PyObject *greenlet
     cdef Switching switching  # `environment`, if its switch is the compiled one
+    cdef Coroutine context  # the one that has made the call, if `switching` is there
+    cdef StackPointer stack_pointer
+    cdef ShadowStack stack  # where the guest's locals go, if not on the stack that all share
+    cdef bint overflowed  # that stack, when the guest called the host function
+    cdef bint is_due  # another greenlet ran the guest, which needs Python: see _deferred.pxi
     cdef void **polled  # the address of that thread's variable: finding a thread-local one costs a call at each poll
     cdef bint holds_gil  # see StoreState.holds_gil
     cdef bint failing  # the guest is to trap, or to unwind, and runs no code any more
@@ -78,6 +88,8 @@ cdef class Fiber:
         self.request.before_anchor = state.gc_anchor is None
         self.keep_alive, self.environment, self.greenlet = keep_alive, environment, <PyObject *>greenlet
         self.switching, self.polled = compiled(environment), &polled
+        if self.switching is not None:
+            self.context = self.switching._active
         self.state, self.holds_gil = state, holds_gil
         state.calls += 1
 
@@ -93,27 +105,83 @@ cdef class Fiber:
         threads that wait for the GIL, would starve, so after 255 switches, and at an epoch's end, Python has its turn.
         An exception that arrives in such a switch is raised.
         """
+        cdef Fiber asking
+        self.is_due = False
         while True:
-            function = poll_once(self)
-            if not self.request.is_switch or self.state.switches == 0:
-                self.state.switches = 1
-                return function
-            self.state.switches += 1  # an unsigned char: it wraps round to 0 after 255
-            if not self.switch_context():
-                return function
+            asking = run_guests(self)
+            if asking is not self:
+                hand_over(self, asking)
+            elif not self.switch_context():
+                break
+            if self.is_due:
+                break
+            self.answer_switch()
+        self.state.switches = 1
+        if self.request.future == NULL:
+            return None
+        if self.request.epoch_ended:
+            return YIELDED
+        return self.stack.on_overflow if self.overflowed else <object>self.request.function
+
+    def use_stack(self, StackPointer stack_pointer not None, ShadowStack stack not None):
+        """Let the guest's locals go on that stack. When it has overflowed, `poll` returns its ``on_overflow`` instead of
+        the host function."""
+        self.stack_pointer, self.stack = stack_pointer, stack
 
     cdef inline bint switch_context(self) except -1:
         """Do what WASIX's context_switch does, in the plain case; return whether it was plain."""
+        if not self.wants_switch() or self.switching is None or not self.switching._is_plain:
+            return False
+        self.state.switches += 1
+        return self.switching.switch_if_plain(<object>self.greenlet, self.switch_target(), <void *>self)
+
+    cdef inline bint wants_switch(self) noexcept:
+        """Whether the guest is in WASIX's context_switch, and Python need not have its turn."""
+        # Exceptions on their way take Python, and so do overflows.
+        return self.request.is_switch and self.state.switches != 0 and self.delivered is None and not self.overflowed
+
+    cdef inline uint64_t switch_target(self) noexcept:
+        return <uint64_t>self.request.arguments[0].of.i64
+
+    cdef inline void answer_switch(self) noexcept:
+        """Let context_switch return to the guest."""
+        self.request.results[0].kind = self.request.results[0].of.i32 = 0  # WASMTIME_I32; errno success
+        self.request.answered = True
+
+    cdef inline bint run(self) noexcept:
+        """Let the guest go on until it is suspended; return whether the call has ended."""
         cdef request_t *request = &self.request
-        # Shadow stacks and exceptions on their way take Python, and so does the pure-Python core.
-        if self.state.shadow_stacks is not None or self.delivered is not None or self.switching is None:
-            return False
-        if not (self.switching._is_plain and self.switching.switch_if_plain(
-                <object>self.greenlet, <uint64_t>request.arguments[0].of.i64)):
-            return False
-        request.results[0].kind = request.results[0].of.i32 = 0  # WASMTIME_I32; errno success
-        request.answered = True
-        return True
+        # The GIL: released around every poll, a switch takes 0.49 us, but 83 to 91 us beside a busy Python thread, which
+        # takes the GIL each time. Held, other threads starve while the guest computes. So it is held for the first epoch,
+        # and released once the guest has computed for longer than that.
+        cdef bint hold = self.holds_gil and not request.epoch_ended
+        cdef bint done
+        if self.stack is not None:
+            # Here and nowhere else: so it does not matter what has happened since the guest ran last.
+            self.stack_pointer.use(self.stack)
+        self.forget_suspension()
+        request.function = NULL
+        request.is_switch = request.epoch_ended = False
+        if hold:
+            done = self.go_on()
+        else:
+            with nogil:
+                done = self.go_on()
+        if not done:
+            self.note_suspension()
+        if self.stack is not None:
+            self.overflowed = request.function != NULL and self.stack_pointer.overflowed(self.stack)
+        return done
+
+    cdef void end(self) noexcept:
+        """The call has ended: take what it has ended with, and close it."""
+        try:
+            if wasmtime.context_has_exception(self.request.context):
+                # The next call that ends would find it otherwise.
+                self.thrown = ThrownException.take(self.request.context)
+        except MemoryError:
+            pass  # the call ends with wasmtime's error instead
+        self.close()
 
     cdef inline bint go_on(self) noexcept nogil:
         """Poll the future until there is something to do; return whether the call has ended."""
@@ -212,36 +280,4 @@ cdef class Fiber:
         self.request.answered = True
 
 
-cdef object poll_once(Fiber self):
-    # A function, not a method: the compiler inlines a static function with one caller, and methods are in a table. Each
-    # frame costs on the way back from another stack, because the processor predicts the returns of the stack it left.
-    cdef request_t *request = &self.request
-    cdef StoreState state = self.state
-    # The GIL: released around every poll, a switch takes 0.49 us, but 83 to 91 us beside a busy Python thread, which
-    # takes the GIL each time. Held, other threads starve while the guest computes. So it is held for the first epoch,
-    # and released once the guest has computed for longer than that.
-    cdef bint hold = self.holds_gil and not request.epoch_ended
-    cdef bint done
-    if request.future == NULL:
-        raise RuntimeError("this call has ended")
-    state.enter(request, self.polled, self.environment, self.switching)
-    self.forget_suspension()
-    request.function = NULL
-    request.is_switch = request.epoch_ended = False
-    if hold:
-        done = self.go_on()
-    else:
-        with nogil:
-            done = self.go_on()
-    if not done:
-        self.note_suspension()
-    state.leave(self.environment, self.switching)
-    if state.suspensions.gc_task != NULL:  # a suspended call ended, or waited elsewhere, instead of polling the next
-        state.suspensions.gc_task = NULL
-        raise RuntimeError("a call that is suspended in a host function has not come back to it")
-    if done:
-        if wasmtime.context_has_exception(request.context):
-            self.thrown = ThrownException.take(request.context)  # the next call that ends would find it otherwise
-        self.close()
-        return None
-    return YIELDED if request.epoch_ended else <object>request.function
+include "_deferred.pxi"

@@ -52,11 +52,13 @@ cdef class StoreState:
     cdef object callers  # what `enter` has replaced: the active greenlet of the environment, and of the outer ones
     cdef suspensions_t suspensions
     cdef Py_ssize_t interrupted  # calls that an epoch's end has suspended: not in a host function, so not in the ring
+    cdef public bint defers_switches
+    """Whether the greenlet of one context may run the guest of another. Tests and benchmarks turn it off."""
     cdef public bint holds_gil
     """Whether guests run with the GIL held: they give it back at the end of each epoch, and call nothing that waits."""
 
     def __init__(self, store_id, deadline):
-        self.store_id, self.deadline = store_id, deadline
+        self.store_id, self.deadline, self.defers_switches = store_id, deadline, True
         self.suspensions.ring.previous = self.suspensions.ring.next = &self.suspensions.ring
 
     def set_anchor(self, Fiber fiber not None):

@@ -17,6 +17,7 @@ cdef extern from *:
 cdef extern from "pythread.h":
     bint PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptibly) nogil
     unsigned long PyThread_start_new_thread(void (*)(void *) noexcept nogil, void *)
+    unsigned long PyThread_get_thread_ident()
 
 # wasmtime_val_t of wasmtime/val.h, and its union
 cdef union value_union_t:
@@ -95,10 +96,13 @@ cdef struct wasmtime_t:
     void *(*context_gc)(void *) noexcept nogil
     void (*error_delete)(void *) noexcept nogil
     void (*engine_increment_epoch)(void *) noexcept nogil
+    void (*global_get)(void *, void *, value_t *) noexcept nogil
+    void *(*global_set)(void *, void *, const value_t *) noexcept nogil
+    uint8_t *(*memory_data)(void *, void *) noexcept nogil
 
 FUNCTIONS = tuple("""call_future_poll call_future_delete trap_new func_call_async context_has_exception
     context_take_exception context_set_exception exnref_unroot externref_new context_gc error_delete
-    engine_increment_epoch""".split())
+    engine_increment_epoch global_get global_set memory_data""".split())
 
 cdef wasmtime_t wasmtime
 
@@ -122,3 +126,5 @@ def configure(addresses, guest_, forget_):
     for i in range(len(FUNCTIONS)):
         (<uintptr_t *>&wasmtime)[i] = addresses[i]
     guest, forget = guest_, forget_
+    know_wasmtime(<void *>wasmtime.engine_increment_epoch)
+    let_traps_through()

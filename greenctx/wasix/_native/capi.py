@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import wasmtime
 from wasmtime import Engine, Func, Global, Instance, SharedMemory, Store, Trap, WasmtimeError, _ffi, _func
 from wasmtime import _bindings as ffi
-from wasmtime._extern import get_extern_ptr
+from wasmtime._extern import get_extern_ptr, wrap_extern
 
 from greenctx.errors import StoreInUse
 
@@ -142,6 +142,13 @@ def store_id_of(item: AsExtern | Instance) -> int | None:
     if isinstance(item, SharedMemory):
         return None
     return c_uint64.from_buffer(get_extern_ptr(item).of).value  # where every kind of them has it
+
+
+def find_export(store: Store, instance: Instance, name: str) -> AsExtern | None:
+    """Return the export of that name. (``instance.exports(store)`` reads all exports, in quadratic time.)"""
+    where, encoded, item = (store._context(), byref(instance._instance)), name.encode(), ffi.wasmtime_extern_t()
+    found = ffi.wasmtime_instance_export_get(*where, c_string(encoded), len(encoded), byref(item))
+    return wrap_extern(item) if found else None
 
 
 def item_address(item: Global | Memory) -> int:

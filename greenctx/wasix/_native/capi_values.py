@@ -8,13 +8,14 @@ from __future__ import annotations
 from ctypes import byref, sizeof
 from typing import TYPE_CHECKING, Any, Final
 
-from wasmtime import Tag, Val, WasmtimeError, _ffi, _value
+from wasmtime import Func, Instance, Tag, Val, WasmtimeError, _ffi, _value
 from wasmtime import _bindings as ffi
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wasmtime import Store, ValType
+    from wasmtime._instance import InstanceExports as InstanceExports
 
 _raw = ffi.wasmtime_val_t
 
@@ -134,3 +135,30 @@ def _exnref(address: int) -> Any:
 def _check(error: Any) -> None:
     if error:
         raise WasmtimeError._from_ptr(error)
+
+
+# Functions and instances, and the library's errors
+
+
+def copy_handle(source: Func | Instance, target: Func | Instance) -> None:
+    """Let an object of the package's that was not initialized be the same function or instance as another."""
+    if isinstance(source, Func):
+        assert isinstance(target, Func)
+        target._func = source._func
+    else:
+        assert isinstance(target, Instance)
+        target._instance, target._exports = source._instance, None
+
+
+def add_advice(marker: str, advice: str) -> None:
+    """Have the library's errors whose message contains the marker end with that advice."""
+    make = WasmtimeError._from_ptr.__func__  # type: ignore[attr-defined]
+
+    def from_ptr(cls: type[WasmtimeError], pointer: Any) -> WasmtimeError:
+        error: WasmtimeError = make(cls, pointer)
+        message = str(error)
+        if marker in message:
+            error._WasmtimeError__message = f"{message}; {advice}"  # type: ignore[attr-defined]
+        return error
+
+    WasmtimeError._from_ptr = classmethod(from_ptr)  # type: ignore[method-assign, assignment]

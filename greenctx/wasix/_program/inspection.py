@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasmtime import FuncType, GlobalType, MemoryType, Module, Store, TableType, WasiConfig
 
+from greenctx._reports.foreign import printable
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._files.stdio import Stdio
 from greenctx.wasix._linking.imports import check_imports, import_name, missing_imports
@@ -79,6 +80,8 @@ class Inspection:
     stack_pointer: bool
     """Whether it exports ``__stack_pointer`` as shadow stacks need it."""
     malloc: bool
+    warnings: tuple[str, ...]
+    """What will go wrong with contexts although the module can be run, and what to do."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the inspection as a dictionary that JSON can hold."""
@@ -96,6 +99,7 @@ class Inspection:
         yield f"{_printable(self.file, len(self.file))}: {self.type}, {self.size} bytes"
         yield f"runnable: {_yes(self.runnable)}{reason}"
         yield f"contexts: {_yes(self.contexts)}"
+        yield from (f"warning: {warning}" for warning in self.warnings)
         pointer = f"{abi.STACK_POINTER} {'' if self.stack_pointer else 'not '}exported"
         yield f"shadow stacks: {_yes(self.stack_pointer)} ({pointer}, malloc {'' if self.malloc else 'not '}exported)"
         yield f"needs the garbage collector: {_yes(self.needs_collector)}"
@@ -125,28 +129,45 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         unprovided = {f"{key[0]}.{key[1]}" for key in linker.define_wasix_imports(module)}
         missing = missing_imports(linker, store, module)
         reason = _reason(lambda: check_start(name, module), lambda: check_imports(name, linker, store, module))
-    sizes = Sizes(binary)
+    sizes, lacking = Sizes(binary), {*missing}
+    contexts = any(one.module in abi.WASIX_MODULES and one.name in _CONTEXT_CALLS for one in imports)
+    creates = any(one.module in abi.WASIX_MODULES and one.name == "context_create" for one in imports)
+    stack_pointer = _reason(lambda: check_exports(name, module)) is None
     return Inspection(
         file=name,
         type=f"core module ({'binary' if content is binary else 'text'})",
         size=len(content),
         runnable=reason is None,
         reason=reason,
-        contexts=any(
-            one.module in (abi.WASIX_MODULE, abi.WASIX_MODULE_64) and one.name in _CONTEXT_CALLS for one in imports
-        ),
+        contexts=contexts,
         needs_collector=needs_collector(binary),
         imports=tuple(
-            Import(name := import_name(one), _kind(one.type), name not in {*missing, *unprovided}, name in unprovided)
+            Import(name := import_name(one), _kind(one.type), name not in lacking | unprovided, name in unprovided)
             for one in imports
         ),
         missing=tuple(missing),
         exports=exports,
         memories=tuple(sizes.memories),
         tables=tuple(sizes.tables),
-        stack_pointer=_reason(lambda: check_exports(name, module)) is None,
+        stack_pointer=stack_pointer,
         malloc=Export(abi.MALLOC, "function") in exports,
+        warnings=tuple(_warnings(exports, stack_pointer)) if creates else (),
     )
+
+
+def _warnings(exports: tuple[Export, ...], stack_pointer: bool) -> Iterable[str]:
+    if Export(abi.FUNCTION_TABLE, "table") not in exports:
+        yield (
+            f"every context_create returns EINVAL, because {abi.FUNCTION_TABLE} is not exported: "
+            "link with -Wl,--export-table"
+        )
+    if stack_pointer:
+        yield "contexts share one C stack, unless --shadow-stack 64KiB gives each a stack of its own"
+    else:
+        yield (
+            f"if it is compiled from C, its contexts share one C stack, because {abi.STACK_POINTER} is not exported: "
+            f"link with -Wl,--export={abi.STACK_POINTER} and run with --shadow-stack 64KiB"
+        )
 
 
 def _reason(*checks: Callable[[], None]) -> str | None:
@@ -193,5 +214,5 @@ def _yes(flag: bool) -> str:
 
 def _printable(text: str, max_length: int = MAX_NAME) -> str:
     """Return the text without what would move a terminal's cursor or fill its screen."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:max_length])
+    shown = printable(text[:max_length])
     return shown if len(text) <= max_length else f"{shown}... ({len(text)} characters)"

@@ -1,4 +1,4 @@
-"""Limits: how many contexts, how much memory and how many seconds a program may use."""
+"""Limits: how many contexts, how much memory, how many seconds and open files a program may use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from greenctx.errors import InvalidProgram
+from greenctx.wasix._files.descriptors import MAX_FILES
 from greenctx.wasix._modules.binary import NotUnderstood
 from greenctx.wasix._modules.sizes import PAGE, Sizes
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 ELEMENT = 8  # bytes of an element of a table, in wasmtime
 TABLE_SHARE = 8  # where memories may grow as well, tables may grow by an eighth of what is left
+STACK = 2**19  # bytes of its fiber's stack that a guest's calls may fill: wasmtime's ``max_wasm_stack``
 MAX_SIZE = 2**63 - 1  # the largest limit that wasmtime takes
 
 
@@ -31,16 +33,32 @@ class Limits:
 
     ``seconds``: from the start of `Program.run`, after which every context is unwound and `TimeLimitExceeded` raised.
     Host functions are not interrupted in the middle, unless they await; programs that they run are.
+
+    ``files``: descriptors of files and directories open at any one time, standard streams and preopened directories
+    included. At the limit opening one more returns mfile.
+
+    ``stacks``: bytes of the host's memory that the stacks of contexts may fill, half a mebibyte each. There are as many
+    contexts as fit, if ``contexts`` does not allow fewer.
     """
 
     # A frozen dataclass, written out: to import dataclasses takes a tenth of the time of a small guest's run.
 
-    __slots__ = ("contexts", "memory", "seconds")
+    __slots__ = ("contexts", "files", "memory", "seconds", "stacks")
 
-    def __init__(self, *, contexts: int | None = None, memory: int | None = None, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        contexts: int | None = None,
+        memory: int | None = None,
+        seconds: float | None = None,
+        files: int | None = MAX_FILES,
+        stacks: int | None = None,
+    ) -> None:
         self.contexts: Final = contexts
         self.memory: Final = memory
         self.seconds: Final = seconds
+        self.files: Final = files
+        self.stacks: Final = stacks
         for name, value in self._items():
             kind = int | float if name == "seconds" else int
             if value is None:
@@ -67,7 +85,13 @@ class Limits:
         return f"Limits({', '.join(f'{name}={value!r}' for name, value in self._items())})"
 
     def _items(self) -> list[tuple[str, float | None]]:
-        return [("contexts", self.contexts), ("memory", self.memory), ("seconds", self.seconds)]
+        return [(name, getattr(self, name)) for name in ("contexts", "memory", "seconds", "files", "stacks")]
+
+    @property
+    def max_contexts(self) -> int | None:
+        """Contexts alive at any one time, besides main: as many as ``contexts`` allows, and ``stacks`` has room for."""
+        by_stacks = None if self.stacks is None else self.stacks // STACK
+        return min((one for one in (self.contexts, by_stacks) if one is not None), default=None)
 
     def cap(self, name: str, code: bytes) -> bytes:
         """Return the module with maxima for its memories and tables. Raises `InvalidProgram` if it starts beyond them.
@@ -80,17 +104,8 @@ class Limits:
             found = Sizes(code)
         except NotUnderstood as error:
             raise InvalidProgram(name, f"its memory cannot be limited: {error}") from error
-        starts = sum(one.minimum for one in found.memories) + ELEMENT * sum(one.minimum for one in found.tables)
-        left = self.memory - starts
-        if left < 0:
-            raise InvalidProgram(name, f"it starts with {starts} bytes of memory, more than the limit of {self.memory}")
-        memories = [one for one in found.memories if not one.imported]
-        tables = [one for one in found.tables if not one.imported]
-        for_tables = left
-        if any(map(_can_grow, memories)):
-            for_tables = left // TABLE_SHARE if any(map(_can_grow, tables)) else 0
-        bytes_each = _level(memories, left - for_tables, PAGE)
-        elements_each = _level(tables, for_tables // ELEMENT, 1)
+        bytes_each, elements_each = _levels(name, found, self.memory)
+        memories, tables = _own(found.memories), _own(found.tables)
         return found.with_maxima(
             [_end(one, bytes_each) for one in memories], [_end(one, elements_each) for one in tables]
         )
@@ -99,6 +114,43 @@ class Limits:
         """Limit what the module does not declare: the heap of the garbage collector."""
         if self.memory is not None:
             store.set_limits(memory_size=min(self.memory, MAX_SIZE))
+
+    def apply_to_run(self, store: Store, name: str, found: Sizes) -> None:
+        """Limit one run of a module that was compiled with other maxima. Raises `InvalidProgram` if it cannot be.
+
+        wasmtime applies one size to all memories of the store. It fits unless some memory starts beyond it.
+        """
+        if self.memory is None:
+            return
+        bytes_each, elements_each = _levels(name, found, self.memory)
+        for things, level in ((_own(found.memories), bytes_each), (_own(found.tables), elements_each)):
+            if any(one.minimum > level for one in things):
+                raise InvalidProgram(name, "its memory cannot be limited for one run; give the limit to the Program")
+        store.set_limits(memory_size=min(bytes_each, MAX_SIZE), table_elements=min(elements_each, MAX_SIZE))
+
+
+def limits_of(given: Limits | None) -> Limits:
+    """Return the limits that were given, none by default. Raises TypeError for anything else."""
+    if given is not None and not isinstance(given, Limits):
+        raise TypeError(f"limits must be None or such as Limits(memory=64 * 2**20, seconds=5.0), not {given!r}")
+    return given or Limits()
+
+
+def _own(things: list[Size]) -> list[Size]:
+    return [one for one in things if not one.imported]
+
+
+def _levels(name: str, found: Sizes, limit: int) -> tuple[int, int]:
+    """Return the bytes to which all memories may grow, and the elements to which all tables may, within the limit."""
+    starts = sum(one.minimum for one in found.memories) + ELEMENT * sum(one.minimum for one in found.tables)
+    left = limit - starts
+    if left < 0:
+        raise InvalidProgram(name, f"it starts with {starts} bytes of memory, more than the limit of {limit}")
+    memories, tables = _own(found.memories), _own(found.tables)
+    for_tables = left
+    if any(map(_can_grow, memories)):
+        for_tables = left // TABLE_SHARE if any(map(_can_grow, tables)) else 0
+    return _level(memories, left - for_tables, PAGE), _level(tables, for_tables // ELEMENT, 1)
 
 
 def _can_grow(one: Size) -> bool:

@@ -3,65 +3,38 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, cast
-
-from wasmtime import Store, WasmtimeError
+from typing import TYPE_CHECKING, Any, cast
 
 from greenctx._core.aio import await_, current_run
-from greenctx._core.scope import NoContexts
-from greenctx.environment import ContextSwitchingEnvironment
-from greenctx.errors import GuestExit, InvalidProgram, ProgramClosed, ProgramInUse, StoreInUse
+from greenctx.errors import ProgramClosed, ProgramInUse
 from greenctx.wasix._clock.deadline import YIELD_SECONDS, Deadline
-from greenctx.wasix._clock.epochs import SharedEpochThread, can_be_signalled, epoch_thread, yield_every_epoch
-from greenctx.wasix._fibers.calls import call
-from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._clock.epochs import SharedEpochThread, can_be_signalled, epoch_thread
 from greenctx.wasix._files.stdio import Stdio
-from greenctx.wasix._linking.imports import check_imports
-from greenctx.wasix._linking.linker import Linker
-from greenctx.wasix._modules.abi import START
-from greenctx.wasix._modules.compile import (
-    check_start,
-    compile_module,
-    in_one_line,
-    never_waits,
-    read_code,
-    switches_contexts,
-    to_binary,
-)
-from greenctx.wasix._modules.names import EntrypointNames
-from greenctx.wasix._modules.shared_memory import unshare_memory
-from greenctx.wasix._native.capi import close
-from greenctx.wasix._program.limits import Limits
+from greenctx.wasix._modules.compile import read_code
+from greenctx.wasix._program.executable import Executable
+from greenctx.wasix._program.invocation import Invocation
+from greenctx.wasix._program.limits import limits_of
 from greenctx.wasix._program.lost_interrupts import LostInterrupts
+from greenctx.wasix._program.run import RunConfig, RunSettings, run_in_new_store
 from greenctx.wasix._program.wasi_config import WasiSettings
-from greenctx.wasix._syscalls.of_wasix.files import is_wasix_program
-from greenctx.wasix._syscalls.process import process_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
-    from typing import BinaryIO, Self, TypedDict, Unpack
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import BinaryIO, Self, Unpack
 
-    from wasmtime import Func
+    from greenctx.wasix._linking.linker import Linker
+    from greenctx.wasix._linking.typed_functions import F
+    from greenctx.wasix._program.limits import Limits
 
-    from greenctx.wasix._modules.cache import ModuleCache
-
-    class ProgramSettings(TypedDict, total=False):
+    class ProgramSettings(RunSettings, total=False):
         """The settings of a `Program`."""
 
-        argv: Sequence[str] | None
-        env: Mapping[str, str] | None
-        preopens: Mapping[str, str | os.PathLike[str]] | None
-        limits: Limits | None
         shadow_stack: int | None
         contexts: bool
-        instruments: Iterable[object]
         cache: bool
-        stdin: BinaryIO | bytes | None
-        stdout: BinaryIO | None
-        stderr: BinaryIO | None
+        command: bool
 
 
 MIN_YIELD_SECONDS = 0.001
@@ -89,6 +62,7 @@ class Program:
         contexts: bool = True,
         instruments: Iterable[object] = (),
         cache: bool = False,
+        command: bool = True,
         stdin: BinaryIO | bytes | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
@@ -108,12 +82,17 @@ class Program:
         With ``cache`` the compiled module is kept in the user's cache directory, for programs of the same code in other
         processes, and taken from there. (One process had better keep the program.)
 
+        With ``command=False`` the module need not export ``_start``: see `invoke`.
+
         ``stdin`` is a binary file, or bytes, which each run reads from the beginning; ``stdout`` and ``stderr`` are
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
 
         Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, or starts beyond its limits;
-        and for a directory that is not there or a string that WASI cannot pass on.
+        and for a directory that is not there or a string that WASI cannot pass on. Raises `ResourcesExhausted` where
+        the system has no more memory, file descriptors or threads.
         """
+        instruments = [*instruments]
+        self._made_of = code, {key: value for key, value in locals().items() if key not in ("self", "code", "cache")}
         if not isinstance(code, bytes):
             raise TypeError(f"code must be the bytes of a module, not {code!r:.80}; for a file use Program.from_file")
         if shadow_stack is not None and shadow_stack <= 0:
@@ -121,28 +100,33 @@ class Program:
         self._closed = False
         self._runs: set[object] = set()
         self.name = name
-        self.settings = WasiSettings(name, [name] if argv is None else argv, env or {}, preopens or {})
-        self.limits = limits or Limits()
-        self.shadow_stack = shadow_stack
-        self.contexts = contexts
+        self.settings = WasiSettings(name, argv, env, preopens)
+        self.limits = limits_of(limits)
         self.instruments = [*instruments]
+        self.on_shared_stack: Callable[[], object] | None = None
+        """Called when a run creates its second context, if all contexts share one C stack but could have their own."""
         self._stdio = Stdio(stdin, stdout, stderr)
-        self._code = unshare_memory(to_binary(name, code))
-        self._engine, self._module = compile_module(
-            name, self.limits.cap(name, self._code), _user_cache() if cache else None
+        self._executable = Executable(
+            name, code, self.limits, shadow_stack=shadow_stack, contexts=contexts, cache=cache, command=command
         )
-        check_start(name, self._module)
-        if shadow_stack is not None and contexts:
-            from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
-
-            check_exports(name, self._module)
-        # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
-        self._holds_gil = contexts and switches_contexts(self._module) and never_waits(self._module)
-        self._entrypoint_names = EntrypointNames(self._code)
+        self._engine = self._executable.engine
         self._shared_epoch_thread = SharedEpochThread(self._engine)
-        self.linker = Linker(self._engine, report_host_calls=bool(self.instruments))
-        self.linker.define_wasi(self._stdio)
-        self.linker.define_wasix(files=is_wasix_program(self._module))
+        self._definitions = self.linker.definitions
+
+    @property
+    def linker(self) -> Linker:
+        """Where host functions are defined."""
+        return self._executable.linker
+
+    @property
+    def shadow_stack(self) -> int | None:
+        """Bytes of each context's shadow stack."""
+        return self._executable.shadow_stack
+
+    @property
+    def contexts(self) -> bool:
+        """Whether the program may have contexts."""
+        return self._executable.contexts
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **settings: Unpack[ProgramSettings]) -> Program:
@@ -150,29 +134,39 @@ class Program:
         name = os.fspath(path)
         return cls(read_code(name), name=name, **settings)
 
-    def run(self) -> int:
+    def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
+        """Define the decorated function as a host function, typed by its annotations: see `Linker.host_function`."""
+        return self.linker.host_function(module, name)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what the program was made of. It is compiled where it arrives, once: see ``cache``."""
+        if self.linker.definitions != self._definitions:
+            raise TypeError("a program with host functions of its own cannot be pickled; make it where it is to run")
+        return _arrived, (type(self), *self._made_of)
+
+    def run(self, **settings: Unpack[RunSettings]) -> int:
         """Run the program; return its exit status, as the guest gave it: an unsigned number of 32 bits.
+
+        ``argv``, ``env``, ``preopens``, ``stdin``, ``stdout``, ``stderr``, ``limits`` and ``instruments`` replace the
+        program's own for this run. A limit of memory may be lower than the program's; a higher one changes nothing.
 
         (A shell sees the low eight of them, so ``exit(-1)``, 4294967295 here, is 255 there.)
 
-        Raises `InvalidProgram` if an import is not defined, `wasmtime.Trap` when the guest traps in any context,
-        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, and whatever a host function raises. Ctrl-C is
-        KeyboardInterrupt. Every context is unwound by then.
+        Raises `InvalidProgram` if an import is not defined, `GuestTrap` when the guest traps in any context,
+        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, `ResourcesExhausted`, and whatever a host function
+        raises. Ctrl-C is KeyboardInterrupt. Every context is unwound by then.
         """
-        if current_run() is not None:
-            return await_(self.run_async())
-        this_run = object()
-        try:
-            self._begin(this_run)
-            deadline = Deadline.within_current(self.limits.seconds)
-            needs_epochs = deadline or can_be_signalled() or self._holds_gil
-            epochs = epoch_thread(self._engine) if needs_epochs else nullcontext()
-            with LostInterrupts():
-                return self._run(deadline, epochs, self._holds_gil)
-        finally:
-            self._runs.discard(this_run)
+        return int(self._run(settings))
 
-    async def run_async(self, *, yield_every: float = YIELD_SECONDS) -> int:
+    def invoke(self, name: str, *args: Any, **settings: Unpack[RunSettings]) -> list[Any]:
+        """Call an export of a fresh instance, after ``_initialize`` if there is one; return its results.
+
+        Arguments that are strings are converted to the numbers that the function takes. The settings, and what is
+        raised, are those of `run`; but an exit of the guest is `GuestExit`.
+        """
+        return cast("list[Any]", self._run(settings, Invocation(self.name, name, args)))
+
+    async def run_async(self, *, yield_every: float = YIELD_SECONDS, **settings: Unpack[RunSettings]) -> int:
         """The same inside of the calling task: its host functions may call `greenctx.await_`.
 
         The event loop runs, too, while the guest sleeps or waits for its standard streams; and whenever the guest has
@@ -182,16 +176,37 @@ class Program:
         waits for the event loop; every context is unwound, and the task ends cancelled, or `TimeLimitExceeded` is
         raised.
         """
-        from greenctx.wasix._program.run_async import run_within  # with asyncio, which takes long to import
-
         if not yield_every >= MIN_YIELD_SECONDS:
             raise ValueError(f"yield_every must be at least {MIN_YIELD_SECONDS} seconds, not {yield_every!r}")
+        return int(await self._run_async(yield_every, settings))
+
+    def _run(self, settings: RunSettings, invocation: Invocation | None = None) -> Any:
+        if current_run() is not None:
+            return await_(self._run_async(YIELD_SECONDS, settings, invocation))
         this_run = object()
         try:
             self._begin(this_run)
-            deadline = Deadline.within_current(self.limits.seconds, yield_every)
+            config = self._config(settings)
+            deadline = Deadline.within_current(config.limits.seconds)
+            holds_gil = self._executable.holds_gil
+            needs_epochs = deadline or can_be_signalled() or holds_gil
+            epochs = epoch_thread(self._engine) if needs_epochs else nullcontext()
+            with LostInterrupts():
+                return run_in_new_store(self._executable, config, deadline, epochs, holds_gil, invocation)
+        finally:
+            self._runs.discard(this_run)
+
+    async def _run_async(self, yield_every: float, settings: RunSettings, invocation: Invocation | None = None) -> Any:
+        from greenctx.wasix._program.run_async import run_within  # with asyncio, which takes long to import
+
+        this_run = object()
+        try:
+            self._begin(this_run)
+            config = self._config(settings)
+            deadline = Deadline.within_current(config.limits.seconds, yield_every)
             epochs = self._shared_epoch_thread.every(yield_every / 2)
-            return await run_within(deadline, partial(self._run, deadline, epochs, holds_gil=False))
+            run = partial(run_in_new_store, self._executable, config, deadline, epochs, False, invocation)
+            return await run_within(deadline, run)
         finally:
             self._runs.discard(this_run)
 
@@ -200,41 +215,10 @@ class Program:
         if self._closed:
             raise ProgramClosed
 
-    def _run(self, deadline: Deadline, epochs: AbstractContextManager[None], holds_gil: bool) -> int:
-        store = Store(self._engine)
-        try:
-            with epochs, deadline:
-                status = self._run_in(store, deadline, holds_gil)
-        except BaseException:
-            with suppress(StoreInUse):  # by another thread; it is freed when that has done with it
-                close(store)
-            raise
-        close(store)
-        return status
-
-    def _run_in(self, store: Store, deadline: Deadline, holds_gil: bool) -> int:
-        store.set_wasi(self.settings.wasi_config(self._stdio))
-        self.limits.apply(store)
-        self.linker.define_wasix_imports(self._module)
-        check_imports(self.name, self.linker, store, self._module)
-        yield_every_epoch(store)
-        process_of(store).entrypoint_names = self._entrypoint_names
-        state = state_of(store)
-        state.deadline = deadline
-        state.holds_gil = holds_gil
-        try:
-            if self.contexts:
-                environment = ContextSwitchingEnvironment(
-                    max_contexts=self.limits.contexts, instruments=self.instruments
-                )
-                environment.run_main_context(self._run_start, store)
-            else:
-                NoContexts().run(self._run_start, store)
-        except GuestExit as exit:
-            return exit.status
-        finally:
-            state.shadow_stacks = None  # which refer to the store
-        return 0
+    def _config(self, given: RunSettings) -> RunConfig:
+        return RunConfig(self.settings, self._stdio, self.limits, self.instruments, self.on_shared_stack).replaced(
+            given
+        )
 
     def close(self) -> None:
         """Free what the program holds. It cannot be run again (`ProgramClosed`); closing it again does nothing.
@@ -247,8 +231,7 @@ class Program:
             self._closed = closed
             raise ProgramInUse
         self._shared_epoch_thread.close()
-        for thing in (self.linker, self._module, self._engine):
-            close(thing)
+        self._executable.close()
 
     def __enter__(self) -> Self:
         return self
@@ -256,21 +239,6 @@ class Program:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run_start(self, store: Store) -> None:
-        try:
-            instance = self.linker.instantiate(store, self._module)
-        except WasmtimeError as error:
-            raise InvalidProgram(self.name, f"it cannot be instantiated: {in_one_line(error)}") from error
-        if self.shadow_stack is not None and self.contexts:
-            if state_of(store).calls:
-                raise InvalidProgram(self.name, "its start function starts contexts, too early for shadow stacks")
-            from greenctx.wasix._shadow_stacks.shadow_stacks import ShadowStacks
 
-            state_of(store).shadow_stacks = ShadowStacks(store, instance, self.shadow_stack)
-        call(store, cast("Func", instance.exports(store)[START]))
-
-
-def _user_cache() -> ModuleCache | None:
-    from greenctx.wasix._modules.cache import ModuleCache
-
-    return ModuleCache.of_the_user()
+def _arrived(kind: type[Program], code: bytes, settings: dict[str, Any]) -> Program:
+    return kind(code, **settings, cache=True)

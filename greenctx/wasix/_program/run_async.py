@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from greenctx._core.aio import run_in_task
 from greenctx.errors import TimeLimitExceeded
+from greenctx.wasix._clock.alarms import Alarm
 from greenctx.wasix._clock.event_loop import anyio_unless_asyncio
 
 if TYPE_CHECKING:
@@ -26,7 +28,14 @@ async def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
     if anyio is None:
         try:
             async with asyncio.timeout(seconds) as scope:
-                return await run_in_task(function)
+                loop = asyncio.get_running_loop()
+
+                def expire() -> None:
+                    with suppress(RuntimeError):  # it has ended
+                        scope.reschedule(loop.time())
+
+                with Alarm(seconds, loop, expire):
+                    return await run_in_task(function)
         except TimeoutError as error:
             if isinstance(error, TimeLimitExceeded) or not scope.expired():
                 raise

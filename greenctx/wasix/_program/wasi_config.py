@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasmtime import WasiConfig, WasmtimeError
 
 from greenctx.errors import InvalidProgram
+from greenctx.wasix._modules.exhaustion import check_resources
 from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
@@ -15,16 +16,25 @@ if TYPE_CHECKING:
 
     from greenctx.wasix._files.stdio import Stdio
 
+T = TypeVar("T")
+
 
 class WasiSettings:
     """WASI's settings of the program ``name``. Raises `InvalidProgram` for settings that WASI cannot pass on."""
 
     def __init__(
-        self, name: str, argv: Sequence[str], env: Mapping[str, str], preopens: Mapping[str, str | os.PathLike[str]]
+        self,
+        name: str,
+        argv: Sequence[str] | None,
+        env: Mapping[str, str] | None,
+        preopens: Mapping[str, str | os.PathLike[str]] | None,
     ) -> None:
+        if isinstance(argv, str):
+            raise TypeError(f"argv must be a list of strings, the program's name first, not {argv!r}")
         self.name = name
-        self.argv = list(argv)
-        self.env = dict(env)
+        self.argv = [name] if argv is None else list(argv)
+        self.env = _mapping("env", env, '{"NAME": "value"}')
+        preopens = _mapping("preopens", preopens, '{"/guest/directory": "host/directory"}')
         self.preopens = {guest: os.fspath(host) for guest, host in preopens.items()}
         for text in (*self.argv, *self.env, *self.env.values(), *self.preopens, *self.preopens.values()):
             if "\0" in text or _has_surrogates(text):
@@ -32,6 +42,11 @@ class WasiSettings:
         for host in self.preopens.values():
             if not os.path.isdir(host):
                 raise InvalidProgram(name, f"the directory {host!r} to preopen is not there")
+
+    def replaced(self, **given: Any) -> WasiSettings:
+        """Return settings with those arguments in place of these."""
+        own: dict[str, Any] = {"argv": self.argv, "env": self.env, "preopens": self.preopens}
+        return WasiSettings(self.name, **{**own, **given}) if given else self
 
     def wasi_config(self, stdio: Stdio) -> WasiConfig:
         """Return these settings as a wasmtime.WasiConfig."""
@@ -42,8 +57,23 @@ class WasiSettings:
             try:
                 config.preopen_dir(host, guest)
             except WasmtimeError as error:  # it has vanished since the program was loaded
+                _check_can_open(host)
                 raise InvalidProgram(self.name, f"the directory {host!r} cannot be opened") from error
         return config
+
+
+def _mapping(name: str, given: Mapping[str, T] | None, example: str) -> dict[str, T]:
+    if given is not None and not hasattr(given, "keys"):
+        raise TypeError(f"{name} must be a dictionary, such as {example}, not {given!r}")
+    return dict(given or {})
+
+
+def _check_can_open(directory: str) -> None:
+    """Raise `ResourcesExhausted` if the system has no more of what it takes to open it. wasmtime does not say why."""
+    try:
+        os.close(os.open(directory, os.O_RDONLY))
+    except OSError as error:
+        check_resources(error)
 
 
 def _has_surrogates(text: str) -> bool:

@@ -6,16 +6,16 @@ below. Here each greenlet that calls the guest has a stack of its own: main the 
 a region from its creation to its end. (A context that Python created gets its region when it calls the guest, and
 gives it back when that call ends.)
 
-The pointer is set where guest code is about to run, in `CallOnStack.poll`, and nowhere else. Then it does not matter
-what has happened since the guest ran last: switches, nested calls, traps, exceptions, destroyed contexts. `in_use` says
-whose pointer the global holds, so the global is left alone when the same stack runs again. (Restoring the pointer
-without giving each context a region was tried and is wrong: contexts write over each other's locals.)
+The native part sets the pointer where guest code is about to run (`Fiber.run`), and nowhere else. Then it does not
+matter what has happened since the guest ran last: switches, nested calls, traps, exceptions, destroyed contexts.
+`in_use` says whose pointer the global holds, so the global is left alone when the same stack runs again. (Restoring
+the pointer without giving each context a region was tried and is wrong: contexts write over each other's locals.)
 """
 
 from __future__ import annotations
 
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 from weakref import WeakKeyDictionary
 
 from greenlet import getcurrent, greenlet
@@ -24,9 +24,9 @@ from wasmtime import Global, GlobalType, Memory, MemoryType
 from greenctx._core.scope import current_context_id
 from greenctx.errors import InvalidProgram, ShadowStackOverflow, ShadowStackUnavailable
 from greenctx.wasix._fibers.values import kind_of
-from greenctx.wasix._modules.abi import MEMORY, STACK_POINTER
-from greenctx.wasix._native._fiber import YIELDED
-from greenctx.wasix._shadow_stacks.stack_pointer import StackPointer
+from greenctx.wasix._modules.abi import MALLOC, MEMORY, STACK_POINTER
+from greenctx.wasix._native import capi
+from greenctx.wasix._native._fiber import ShadowStack, StackPointer
 from greenctx.wasix._shadow_stacks.stack_pool import StackPool
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from wasmtime import Instance, Module, Store
 
     from greenctx.environment import ContextSwitchingEnvironment
-    from greenctx.wasix._native._fiber import Fiber, StoreState
-    from greenctx.wasix._shadow_stacks.stack_pool import StackGuard
+    from greenctx.wasix._native._fiber import Fiber
 
 
 def check_exports(name: str, module: Module) -> None:
@@ -53,18 +52,6 @@ def check_exports(name: str, module: Module) -> None:
         raise InvalidProgram(name, f"shadow stacks need a memory that is not shared, exported as {MEMORY!r}")
 
 
-class Stack:
-    """Where the guest's locals of one greenlet go."""
-
-    __slots__ = ("guard", "pointer")
-
-    def __init__(self, pointer: int, guard: StackGuard | None = None) -> None:
-        self.pointer = pointer
-        """The guest's stack pointer; out of date for the stack in use, whose pointer is in the global."""
-        self.guard = guard
-        """None for the stack that the linker laid out: its end is not known."""
-
-
 class ShadowStacks:
     """The stacks of one running program. The greenlet that makes this has main's.
 
@@ -73,12 +60,15 @@ class ShadowStacks:
 
     def __init__(self, store: Store, instance: Instance, size: int) -> None:
         """``size`` is that of each region, in bytes. The module must have passed `check_exports`."""
-        exports = instance.exports(store)
-        self.pointer = StackPointer(store, cast("Global", exports[STACK_POINTER]), cast("Memory", exports[MEMORY]))
-        self.pool = StackPool(store, exports, self.pointer, size)
-        self._main = Stack(self.pointer.get())
-        self.in_use: Stack | None = self._main
-        self._stacks: WeakKeyDictionary[greenlet, Stack] = WeakKeyDictionary({getcurrent(): self._main})
+        pointer = cast("Global", capi.find_export(store, instance, STACK_POINTER))
+        memory = cast("Memory", capi.find_export(store, instance, MEMORY))
+        malloc = capi.find_export(store, instance, MALLOC)
+        addresses = capi.context_address(store), capi.item_address(pointer), capi.item_address(memory)
+        self.pointer = StackPointer(*addresses, keep_alive=(pointer, memory))
+        self.pool = StackPool(store, memory, malloc, self.pointer, size)
+        self._on_overflow = _Overflow(self.pool.size)
+        self._main = self.pointer.in_use = ShadowStack(self.pointer.get())
+        self._stacks: WeakKeyDictionary[greenlet, ShadowStack] = WeakKeyDictionary({getcurrent(): self._main})
         # Regions of contexts that had not begun when they were last heard of.
         self._reserved: dict[tuple[ContextSwitchingEnvironment, int], int] = {}
         self._sweep_at = 16
@@ -107,29 +97,18 @@ class ShadowStacks:
         self._reserved[environment, context_id] = bottom
         return context_id
 
-    def begin(self, store: Store) -> CallOnStack:
+    def begin(self, store: Store, fiber: Fiber) -> CallOnStack:
         """Prepare a call into the guest by the current greenlet. Raises `ShadowStackUnavailable`."""
         me = getcurrent()
         stack = self._stacks.get(me)
         if stack is not None:
-            return CallOnStack(self, stack)
+            return CallOnStack(self.pointer, stack, fiber)
         self._stacks[me] = self._main  # for malloc's locals
         try:
             bottom = self._take(store)
         finally:
             self._stacks.pop(me, None)
-        return CallOnStack(self, self._place(me, bottom), lambda: self._end(me, bottom))
-
-    def use(self, stack: Stack) -> None:
-        """Let the guest's pointer point into that stack."""
-        # KeyboardInterrupt may come after any of these lines. `in_use` is None while the global belongs to no stack for
-        # sure, so the next call sets it again.
-        former = self.in_use
-        if former is not None:
-            former.pointer = self.pointer.get()
-        self.in_use = None
-        self.pointer.set(stack.pointer)
-        self.in_use = stack
+        return CallOnStack(self.pointer, self._place(me, bottom), fiber, lambda: self._end(me, bottom))
 
     def _take(self, store: Store) -> int:
         # A sweep looks at all reservations. Doubling the threshold keeps the cost of each creation constant on average.
@@ -143,9 +122,8 @@ class ShadowStacks:
                 raise
             return self.pool.take(store)
 
-    def _place(self, me: greenlet, bottom: int) -> Stack:
-        guard = self.pool.guard(bottom)
-        stack = self._stacks[me] = Stack(guard.top, guard)
+    def _place(self, me: greenlet, bottom: int) -> ShadowStack:
+        stack = self._stacks[me] = self.pool.stack(bottom, self._on_overflow)
         return stack
 
     def _end(self, me: greenlet, bottom: int) -> None:
@@ -165,32 +143,23 @@ class ShadowStacks:
 class CallOnStack:
     """One call into the guest, whose locals go on one stack, below those of the calls that it is nested in."""
 
-    __slots__ = ("_at_end", "_stack", "_stacks", "_start")
+    __slots__ = ("_at_end", "_pointer", "_stack", "_start")
 
-    def __init__(self, stacks: ShadowStacks, stack: Stack, at_end: Callable[[], None] | None = None) -> None:
-        self._stacks = stacks
+    def __init__(
+        self, pointer: StackPointer, stack: ShadowStack, fiber: Fiber, at_end: Callable[[], None] | None = None
+    ) -> None:
+        self._pointer = pointer
         self._stack = stack
-        self._start = stacks.pointer.get() if stacks.in_use is stack else stack.pointer
+        self._start = pointer.get() if pointer.in_use is stack else stack.pointer
         self._at_end = at_end
-
-    def poll(self, fiber: Fiber, state: StoreState) -> Any:
-        """`Fiber.poll` on the stack. When that has overflowed, what it returns will raise so when it is served."""
-        stack = self._stack
-        if self._stacks.in_use is not stack:
-            state.check()  # another thread may be in the guest, and the pointer would be changed under it
-            self._stacks.use(stack)
-        asked = fiber.poll()
-        guard = stack.guard
-        if guard is None or asked is None or asked is YIELDED or not guard.overflowed():
-            return asked
-        return _Overflow(self._stacks.pool.size)
+        fiber.use_stack(pointer, stack)
 
     def end(self) -> None:
         """Free what the call has left on the stack: all of its frames, if it has trapped or was destroyed."""
-        stacks, stack = self._stacks, self._stack
+        pointer, stack = self._pointer, self._stack
         stack.pointer = self._start
-        if stacks.in_use is stack:
-            stacks.in_use = None
+        if pointer.in_use is stack:
+            pointer.in_use = None
         if self._at_end is not None:
             self._at_end()
 

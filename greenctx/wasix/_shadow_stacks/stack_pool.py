@@ -5,33 +5,28 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING
 
-from wasmtime import Func, Memory, WasmtimeError
+from wasmtime import Func, WasmtimeError
 
 from greenctx.errors import ShadowStackUnavailable
 from greenctx.wasix._fibers import calls
 from greenctx.wasix._fibers.values import kind_of
-from greenctx.wasix._modules.abi import MALLOC, MEMORY
+from greenctx.wasix._native._fiber import ShadowStack
 
 if TYPE_CHECKING:
-    from wasmtime import Store
+    from wasmtime import Memory, Store
 
-    from greenctx.wasix._native.capi import InstanceExports
-    from greenctx.wasix._shadow_stacks.stack_pointer import StackPointer
+    from greenctx.wasix._native._fiber import StackPointer
 
 ALIGNMENT = 16  # of LLVM's stack pointer
 CANARY = b"greenctx canary!" * 4  # at the low end of each region, where an overflow begins
 MIN_SIZE = 1024
 
-_CanaryBytes = ctypes.c_char * len(CANARY)
-
 
 class StackPool:
     """Regions of one size. A region that is given back is used again, and never returned to the guest."""
 
-    def __init__(self, store: Store, exports: InstanceExports, pointer: StackPointer, size: int) -> None:
-        """``size`` in bytes; it is rounded up."""
-        memory, malloc = exports[MEMORY], exports.get(MALLOC)
-        assert isinstance(memory, Memory)
+    def __init__(self, store: Store, memory: Memory, malloc: object, pointer: StackPointer, size: int) -> None:
+        """``malloc`` is what the guest exports by that name. ``size`` is in bytes, and rounded up."""
         self.size = max(MIN_SIZE, _aligned(size))
         self._pointer = pointer
         self._memory = memory
@@ -52,9 +47,9 @@ class StackPool:
     def give_back(self, bottom: int) -> None:
         self._free.append(bottom)
 
-    def guard(self, bottom: int) -> StackGuard:
-        """Return what notices that the stack in that region overflows."""
-        return StackGuard(self._pointer, bottom, self.size)
+    def stack(self, bottom: int, on_overflow: object) -> ShadowStack:
+        """Return the stack in that region, which begins at its top and grows down."""
+        return ShadowStack(bottom + self.size, bottom, CANARY, on_overflow)
 
     def _from_guest(self, store: Store) -> int:
         wanted = self.size if self._malloc is None else self.size + ALIGNMENT - 1
@@ -86,31 +81,6 @@ class StackPool:
         # A page holds several small regions: keep those that are not taken now.
         self._free += range(start + self.size, start + pages * page - self.size + 1, self.size)
         return start
-
-
-class StackGuard:
-    """Notices that the stack in a region has been beyond its end.
-
-    It misses a frame that has returned, and had not written to its locals where the canary is.
-    """
-
-    __slots__ = ("_address", "_bottom", "_canary", "_pointer", "top")
-
-    def __init__(self, pointer: StackPointer, bottom: int, size: int) -> None:
-        self.top = bottom + size
-        """Where the stack begins; it grows down."""
-        self._pointer = pointer
-        self._bottom = bottom
-        self._address = 0  # of the memory when the canary was looked for
-        self._canary: ctypes.Array[ctypes.c_char]
-
-    def overflowed(self) -> bool:
-        """Return whether it has been. The guest's pointer must point into this stack."""
-        address = self._pointer.memory_address()
-        if address != self._address:
-            self._address = address
-            self._canary = _CanaryBytes.from_address(address + self._bottom)
-        return self._canary.raw != CANARY or self._pointer.get() < self._bottom + len(CANARY)
 
 
 def _aligned(address: int) -> int:

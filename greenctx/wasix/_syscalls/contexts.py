@@ -55,6 +55,8 @@ def context_create(caller: Caller, result_pointer: int, index: int) -> int:
     except ShadowStackUnavailable:
         return abi.NOMEM
     memory.write_u64(result_pointer, context_id)
+    if context_id == 2 and isinstance(state.process, Process) and state.process.on_second_context is not None:
+        state.process.on_second_context()
     return abi.SUCCESS
 
 

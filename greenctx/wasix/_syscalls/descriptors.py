@@ -42,7 +42,7 @@ class DescriptorCalls:
         self._descriptors = descriptors
 
     def calls(self) -> Iterator[SystemCall]:
-        """Yield the calls that matter to standard streams."""
+        """Yield the calls that matter to standard streams, and to the number of open files."""
         return calls_of(self, abi.WASI_MODULE, {name: f"{PARAMETERS[name]} -> i32" for name in _NAMES})
 
     def calls_with_pipes(self) -> Iterator[SystemCall]:
@@ -54,8 +54,11 @@ class DescriptorCalls:
         descriptors = self._descriptors.of(caller)
         if fd >= FIRST_OWN:
             return abi.BADF if descriptors.remove(fd) is None else abi.SUCCESS
-        result = process_of(caller.store).wasi(caller).call(caller, "fd_close", fd)
+        process = process_of(caller.store)
+        process.open_files(caller)
+        result = process.wasi(caller).call(caller, "fd_close", fd)
         if result == abi.SUCCESS:
+            process.note_files(caller, -1)
             descriptors.remove(fd)
         return result
 
@@ -73,12 +76,14 @@ class DescriptorCalls:
         return result
 
     def _renumber(self, caller: Caller, fd: int, to: int) -> int:
-        descriptors = self._descriptors.of(caller)
+        descriptors, process = self._descriptors.of(caller), process_of(caller.store)
         file = descriptors.get(fd)
         copied = file is not None and (descriptors.copies or descriptors.wasmtime_fd(fd) is None)
         if fd < FIRST_OWN and to < FIRST_OWN and not copied:
-            result = process_of(caller.store).wasi(caller).call(caller, "fd_renumber", fd, to)
+            process.open_files(caller)
+            result = process.wasi(caller).call(caller, "fd_renumber", fd, to)
             if result == abi.SUCCESS and fd != to:
+                process.note_files(caller, -1)  # wasmtime takes only numbers of open descriptors
                 if file is None:
                     descriptors.remove(to)
                 else:

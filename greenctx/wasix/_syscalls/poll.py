@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +12,7 @@ from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._files.pipes import ReadEnd, WriteEnd
 from greenctx.wasix._files.stdio import Sink, Source
 from greenctx.wasix._modules import abi
+from greenctx.wasix._native._fiber import monotonic
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def poll_oneoff(
     if any(one.tag > _FD_WRITE or (one.tag == _CLOCK and one.flags > _ABSOLUTE) for one in asked):
         return abi.INVAL
 
-    begin = time.monotonic()
+    begin = monotonic()
     ready: list[bytes] = []
     clocks: list[tuple[float, _Subscription]] = []  # and the seconds to wait
     waits: list[tuple[Wait, _Subscription]] = []
@@ -109,7 +109,7 @@ def poll_oneoff(
     left = 0.0 if ready else min((seconds for seconds, _ in clocks), default=None)
     found = wait_until_ready(state_of(caller.store).deadline, left, {wait for wait, _ in waits})
     ready += [one.event() for wait, one in waits if wait in found]
-    passed = time.monotonic() - begin
+    passed = monotonic() - begin
     if not ready and left is not None:
         passed = max(passed, left)  # rounding may tell less than was waited for
     ready += [one.event() for seconds, one in clocks if seconds <= passed]

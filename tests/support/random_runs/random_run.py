@@ -10,7 +10,7 @@ import json
 import random
 import signal
 from collections import Counter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from wasmtime import Engine, Func, Store, Trap
 
@@ -19,6 +19,7 @@ from greenctx.wasix import Linker, call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
 
 COOKIE = 1_000_003
 """Every call of a guest has a multiple of it as its own."""
@@ -123,10 +124,14 @@ class RandomRun:
             except KeyboardInterrupt:
                 self.counts["KeyboardInterrupt"] += 1
 
-    def interrupt(self, *_: Any) -> None:
-        """Raise, but only where the environment runs: what `run` does before and after must not be interrupted."""
+    def interrupt(self, _: int, frame: FrameType | None) -> None:
+        """Raise, but only where the environment runs: what `run` does before and after must not be interrupted.
+
+        (An environment whose end was interrupted may look as if it still ran.)
+        """
         signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.02))
-        if self.may_switch and self.environment._main is not None and not self.random.getrandbits(1):
+        in_run = frame is not None and frame.f_code is RandomRun.run.__code__
+        if self.may_switch and self.environment._main is not None and not in_run and not self.random.getrandbits(1):
             raise KeyboardInterrupt
 
     def run(self) -> None:

@@ -24,7 +24,7 @@ from greenctx import (
     await_,
     current_environment,
 )
-from greenctx.wasix import Limits, Program, ProgramClosed, ProgramInUse, TimeLimitExceeded
+from greenctx.wasix import Limits, Program, ProgramClosed, ProgramInUse, ResourcesExhausted, TimeLimitExceeded
 from greenctx.wasix._clock import epochs, event_loop
 from greenctx.wasix._clock.deadline import Deadline
 
@@ -666,7 +666,7 @@ def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     with monkeypatch.context() as patch:
         patch.setattr(epochs, "start_new_thread", fail)
-        with pytest.raises(RuntimeError, match="can't start"):
+        with pytest.raises(ResourcesExhausted, match="no more threads"):
             asyncio.run(good().run_async())
     with pytest.raises(TimeLimitExceeded):
         asyncio.run(Program(ENDLESS, limits=Limits(seconds=0.05)).run_async())

@@ -22,7 +22,7 @@ from leakcheck import own_memory
 from processes import TIMEOUT
 
 from greenctx import ContextSwitchingEnvironment
-from greenctx._core.aio import Run
+from greenctx._core.aio import AsyncRun
 from greenctx._core.context import Context
 from greenctx.wasix import Program
 
@@ -154,7 +154,7 @@ class Server:
 def alive() -> Counter[str]:
     """What there is of the things that a run consists of."""
     gc.collect()
-    kinds = (Run, Context, ContextSwitchingEnvironment)
+    kinds = (AsyncRun, Context, ContextSwitchingEnvironment)
     return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds))
 
 
@@ -185,7 +185,7 @@ def test_nothing_is_left_of_any_request() -> None:
                 answering = asyncio.ensure_future(many(server.port))
                 while slow < 100:
                     await asyncio.sleep(0)
-                assert alive()["Run"] >= 100
+                assert alive()["AsyncRun"] >= 100
                 for one in leaving:
                     one.cancel()
                 await asyncio.gather(*leaving, return_exceptions=True)

@@ -104,13 +104,16 @@ def test_wrong_arguments() -> None:
 
 
 def test_direct_call() -> None:
-    """func(store), where greenctx.wasix.call was needed, is wasmtime's own error."""
+    """func(store) of wasmtime's own function, where greenctx.wasix.call was needed, is an error that says so."""
     check(
         """
         linker.define_func("host", "f", NOTHING, lambda: None)
         guest = load('(module (import "host" "f" (func $f)) (func (export "run") (call $f)))')
-        assert "async" in refused(WasmtimeError, guest["run"], store)
-        call(store, guest["run"])
+        table = load('(module (import "host" "f" (func $f)) (table (export "t") funcref (elem $f)))')["t"]
+        plain = Func._from_raw(guest["run"]._func)
+        assert type(plain) is wasmtime.Func
+        assert "call the function by greenctx.wasix.call(store, func, *args)" in refused(WasmtimeError, plain, store)
+        assert call(store, plain) is call(store, table.get(store, 0)) is guest["run"](store) is None
         """
     )
 

@@ -118,6 +118,6 @@ def test_what_it_raises() -> None:
                 assert raised is error
             else:
                 raise AssertionError("it was lost")
-            refused(wasmtime.Trap, call, store, guest["trap"])
+            refused(GuestTrap, call, store, guest["trap"])
         """
     )

@@ -5,15 +5,16 @@ Misuse that would be the end of the process is tried in a process of its own.
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from guests.embedding import ENGINE, Embedding, compiled, signature
 from processes import check_embedder
-from wasmtime import Func, Memory, Store, WasiConfig, WasmtimeError
+from wasmtime import Func, FuncType, Memory, Store, ValType, WasiConfig, WasmtimeError
 
-from greenctx.wasix import GuestExit, InstancePre, Linker, call
+from greenctx.wasix import GuestExit, InstancePre, Linker, Program, call
 
 if TYPE_CHECKING:
     from greenctx.wasix import Caller
@@ -365,3 +366,24 @@ def test_wrong_types() -> None:
     embedding.linker.close()
     with pytest.raises(ValueError, match="already closed"):
         embedding.load("(module)")
+
+
+def test_coroutine_functions_are_refused() -> None:
+    """At once; and where one is hidden in a plain function, when it returns: the error says what to do instead."""
+
+    async def host() -> int:
+        return 1
+
+    class Callable:
+        async def __call__(self) -> int:
+            return 1
+
+    said = r"must be a plain function, not a coroutine function .*calls greenctx\.await_, .*Program\.run_async"
+    program = Program(b'(module (import "a" "f" (func $f (result i32))) (func (export "_start") (drop (call $f))))')
+    ty = FuncType([], [ValType.i32()])
+    for function in (host, partial(host), Callable(), Callable().__call__):
+        with pytest.raises(TypeError, match=f"a host function {said}"):
+            program.linker.define_func("a", "f", ty, function)
+    program.linker.define_func("a", "f", ty, lambda: host())
+    with pytest.raises(TypeError, match=rf"host function 'a\.f' {said}"):
+        program.run()

@@ -13,6 +13,7 @@ from wasmtime import Engine, FuncType, Module, Store
 from greenctx import ContextSwitchingEnvironment, Instrument, Trace, current_environment
 from greenctx._core.switching import COMPILED
 from greenctx.wasix import GuestExit, Linker, Program, call
+from greenctx.wasix._fibers import host_functions
 from greenctx.wasix._modules.compile import to_binary
 from greenctx.wasix._modules.names import EntrypointNames
 
@@ -116,22 +117,18 @@ def test_a_program_without_instruments_defines_the_functions_themselves() -> Non
 
     def work() -> None: ...
 
-    defined: list[object] = []
+    defined: list[host_functions.HostFunction] = []
+    define_func = host_functions.define_func
 
-    class Spying(Program):
-        pass
+    def spy(*args: Any) -> host_functions.HostFunction:
+        defined.append(define_func(*args))
+        return defined[-1]
 
-    program = Spying(GUEST.encode())
-    assert program.linker._report_host_calls is False
-    from greenctx.wasix._fibers import host_functions
-
-    original = host_functions.define_func
-    try:
-        host_functions.define_func = lambda *args: defined.append(args[4])
-        program.linker.define_func("host", "work", FuncType([], []), work)
-    finally:
-        host_functions.define_func = original
-    assert defined == [work]
+    program = Program(GUEST.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host_functions, "define_func", spy)
+        program.linker.define_func("host", "work", signature("->"), work)
+    assert [host_function.function for host_function in defined] == [work]
 
 
 TABLES = """(module

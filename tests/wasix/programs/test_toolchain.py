@@ -63,7 +63,7 @@ def test_everything(level: str, stack: int | None, tmp_path: Path) -> None:
     that raised the signal; and exit in a context. With the stack shared, and with one for each context."""
     if stack is None and level == "-O0":
         pytest.skip("contexts without optimisation write over each other's locals if they share the stack")
-    options = [] if stack is None else ["--shadow-stack", str(stack)]
+    options = ["--shared-stack"] if stack is None else ["--shadow-stack", str(stack)]
     ran = run_greenctx("run", *options, "--dir", f"{tmp_path}::/", toolchain(level))
     assert (ran.returncode, ran.stdout.decode(), ran.stderr) == (3, SAID, b"")
     assert (tmp_path / "made" / "file").read_text() == "42 written\n"
@@ -86,13 +86,13 @@ def test_again_and_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mode", "status"), [("abort", 134), ("thread-exit", 0), ("proc-exit2", 200)])
 def test_endings(mode: str, status: int) -> None:
     """A signal without a handler, the end of the only thread, and exit end the program."""
-    ran = run_greenctx("run", toolchain(), mode)
+    ran = run_greenctx("run", "--shared-stack", toolchain(), mode)
     assert (ran.returncode, ran.stdout, ran.stderr) == (status, b"", b"")
 
 
 def test_deadlock() -> None:
     """A context that waits for a lock which main holds: an error that says which context, and what to do."""
-    ran = run_greenctx("run", toolchain(), "deadlock")
+    ran = run_greenctx("run", "--shared-stack", toolchain(), "deadlock")
     assert (ran.returncode, ran.stdout) == (134, b"")
     assert re.fullmatch(
         rb"greenctx: context 2 was about to wait for the lock or condition at 0x[0-9a-f]+, which only another thread "

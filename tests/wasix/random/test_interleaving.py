@@ -25,7 +25,7 @@ def test_random_interleaving_ends_well(seed: int, faults: list[str]) -> None:
         pytest.skip("this Python has no _testcapi to make allocations fail")
     command = [sys.executable, str(SCRIPT), str(seed), str(OPERATIONS), *faults]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, f"{done.stderr[:2000]}\n...\n{done.stderr[-2000:]}"
     counts = json.loads(done.stdout)
     assert counts["operations"] >= OPERATIONS
     assert counts["switches"] > OPERATIONS / 4

@@ -105,6 +105,8 @@ class FileCalls:
         if descriptors.get(fd) is not None and not paths.is_absolute(name):
             return abi.NOTDIR
         process = process_of(caller.store)
+        if not process.may_open(caller):
+            return abi.MFILE
         error, opened = process.directories.open(
             process.scratch(caller),
             caller,
@@ -117,6 +119,7 @@ class FileCalls:
             fd_flags & _FD_FLAGS,
         )
         if error == abi.SUCCESS:
+            process.note_files(caller, 1)
             descriptors.set_flags(opened, flags & CLOSE_ON_EXEC)
             memory.write_u32(result_pointer, opened)
         return error

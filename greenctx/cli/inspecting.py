@@ -1,0 +1,22 @@
+"""``greenctx inspect``."""
+
+from __future__ import annotations
+
+import json
+
+from greenctx.cli.exit_status import EXIT_NOT_RUNNABLE, EXIT_USAGE, fail, show
+from greenctx.errors import InvalidProgram
+
+
+def inspect(file: str, as_json: bool) -> int:
+    """Print what the file is. The status says whether it can be run, is a module that cannot, or is no module."""
+    from greenctx.wasix._program.inspection import inspect_file
+
+    try:
+        found = inspect_file(file)
+    except InvalidProgram as error:
+        if as_json:
+            show(json.dumps({"file": file, "runnable": False, "reason": error.reason}) + "\n")
+        return fail(EXIT_USAGE, str(error))
+    status = show(f"{json.dumps(found.as_dict())}\n" if as_json else found.as_text())
+    return status or (0 if found.runnable else EXIT_NOT_RUNNABLE)

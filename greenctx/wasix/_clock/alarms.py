@@ -1,0 +1,48 @@
+"""Alarms: what ends waits of event loops in time, though the loop's own clock may stand still.
+
+An event loop goes by `time.monotonic`, which tests may stop (freezegun does). Timers of such a loop never end. The
+thread that ends epochs while a program runs on an event loop rings the alarms, too.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from greenctx.wasix._native._fiber import monotonic
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
+_set: set[Alarm] = set()
+"""Those that are set. It changes in single steps, each of which the GIL makes whole."""
+
+
+class Alarm:
+    """While it is entered: calls a function in an event loop's thread when so many seconds have passed."""
+
+    def __init__(self, seconds: float, loop: AbstractEventLoop, function: Callable[[], object]) -> None:
+        self.ends_at = monotonic() + seconds
+        self._loop = loop
+        self._function = function
+
+    def __enter__(self) -> None:
+        _set.add(self)
+
+    def __exit__(self, *_: object) -> None:
+        _set.discard(self)
+
+    def ring(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._function)
+
+
+def ring_alarms() -> None:
+    """Ring those for which it is time, each once."""
+    if _set:
+        now = monotonic()
+        for alarm in _set.copy():
+            if alarm.ends_at <= now and alarm in _set:
+                _set.discard(alarm)
+                alarm.ring()

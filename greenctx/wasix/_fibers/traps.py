@@ -1,0 +1,76 @@
+"""A guest's trap as an exception of greenctx: plain facts, which outlive the store and can be pickled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from wasmtime import Trap
+
+from greenctx._core.context import MAIN, MAIN_NAME
+from greenctx._core.scope import current
+from greenctx.errors import GreenctxError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wasmtime import TrapCode
+
+
+class GuestFrame(NamedTuple):
+    """A frame of a guest's backtrace: what a `wasmtime.Frame` has."""
+
+    func_index: int
+    func_name: str | None
+    module_name: str | None
+    module_offset: int
+    func_offset: int
+
+
+class GuestTrap(GreenctxError, Trap):
+    """The guest trapped. Also a `wasmtime.Trap`, for code that catches these."""
+
+    # The base class asks wasmtime for these each time, of a trap that neither outlives this process nor can be copied.
+    message: str = ""
+    """What wasmtime says of it, with the backtrace."""
+    trap_code: TrapCode | None = None
+    """Why; None when a host function or wasmtime itself ended the call so."""
+    frames: Sequence[GuestFrame] = ()  # type: ignore[assignment]
+    """The innermost first."""
+
+    def __init__(
+        self,
+        message: str,
+        code: TrapCode | None = None,
+        frames: Sequence[GuestFrame] = (),
+        context_id: int = MAIN,
+        context_name: str = MAIN_NAME,
+    ) -> None:
+        GreenctxError.__init__(self, message, code, tuple(frames), context_id, context_name)
+        self.message = message
+        self.trap_code = code
+        self.frames = tuple(frames)
+        self.context_id = context_id
+        """The context in which the guest trapped. (Main is raised what other contexts end with.)"""
+        self.context_name = context_name
+
+    @property
+    def code(self) -> TrapCode | None:
+        """The same as ``trap_code``."""
+        return self.trap_code
+
+    @classmethod
+    def of(cls, trap: Trap) -> GuestTrap:
+        """Take the facts of a trap with which a call has ended that the calling context made."""
+        frames = [
+            GuestFrame(frame.func_index, frame.func_name, frame.module_name, frame.module_offset, frame.func_offset)
+            for frame in trap.frames
+        ]
+        scope = current.get()
+        context = (MAIN, MAIN_NAME) if scope is None else (scope.active_id(), scope.active_name())
+        return cls(trap.message, trap.trap_code, frames, *context)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+GuestTrap.__module__ = "greenctx.wasix"  # where it is public, and pickles look for it

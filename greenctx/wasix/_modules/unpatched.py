@@ -1,0 +1,18 @@
+"""C modules as they are, whatever gevent, eventlet or a test has put in place of their functions."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+
+def unpatched(name: str) -> Any:
+    """Return a new instance of a module written in C. Who replaces functions replaces those of the usual instance."""
+    spec = import_module(name).__spec__
+    assert spec is not None
+    assert spec.loader is not None
+    module = spec.loader.create_module(spec)
+    assert isinstance(module, ModuleType)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,104 @@
+"""Executable: a WASI command that is compiled, checked and linked, for any number of runs."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from greenctx.wasix._files.descriptors import Descriptors
+from greenctx.wasix._files.stdio import Stdio
+from greenctx.wasix._linking.imports import check_imports
+from greenctx.wasix._linking.linker import Linker
+from greenctx.wasix._modules.abi import STACK_POINTER
+from greenctx.wasix._modules.compile import check_start, compile_module, never_waits, switches_contexts, to_binary
+from greenctx.wasix._modules.compile import read_code as read_code
+from greenctx.wasix._modules.names import EntrypointNames
+from greenctx.wasix._modules.shared_memory import unshare_memory
+from greenctx.wasix._modules.sizes import Sizes
+from greenctx.wasix._native.capi import close
+from greenctx.wasix._syscalls.of_wasix.files import is_wasix_program
+
+if TYPE_CHECKING:
+    from wasmtime import Store
+
+    from greenctx.wasix._modules.cache import ModuleCache
+    from greenctx.wasix._program.limits import Limits
+    from greenctx.wasix._syscalls.process import Process
+
+
+class Executable:
+    """What all runs of a program share. ``limits`` are the program's own, compiled into the module."""
+
+    def __init__(
+        self,
+        name: str,
+        code: bytes,
+        limits: Limits,
+        *,
+        shadow_stack: int | None,
+        contexts: bool,
+        cache: bool,
+        command: bool,
+    ) -> None:
+        self.name = name
+        self.shadow_stack = shadow_stack
+        self.contexts = contexts
+        self._code = unshare_memory(to_binary(name, code))
+        self.engine, self.module = compile_module(name, limits.cap(name, self._code), _user_cache() if cache else None)
+        if command:
+            check_start(name, self.module)
+        if shadow_stack is not None and contexts:
+            from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
+
+            check_exports(name, self.module)
+        # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
+        self.holds_gil = contexts and switches_contexts(self.module) and never_waits(self.module)
+        self.entrypoint_names = EntrypointNames(self._code)
+        self.linker = Linker(self.engine)
+        # The linker knows one Stdio, which stands for that of the run: `connect` says which streams it has.
+        self._stdio = Stdio()
+        self.linker.may_use_files = False  # a run that has directories prepares the threads itself
+        self.linker.define_wasi(self._stdio)
+        self.linker.define_wasix(files=is_wasix_program(self.module))
+        self._limits = limits
+        self._is_checked = False
+
+    def check_imports(self, store: Store) -> None:
+        """Raise `InvalidProgram` unless the linker defines what the module imports. Asked once: nothing is undefined.
+
+        A later definition of another type is found when the module is instantiated.
+        """
+        if not self._is_checked:
+            self.linker.define_wasix_imports(self.module)
+            check_imports(self.name, self.linker, store, self.module)
+            self._is_checked = True
+
+    def limit(self, store: Store, limits: Limits) -> None:
+        """Limit one run. Raises `InvalidProgram` if the module starts beyond the limits, or cannot be limited so."""
+        if limits is self._limits or limits.memory == self._limits.memory:
+            limits.apply(store)
+        else:
+            limits.apply_to_run(store, self.name, self._sizes)
+
+    def shares_stack(self) -> bool:
+        """Whether the contexts share one C stack, of which each could have its own."""
+        return self.shadow_stack is None and any(export.name == STACK_POINTER for export in self.module.exports)
+
+    def connect(self, process: Process, stdio: Stdio) -> None:
+        """Let the program in that process have those standard streams."""
+        process.descriptors[self._stdio] = Descriptors(stdio.streams())
+
+    def close(self) -> None:
+        """Free what it holds. Closing it again does nothing."""
+        for thing in (self.linker, self.module, self.engine):
+            close(thing)
+
+    @cached_property
+    def _sizes(self) -> Sizes:
+        return Sizes(self._code)
+
+
+def _user_cache() -> ModuleCache | None:
+    from greenctx.wasix._modules.cache import ModuleCache
+
+    return ModuleCache.of_the_user()

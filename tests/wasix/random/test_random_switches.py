@@ -1,0 +1,46 @@
+"""Random switches of guests to one another, deferred and not: no abort, no wrong value, and the same in both."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import random_runs
+
+SCRIPT = Path(random_runs.__file__).with_name("guest_switches.py")
+OPERATIONS = 400
+
+
+def run(seed: int, *options: str) -> tuple[list[Any], str]:
+    """Return what each run counted, in the order of their seeds, and how the guest ended."""
+    command = [sys.executable, str(SCRIPT), str(seed), str(OPERATIONS), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    *counts, guest = done.stdout.splitlines()
+    return sorted(map(json.loads, counts), key=lambda one: one["seed"]), guest
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("option", ["", "epochs", "watched", "two-threads", "gevent", "asyncio"])
+def test_deferred_switches_change_nothing(seed: int, option: str) -> None:
+    """Every context does the same, in the same order, whether greenlet switches are deferred or not."""
+    if option == "gevent":
+        pytest.importorskip("gevent")
+    counts, guest = run(seed, option)
+    assert (counts, guest) == run(seed, option, "not-deferred")
+    assert counts[0]["operations"] >= OPERATIONS
+    assert counts[0]["destroyed"] > 5
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("options", ["", "epochs watched two-threads", "gevent", "asyncio epochs"])
+def test_interrupted_deferred_switches(seed: int, options: str) -> None:
+    """With interruptions at any moment it ends well, too."""
+    if "gevent" in options:
+        pytest.importorskip("gevent")
+    counts, _ = run(seed, "interrupt", *options.split())
+    assert counts[0]["KeyboardInterrupt"] > 0
