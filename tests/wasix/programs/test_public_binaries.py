@@ -19,11 +19,11 @@ from greenctx.wasix import InvalidProgram, Limits, Program
 from greenctx.wasix._program.inspection import inspect_file
 
 CORPUS = os.environ.get("GREENCTX_CORPUS")
-SCRIPT = b"""i=0; while [ $i -lt 3 ]; do i=$((i+1)); echo $i; done
-f() { echo in f $1; }; f x
+SCRIPT = b"""for i in 0 1 2; do echo $((i+1)); done
 echo written > /file; read line < /file; echo $line
+f() { echo in f $1; }; f x
 """
-SHELL_PRINTS = b"1\n2\n3\nin f x\nwritten\n"
+SHELL_PRINTS = b"1\n2\n3\nwritten\nin f x\n"
 
 
 def binaries() -> list[Path]:
@@ -32,15 +32,16 @@ def binaries() -> list[Path]:
 
 def end_of(binary: Path, directory: Path, output: io.BytesIO) -> str:
     """How the program ends. A shell is given a script."""
-    settings = {"preopens": {"/": directory}, "limits": Limits(seconds=10), "cache": True}
     try:
         with Program.from_file(
             binary,
             argv=[binary.stem],
+            preopens={"/": directory},
+            limits=Limits(seconds=10),
+            cache=True,
             stdin=SCRIPT,
             stdout=output,
             stderr=output,
-            **settings,  # type: ignore[arg-type]
         ) as program:
             return f"status {program.run()}"
     except InvalidProgram as error:

@@ -8,8 +8,9 @@ import os
 import pty
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from struct import unpack
-from threading import Barrier
+from threading import Barrier, BrokenBarrierError
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,12 +20,15 @@ from wasmtime import FuncType, Module, Store, Trap, ValType, WasiConfig, Wasmtim
 from greenctx.errors import TimeLimitExceeded, WasiNotSet
 from greenctx.wasix import InvalidProgram, Limits, Linker, Program, Stdio, call
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
+from greenctx.wasix._linking.wasix_imports import calls_for as all_calls_for
 from greenctx.wasix._program.inspection import inspect_file
 from greenctx.wasix._syscalls.of_wasix.lone_process import MAX_THREAD_LOCALS
 from greenctx.wasix._syscalls.of_wasix.types import wasix_types
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from greenctx.wasix._syscalls.table import SystemCall
 
 AGAIN, BADF, CHILD, INVAL, NOTSUP, SRCH, MEMVIOLATION = 6, 8, 12, 28, 58, 71, 78
 HOSTILE = [END, END - 1, 2**31 - 1, 2**31, 2**32 - 1, -1, -4, -(2**31)]
@@ -437,14 +441,36 @@ def test_wasi_must_be_set() -> None:
         linker.instantiate(Store(ENGINE), module)
 
 
-def test_threads() -> None:
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads may run a program at once: what it imports is defined once."""
-    with program(imported("wasix_32v1", "sock_open", "i32 i32 i32 i32 -> i32")) as shared:
-        barrier = Barrier(4)
+    both = Barrier(2)
 
-        def run(_: int) -> int:
-            barrier.wait()
-            return shared.run()
+    def calls_for(*args: Any, **settings: Any) -> list[SystemCall]:
+        calls = [*all_calls_for(*args, **settings)]
+        with suppress(BrokenBarrierError):  # as it should be: the other thread waits
+            both.wait(0.3)
+        return calls
 
-        with ThreadPoolExecutor(4) as threads:
-            assert [*threads.map(run, range(4))] == [0] * 4
+    monkeypatch.setattr("greenctx.wasix._linking.wasix_imports.calls_for", calls_for)
+    shared = program(imported("wasix_32v1", "sock_open", "i32 i32 i32 i32 -> i32"))
+    with shared, ThreadPoolExecutor(2) as threads:
+        assert [*threads.map(lambda _: shared.run(), range(2))] == [0] * 2
+
+
+def test_dup2_to_what_is_not_open(guest: WasiGuest) -> None:
+    """A pipe, and a file, get a number that is not open. Nothing else is open afterwards."""
+    assert guest.call("proc_signals_sizes_get", RESULT) == 0  # as WASIX's libc begins
+    assert guest.call("fd_pipe", RESULT, RESULT + 4) == 0
+    read, write = guest.result(), guest.result(RESULT + 4)
+    assert guest.call("fd_renumber", write, 20) == 0
+    assert guest.write(20, b"abc") == 3
+    assert guest.read(read, 10) == b"abc"
+    file = guest.open("file", create=True)
+    assert guest.write(file, b"content") == 7
+    assert guest.call("fd_close", 0) == 0
+    assert guest.call("fd_renumber", file, 0) == 0
+    assert guest.write(0, b" and more") == 9
+    assert guest.call("fd_renumber", 0, 255) == 0
+    assert guest.call("fd_renumber", 255, 256) == BADF
+    opened = [fd for fd in range(300) if guest.call("fd_fdstat_get", fd, RESULT) == 0]
+    assert opened == [1, 2, 3, 20, 255]
