@@ -8,11 +8,11 @@ from wasmtime import FuncType
 
 from greenctx.wasix._fibers.values import kind_of
 from greenctx.wasix._modules.abi import WASIX_MODULE, WASIX_MODULES
-from greenctx.wasix._modules.wasix_types import pointers_as, wasix_types
 from greenctx.wasix._syscalls.of_wasix.clocks import ClockCalls
 from greenctx.wasix._syscalls.of_wasix.files import FILE_TYPES
 from greenctx.wasix._syscalls.of_wasix.lone_process import LONE_PROCESS_TYPES, LoneProcessCalls
 from greenctx.wasix._syscalls.of_wasix.terminal import TERMINAL_TYPES, TerminalCalls
+from greenctx.wasix._syscalls.of_wasix.types import pointers_as, wasix_types
 from greenctx.wasix._syscalls.of_wasix.unprovided import unprovided
 from greenctx.wasix._syscalls.of_wasix.wasi_in_wasix import wasi_in_wasix
 from greenctx.wasix._syscalls.table import SystemCall, calls_of

@@ -15,9 +15,9 @@ from greenctx.errors import Deadlock
 from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules import abi
-from greenctx.wasix._modules.wasix_types import pointers_as
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.of_wasix.files import FILE_TYPES, FileCalls, text
+from greenctx.wasix._syscalls.of_wasix.types import pointers_as
 from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.signals import MAX_SIGNAL
 from greenctx.wasix._syscalls.table import SystemCall, calls_of

@@ -139,9 +139,18 @@ def rooms_of(sources: Sources) -> dict[str, dict[str, str]]:
 
 
 def room_of(module: str) -> str:
-    """The room that a module is in: its folder if that is private, or the command line; else the module itself."""
+    """The room that a module is in: the nearest private folder around it, or the command line; else the module itself.
+
+    What is in a folder of a room is in that room.
+    """
     folder = module.rpartition(".")[0]
-    return folder if is_private(folder.rpartition(".")[2]) or folder.endswith(".cli") else module
+    if folder.endswith(".cli"):
+        return folder
+    while folder:
+        if is_private(folder.rpartition(".")[2]):
+            return folder
+        folder = folder.rpartition(".")[0]
+    return module
 
 
 def entries(folder: Path) -> list[str]:

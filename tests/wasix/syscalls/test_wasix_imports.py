@@ -21,9 +21,9 @@ from greenctx.errors import TimeLimitExceeded, WasiNotSet
 from greenctx.wasix import InvalidProgram, Limits, Linker, Program, Stdio, call
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._linking.wasix_imports import calls_for as all_calls_for
-from greenctx.wasix._modules.wasix_types import wasix_types
 from greenctx.wasix._program.inspection import inspect_file
 from greenctx.wasix._syscalls.of_wasix.lone_process import MAX_THREAD_LOCALS
+from greenctx.wasix._syscalls.of_wasix.types import wasix_types
 
 if TYPE_CHECKING:
     from pathlib import Path
