@@ -58,9 +58,9 @@ class ModuleCache:
             origin = _origin(code, collector)
             content = origin + compiled
             if len(content) > MAX_BYTES:
-                from greenctx._reports.reports import logger  # with logging, which takes long to import
+                import logging  # which takes long
 
-                logger.info("the compiled module is not kept, because its %d bytes are too many", len(content))
+                logging.getLogger("greenctx").info("a compiled module of %d bytes is too large: not kept", len(content))
                 return
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             _check_own(os.stat(self.directory))
