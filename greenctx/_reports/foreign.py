@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from io import RawIOBase
+    from typing import BinaryIO
 
 HEAD = 4096
 """Bytes that are read before anything is known of a file."""
@@ -15,20 +17,25 @@ _PART = 2**20
 
 
 def read_file(name: str, max_bytes: int, is_plausible: Callable[[bytes], bool]) -> bytes:
-    """Return the content of a file, or no more than its head if that is not plausible.
-
-    Raises OSError, and ValueError for more than ``max_bytes``. A device such as /dev/zero has no end.
-    """
+    """Return the content of a file. See `read`; raises OSError, too."""
     with Path(name).open("rb", buffering=0) as file:
-        parts = [file.read(HEAD)]
-        size = len(parts[0])
-        if is_plausible(parts[0]):
-            while size <= max_bytes and (part := file.read(_PART)):
-                parts.append(part)
-                size += len(part)
-        if size > max_bytes:
-            raise ValueError(f"it has more than {max_bytes} bytes")
-        return b"".join(parts)
+        return read(file, max_bytes, is_plausible)
+
+
+def read(file: BinaryIO | RawIOBase, max_bytes: int, is_plausible: Callable[[bytes], bool]) -> bytes:
+    """Return the content of a binary file, or no more than its head if that is not plausible.
+
+    Raises ValueError for more than ``max_bytes``. A device such as /dev/zero has no end.
+    """
+    parts = [file.read(HEAD) or b""]
+    size = len(parts[0])
+    if is_plausible(parts[0]):
+        while size <= max_bytes and (part := file.read(_PART)):
+            parts.append(part)
+            size += len(part)
+    if size > max_bytes:
+        raise ValueError(f"it has more than {max_bytes} bytes")
+    return b"".join(parts)
 
 
 def printable(text: str) -> str:

@@ -22,6 +22,8 @@ class Arguments:
     env: Sequence[str] = ()
     max_contexts: int | None = None
     max_memory: int | None = None
+    max_stacks: int | None = None
+    max_files: int | None = None
     timeout: float | None = None
     shadow_stack: int | None = None
     no_contexts: bool = False
@@ -31,6 +33,8 @@ class Arguments:
     dump_on_signal: bool = False
     invoke: str | None = None
     shared_stack: bool = False
+    owns_process: bool = False
+    """Whether the process is all ours, as it is when a shell has started the command."""
     # Of `greenctx inspect` and `greenctx timeline`.
     file: str
     json: bool = False

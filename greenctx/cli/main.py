@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     given = parse(sys.argv[1:] if argv is None else argv)
+    given.owns_process = argv is None
     _occupy_standard_streams()
     if given.command == "timeline":
         try:

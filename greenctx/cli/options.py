@@ -12,7 +12,7 @@ _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 def count(text: str) -> int:
     """A number of things."""
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
-        raise ArgumentTypeError(f"{text!r} is not a number of contexts")
+        raise ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 

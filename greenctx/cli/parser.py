@@ -107,6 +107,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-contexts", type=count, metavar="N", help="contexts alive at any one time, besides main")
     limits.add_argument("--max-memory", type=size, metavar="SIZE", help="memory and tables together, such as 64MiB")
+    limits.add_argument("--max-stacks", type=size, metavar="SIZE", help="stacks of contexts, 512KiB each at most")
+    limits.add_argument("--max-files", type=count, metavar="N", help="open files and directories; 512 by default")
     limits.add_argument("--timeout", type=seconds, metavar="TIME", help="10, 10s, 500ms or 2m; then status 124")
     seeing = parser.add_argument_group("seeing what contexts do")
     seeing.add_argument("--trace", metavar="FILE", help="write it to a file, for Perfetto or greenctx timeline")

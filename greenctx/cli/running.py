@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
-from greenctx.cli.exit_status import EXIT_TIMEOUT, EXIT_TRAP, EXIT_USAGE, fail
+from greenctx.cli.compiling import compile_apart
+from greenctx.cli.exit_status import EXIT_TIMEOUT, EXIT_TRAP, EXIT_USAGE, fail, show
 from greenctx.cli.observing import observing
 from greenctx.errors import (
     ContextEntrypointReturned,
@@ -44,10 +46,16 @@ def run_file(given: Arguments, argv: Sequence[str]) -> int:
         del argv[1]
     preopens = dict(_split_dir(text) for text in given.dir)
     variables = dict(_split_variable(text) for text in given.env)
-    limits = Limits(contexts=given.max_contexts, memory=given.max_memory, seconds=given.timeout)
+    limits = Limits(
+        contexts=given.max_contexts,
+        memory=given.max_memory,
+        seconds=given.timeout,
+        files=Limits().files if given.max_files is None else given.max_files,
+        stacks=given.max_stacks,
+    )
     with observing(given, argv[0]) as instruments:
-        load = _from_stdin if argv[0] == "-" else Program.from_file
-        program = load(
+        load = partial(
+            _from_stdin if argv[0] == "-" else Program.from_file,
             argv[0],
             argv=argv,
             env=variables,
@@ -59,6 +67,12 @@ def run_file(given: Arguments, argv: Sequence[str]) -> int:
             cache=not given.no_cache,
             command=given.invoke is None,
         )
+        try:
+            if given.owns_process and given.timeout is not None and argv[0] != "-":
+                compile_apart(load, argv[0], given.timeout)
+        except TimeLimitExceeded as error:
+            return fail(EXIT_TIMEOUT, str(error))
+        program = load()
         if not given.shared_stack:
             program.on_shared_stack = _warn_of_shared_stack
         invoke = given.invoke
@@ -67,8 +81,9 @@ def run_file(given: Arguments, argv: Sequence[str]) -> int:
 
 def _from_stdin(name: str, **settings: Any) -> Program:
     from greenctx.wasix import Program
+    from greenctx.wasix._program.executable import read_code
 
-    return Program(sys.stdin.buffer.read(), name=name, **settings)
+    return Program(read_code(name, sys.stdin.buffer), name=name, **settings)
 
 
 def _invoke(program: Program, name: str, arguments: Sequence[str]) -> int:
@@ -76,9 +91,7 @@ def _invoke(program: Program, name: str, arguments: Sequence[str]) -> int:
         results = program.invoke(name, *arguments)
     except GuestExit as exit:
         return exit.status
-    for result in results:
-        print(result)
-    return 0
+    return show("".join(f"{result}\n" for result in results))
 
 
 def _status_of(run: Callable[[], int]) -> int:

@@ -10,7 +10,7 @@ except ImportError as error:
 try:
     import greenctx.wasix._native._fiber  # noqa: F401
 except ImportError as error:
-    from greenctx.wasix._modules.missing import advice
+    from greenctx.wasix._program.missing import advice
 
     raise ImportError(f"greenctx.wasix lacks its native part ({error}): {advice()}") from error
 

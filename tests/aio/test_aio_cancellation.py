@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from contextlib import suppress
 
 import pytest
@@ -483,13 +482,13 @@ def test_an_interruption_between_two_steps(monkeypatch: pytest.MonkeyPatch) -> N
         log.append("interrupted")
         return str(await_(step()))
 
-    def interrupt() -> float:
+    def interrupt() -> object:
         monkeypatch.undo()
         raise KeyboardInterrupt
 
     coroutine = Environment().run_main_context_async(main)
     coroutine.send(None)
-    monkeypatch.setattr(time, "monotonic", interrupt)
+    monkeypatch.setattr("greenctx._core.aio._current_task", interrupt)
     coroutine.send(None)
     with pytest.raises(StopIteration, match="done"):
         coroutine.send("done")

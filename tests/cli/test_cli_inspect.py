@@ -42,14 +42,18 @@ def test_text(tmp_path: Path) -> None:
         "tables: 1",
         "  3 to any size",
         "imports: 3",
-        "  provided function wasix_32v1.context_switch",
-        "  provided function wasi_snapshot_preview1.proc_exit",
-        "  MISSING  function env.extra",
+        "  provided        function wasix_32v1.context_switch",
+        "  provided        function wasi_snapshot_preview1.proc_exit",
+        "  unknown         function env.extra",
         "exports: 3",
         "  memory memory",
         "  global __stack_pointer",
         "  function _start",
     ]
+
+
+PROVIDED = {"kind": "function", "provided": True, "answers_enotsup": False}
+UNKNOWN = {"kind": "function", "provided": False, "answers_enotsup": False}
 
 
 def test_json(tmp_path: Path) -> None:
@@ -67,9 +71,14 @@ def test_json(tmp_path: Path) -> None:
         "contexts": True,
         "needs_collector": False,
         "imports": [
-            {"name": "wasix_32v1.context_switch", "kind": "function", "provided": True},
-            {"name": "wasi_snapshot_preview1.proc_exit", "kind": "function", "provided": True},
-            {"name": "env.extra", "kind": "function", "provided": False},
+            {"name": "wasix_32v1.context_switch", **PROVIDED},
+            {
+                "name": "wasi_snapshot_preview1.proc_exit",
+                "kind": "function",
+                "provided": True,
+                "answers_enotsup": False,
+            },
+            {"name": "env.extra", **UNKNOWN},
         ],
         "missing": ["env.extra"],
         "exports": [
@@ -99,7 +108,7 @@ def test_program_in_c() -> None:
     ran = run_greenctx("inspect", compile_guest("errnos"))
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert b"\nrunnable: yes\ncontexts: yes\nwarning: if it is compiled from C, its contexts share" in ran.stdout
-    assert b"MISSING" not in ran.stdout
+    assert b"unknown" not in ran.stdout
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,12 @@ def test_say_escapes(capfd: pytest.CaptureFixture[str]) -> None:
     exit_status.say("a\x1b[2J\n\tb\r\u2028")
     exit_status.fail(3, "c\nd\x9b", "e")
     assert capfd.readouterr().err == "a\\x1b[2J\n\\tb\\r\\u2028\ngreenctx: c\\nd\\x9b\ne\n"
+
+
+@needs_zero
+def test_stdin_without_an_end() -> None:
+    """A module that is read from stdin has the same limits."""
+    with Path("/dev/zero").open("rb") as zero:
+        command = [sys.executable, "-m", "greenctx", "run", "-"]
+        ran = subprocess.run(command, stdin=zero, capture_output=True, timeout=TIMEOUT, check=False)
+    assert (ran.returncode, ran.stderr[:12]) == (2, b"greenctx: -:")

@@ -26,7 +26,7 @@ from greenctx import (
     WrongThread,
     current_environment,
 )
-from greenctx._core.scope import NoContexts, current, current_context_id, of_this_thread
+from greenctx._core.scope import NoContexts, admit_caller, current, current_context_id, of_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -506,6 +506,30 @@ class TestCurrentEnvironment:
         else:
             env.run_main_context(main)
             assert asked == [None, None, env, env, env, None]
+
+    def test_admit_caller(self, env: ContextSwitchingEnvironment) -> None:
+        """What greenctx.wasix asks before it calls a guest: the scope, or the error of a caller that is refused."""
+        asked: list[object] = []
+
+        def ask() -> None:
+            asked.append(admit_caller())
+
+        def ask_in_a_thread() -> None:
+            thread = threading.Thread(target=copy_context().run, args=(ask,))
+            thread.start()
+            thread.join()
+
+        def main() -> None:
+            without = NoContexts()
+            start(env, then_main(env, ask))
+            with pytest.raises(NotTheActiveContext):
+                greenlet(copy_context().run).switch(admit_caller)
+            without.run(ask)
+            without.run(ask_in_a_thread)
+            assert asked == [None, env, without, None]
+
+        ask()
+        env.run_main_context(main)
 
     def test_none_outside(self) -> None:
         """current_environment() outside of any environment raises NoEnvironment, a LookupError, with the remedy."""

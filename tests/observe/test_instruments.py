@@ -495,3 +495,33 @@ def test_an_instrument_that_waits_is_told_the_rest_later() -> None:
         ("created", 3),
         ("switched", 1, 2),
     ]
+
+
+def test_a_context_that_is_being_destroyed_already() -> None:
+    """To destroy it again does nothing, and nothing is told of it."""
+    recorder, again = Recorder(), []
+    env = ContextSwitchingEnvironment(instruments=[recorder])
+
+    def first() -> None:
+        try:
+            env.switch_context(0)
+        finally:
+            env.destroy_context(2)
+
+    def second() -> None:
+        try:
+            env.switch_context(0)
+        finally:
+            again.append(env.destroy_context(1))
+
+    def main() -> None:
+        for entrypoint in (first, second):
+            env.switch_context(env.create_context(entrypoint))
+        assert env.destroy_context(1)
+
+    env.run_main_context(main)
+    assert again == [False]
+    told = [event[:2] for event in recorder.events if event[0] in ("canceled", "ended", "destroyed")]
+    assert told == [
+        ("canceled", 1), ("canceled", 2), ("ended", 2), ("destroyed", 2), ("ended", 1), ("destroyed", 1), ("ended", 0),
+    ]  # fmt: skip

@@ -136,6 +136,11 @@ class EventMachine(Machine):
             self.path.unlink()
         super().they_agree()
 
+    def teardown(self) -> None:
+        super().teardown()
+        self.trace.close()  # of the environment after the last one, which has not run
+        self.path.unlink()
+
 
 TestEvents = pytest.mark.both_forms(EventMachine.TestCase)
 TestEvents.settings = settings(settings(), max_examples=settings().max_examples // 3)

@@ -20,9 +20,9 @@ from weakref import ref
 
 from greenctx.errors import ResourcesExhausted
 from greenctx.wasix._clock.alarms import ring_alarms
+from greenctx.wasix._modules.unpatched import unpatched
 from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import ON_EPOCH_END, EpochThread, restart_epoch_threads
-from greenctx.wasix._native.unpatched import unpatched
 
 if TYPE_CHECKING:
     from wasmtime import Engine, Store

@@ -13,6 +13,12 @@ FIRST_OWN = 1 << 20
 """The lowest descriptor that greenctx gives out. wasmtime gives out the lowest free ones, and never gets that far."""
 
 MAX_OWN = 1024
+"""The descriptors of pipes, and those that greenctx gives out, of one program. So pipes hold 64 MiB at most."""
+
+MAX_FILES = 512
+"""wasmtime's descriptors of one program, unless the program has a limit of its own: half of what Linux lets a process
+have open by default."""
+
 MAX_FD = 2**31 - 1  # to guests they are signed
 CLOSE_ON_EXEC = 1
 """The only flag of descriptors (``fdflagsext``). It has no effect, because there is no exec."""
@@ -40,7 +46,8 @@ class Descriptors:
 
     def add(self, *files: Source | Sink, lowest: int = 0, flags: int = 0) -> list[int]:
         """Give each file a new descriptor, not below ``lowest``. Raises `TooManyDescriptors`."""
-        own = sum(fd >= FIRST_OWN for fd in self._files)
+        # Pipes count where ``fd_renumber`` has put them, too.
+        own = sum(fd >= FIRST_OWN or isinstance(file, ReadEnd | WriteEnd) for fd, file in self._files.items())
         if own + len(files) > MAX_OWN:
             raise TooManyDescriptors
         numbers: list[int] = []

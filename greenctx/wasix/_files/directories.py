@@ -19,6 +19,10 @@ AT_FDCWD = 2**32 - 2
 # Addresses in the scratch memory, and values of WASI preview 1 (wasi/api.h).
 _PATH, _RESULT = 0, 2 * paths.MAX_LENGTH
 _FOLLOW = 1  # of lookupflags: follow symbolic links
+_DIRECTORY_ONLY = 2  # of oflags
+
+MAX_OCCUPIED = 512
+"""How many files of the host are opened at most, for a moment, to have one of them at a given number."""
 _FILE_TYPE, _DIRECTORY = 16, 3  # the offset of the type in a filestat, and the type of directories
 
 
@@ -65,6 +69,25 @@ class Directories:
         scratch.put(caller, _PATH, path)
         error = scratch.call(caller, "path_open", fd, flags, _PATH, len(path), *options, _RESULT)
         return error, _number(scratch, caller, _RESULT)
+
+    def occupy(self, scratch: Scratch, caller: Caller, fd: int) -> bool:
+        """Let wasmtime open a preopened directory by that number, which is free; return whether it did.
+
+        wasmtime chooses the number, one of those that were closed or the next one. So others are opened on the way, and
+        closed again.
+        """
+        others: list[int] = []
+        opened = -1
+        while opened != fd and len(others) < MAX_OCCUPIED:
+            error, opened = self.open(scratch, caller, FIRST_PREOPEN, 0, b".", _DIRECTORY_ONLY, 0, 0, 0)
+            if error:
+                break
+            others.append(opened)
+        found = fd in others
+        for other in others:
+            if other != fd:
+                scratch.call(caller, "fd_close", other)
+        return found
 
     def _check_directory(self, scratch: Scratch, caller: Caller, path: bytes) -> int:
         found = self.find(scratch, caller, path)

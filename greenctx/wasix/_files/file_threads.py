@@ -16,7 +16,7 @@ from wasmtime import Func, Linker, Module, Store, WasiConfig
 
 from greenctx.errors import ResourcesExhausted
 from greenctx.wasix._modules.engines import new_engine
-from greenctx.wasix._native.unpatched import unpatched
+from greenctx.wasix._modules.unpatched import unpatched
 
 if TYPE_CHECKING:
     from wasmtime import Engine

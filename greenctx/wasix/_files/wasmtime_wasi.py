@@ -18,9 +18,12 @@ from greenctx.wasix._modules import abi
 from greenctx.wasix._modules.engines import compile_on
 
 if TYPE_CHECKING:
-    from greenctx.wasix._fibers.stores import Caller
+    from collections.abc import Mapping
 
-PARAMETERS = {
+    from greenctx.wasix._fibers.stores import Caller
+    from greenctx.wasix._native.capi import AsExtern
+
+_OFTEN_USED = {
     "clock_time_get": "i32 i64 i32",
     "fd_close": "i32",
     "fd_fdstat_get": "i32 i32",
@@ -44,7 +47,34 @@ PARAMETERS = {
     "path_symlink": "i32 i32 i32 i32 i32",
     "path_unlink_file": "i32 i32 i32",
 }
-"""The functions that can be called, and the types of their parameters. Each returns an errno."""
+_SELDOM_USED = {
+    "args_get": "i32 i32",
+    "args_sizes_get": "i32 i32",
+    "clock_res_get": "i32 i32",
+    "environ_get": "i32 i32",
+    "environ_sizes_get": "i32 i32",
+    "fd_advise": "i32 i64 i64 i32",
+    "fd_allocate": "i32 i64 i64",
+    "fd_datasync": "i32",
+    "fd_fdstat_set_rights": "i32 i64 i64",
+    "fd_filestat_set_size": "i32 i64",
+    "fd_filestat_set_times": "i32 i64 i64 i32",
+    "fd_pread": "i32 i32 i32 i64 i32",
+    "fd_pwrite": "i32 i32 i32 i64 i32",
+    "fd_readdir": "i32 i32 i32 i64 i32",
+    "fd_sync": "i32",
+    "random_get": "i32 i32",
+    "sched_yield": "",
+    "sock_recv": "i32 i32 i32 i32 i32 i32",
+    "sock_send": "i32 i32 i32 i32 i32",
+    "sock_shutdown": "i32 i32",
+}
+PARAMETERS = _OFTEN_USED | _SELDOM_USED
+"""The functions that can be called, and the types of their parameters. Each returns an errno.
+
+Those that greenctx calls only for guests that import WASI under WASIX's name are in an instance of their own, because
+most programs would compile the instance in vain.
+"""
 
 
 class WasmtimeWasi:
@@ -53,19 +83,27 @@ class WasmtimeWasi:
     def __init__(self, store: Store, memory: Memory | None) -> None:
         """Without a memory of a guest's, the functions use a new one. Raises `WasiNotSet`."""
         check_wasi_is_set(store)
-        engine = store.engine
-        linker = wasmtime.Linker(engine)  # one for each store: several threads may run a program at the same time
-        linker.define_wasi()
-        if memory is not None:
-            linker.define(store, "guest", abi.MEMORY, memory)
-        shim = (_on_scratch if memory is None else _on_guest).on(engine)
-        self._exports = calls.instantiate(linker, store, shim).exports(store)
+        self._guest_memory = memory
+        self._exports = self._instantiate(store, _on_scratch if memory is None else _on_guest)
+        self._seldom_used: Mapping[str, AsExtern] | None = None
 
     def call(self, caller: Caller, name: str, *args: int) -> int:
         """Call the function; return its errno."""
-        func = self._exports[name]
+        func = self._exports.get(name)
+        if func is None:
+            if self._seldom_used is None:
+                self._seldom_used = self._instantiate(caller.store, _seldom_on_guest)
+            func = self._seldom_used[name]
         assert isinstance(func, Func)
         return calls.call_integers(caller.store, func, PARAMETERS[name], *args)
+
+    def _instantiate(self, store: Store, shims: _Shims) -> Mapping[str, AsExtern]:
+        engine = store.engine
+        linker = wasmtime.Linker(engine)  # one for each store: several threads may run a program at the same time
+        linker.define_wasi()
+        if self._guest_memory is not None:
+            linker.define(store, "guest", abi.MEMORY, self._guest_memory)
+        return calls.instantiate(linker, store, shims.on(engine)).exports(store)
 
 
 class Scratch(WasmtimeWasi):
@@ -89,10 +127,10 @@ class Scratch(WasmtimeWasi):
         return bytes(self._memory.read(caller.store, address, address + size))
 
 
-def _shim(memory: str) -> str:
+def _shim(memory: str, functions_of: Mapping[str, str]) -> str:
     """Return the text of the generated module."""
     imports = functions = ""
-    for name, parameters in PARAMETERS.items():
+    for name, parameters in functions_of.items():
         arguments = " ".join(f"(local.get {index})" for index in range(len(parameters.split())))
         ty = f"(param {parameters}) (result i32)"
         imports += f'(import "{abi.WASI_MODULE}" "{name}" (func ${name} {ty}))\n'
@@ -103,16 +141,18 @@ def _shim(memory: str) -> str:
 class _Shims:
     """A generated module, compiled once for each engine."""
 
-    def __init__(self, memory: str) -> None:
-        self._memory = memory
+    def __init__(self, memory: str, functions: Mapping[str, str] = _OFTEN_USED) -> None:
+        self._memory, self._functions = memory, functions
         self._modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
 
     def on(self, engine: Engine) -> Module:
         module = self._modules.get(engine)
         if module is None:
-            module = self._modules[engine] = compile_on(engine, _shim(self._memory))
+            module = self._modules[engine] = compile_on(engine, _shim(self._memory, self._functions))
         return module
 
 
-_on_guest = _Shims('(import "guest" "memory" (memory 0)) (export "memory" (memory 0))')
+_GUEST_MEMORY = '(import "guest" "memory" (memory 0)) (export "memory" (memory 0))'
+_on_guest = _Shims(_GUEST_MEMORY)
+_seldom_on_guest = _Shims(_GUEST_MEMORY, _SELDOM_USED)
 _on_scratch = _Shims('(memory (export "memory") 1)')

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from wasmtime import Linker, Module, WasmtimeError
 
-from greenctx.errors import InvalidProgram
+from greenctx.errors import InvalidProgram, WrongStore
 from greenctx.wasix._modules.compile import in_one_line
 from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
     from wasmtime import ImportType, Store
+
+    from greenctx.wasix._native.capi import Storelike
 
 Key = tuple[str, str]
 """The module and the name of an import, or of a definition in a linker."""
@@ -31,13 +33,17 @@ def import_name(wanted: ImportType) -> str:
 
 def missing_imports(linker: Linker, store: Store, module: Module) -> list[str]:
     """Return the names of the imports that the linker does not define."""
-    missing = []
-    for wanted in module.imports:
-        try:
-            Linker.get(linker, store, wanted.module, wanted.name or "")  # wasmtime's: nothing is called
-        except WasmtimeError:
-            missing.append(import_name(wanted))
-    return missing
+    keys = ((wanted, (wanted.module, wanted.name or "")) for wanted in module.imports)
+    return [import_name(wanted) for wanted, key in keys if not is_defined(linker, store, key)]
+
+
+def is_defined(linker: Linker, store: Storelike, key: Key) -> bool:
+    """Whether the linker has that definition."""
+    try:
+        Linker.get(linker, store, *key)
+    except WasmtimeError:
+        return False
+    return True
 
 
 def check_imports(name: str, linker: Linker, store: Store, module: Module) -> None:
@@ -49,3 +55,13 @@ def check_imports(name: str, linker: Linker, store: Store, module: Module) -> No
         capi.check_imports(linker, module)
     except WasmtimeError as error:
         raise InvalidProgram(name, f"it cannot be linked: {in_one_line(error)}") from error
+
+
+def check_engine(linker: Linker, module: Module) -> None:
+    """Raise `WrongStore` if the module belongs to another engine."""
+    # A module does not tell its engine. wasmtime 50 looks at that before the imports, 45 after them.
+    try:
+        Linker.instantiate_pre(linker, module)
+    except WasmtimeError as error:
+        if "cross-`Engine`" in str(error):
+            raise WrongStore("module") from error

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
-from wasmtime import Engine, Func, FuncType, Module, WasmtimeError
+from wasmtime import Engine, Func, FuncType, Module
 
-from greenctx.errors import WrongStore
+from greenctx._core.plain_functions import check_is_plain
 from greenctx.wasix._fibers import calls, gc_anchor, host_functions
 from greenctx.wasix._fibers.functions import Instance, suspending
 from greenctx.wasix._fibers.stores import check_belongs, state_of
 from greenctx.wasix._fibers.values import func_type
 from greenctx.wasix._linking import commands
 from greenctx.wasix._linking.call_reports import CallReports
-from greenctx.wasix._linking.imports import imports_of
-from greenctx.wasix._linking.requirements import (
-    StoreRequirements,
-    checked_instance_pre,
-    require_suspending_calls,
-)
-from greenctx.wasix._modules.abi import START, WASI_MODULE
+from greenctx.wasix._linking.imports import check_engine, imports_of, is_defined
+from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre, require_suspending_calls
+from greenctx.wasix._modules.abi import START, WASI_MODULE, WASIX_MODULES
 from greenctx.wasix._native.capi import find_export, store_id_of
 from greenctx.wasix._syscalls.contexts import context_calls
 from greenctx.wasix._syscalls.process import DescriptorTables
@@ -60,14 +57,15 @@ class Linker(wasmtime.Linker):
         super().__init__(engine)
         self._call_reports = CallReports(begun=report_host_calls)
         self._allow_shadowing = False
-        self._has_wasi = self._has_wasix_files = False
+        self._has_wasi = self._has_wasix = self._has_wasix_files = False
         self.definitions = 0
         """How many there were, those of WASI and WASIX that are done here included."""
         self.may_use_files = True
         """Whether guests may be given directories, by the settings of WASI that their stores have."""
         self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
-        """The definitions in place of WASI's functions that do not use WASI."""
+        """What is defined, except for functions of WASI that use WASI."""
+        self._defining = Lock()  # a program may run in several threads at once
         self._owners: dict[Key, int] = {}
         """The ids of the stores that definitions belong to. Host functions belong to no store."""
 
@@ -95,6 +93,7 @@ class Linker(wasmtime.Linker):
         With ``access_caller`` its first argument is a `Caller`: the guest's exports, good until it returns.
         """
         host_functions.check_host_function(ty, func)
+        check_is_plain("a host function", func)
         self._define(module, name, ty, func, access_caller)
 
     def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
@@ -145,7 +144,7 @@ class Linker(wasmtime.Linker):
         self._has_wasi = True
         self._descriptors.stdio = stdio
         self._replace_wasi(WasiCalls(self._descriptors).calls())
-        self._without_wasi = {(WASI_MODULE, "proc_exit")}
+        self._without_wasi = {key for key in self._without_wasi if key[0] != WASI_MODULE} | {(WASI_MODULE, "proc_exit")}
         if self._has_wasix_files:
             self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
@@ -154,16 +153,34 @@ class Linker(wasmtime.Linker):
 
         Outside an environment the context calls return notsup. The calls about files are for guests that have
         `define_wasi` as well, some of whose functions then take longer; ``files=False`` leaves them out.
+        What else a module imports of WASIX is defined when it is instantiated.
         """
         self._define_calls(context_calls())
         self._define_calls(WasixCalls(self._descriptors).calls(files=files))
-        self._has_wasix_files = files
+        self._has_wasix, self._has_wasix_files = True, files
         if files and self._has_wasi:
             self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
     def begin_host_call_reports(self) -> None:
         """Report calls from now on, as with ``report_host_calls``, also of the host functions defined before."""
         self._call_reports.begin()
+
+    def define_wasix_imports(self, module: Module) -> list[Key]:
+        """Define what the module imports of WASIX and nothing defines yet: `instantiate` does it, after `define_wasix`.
+
+        Return the names of what greenctx does not provide: functions that return notsup, or trap.
+        """
+        wanted = {key for key in imports_of(module) if key[0] in WASIX_MODULES}
+        if not self._has_wasix or wanted <= self._without_wasi:
+            return []
+        from greenctx.wasix._linking.wasix_imports import calls_for  # which few programs need
+
+        with self._defining:
+            embedder_definitions = self.definitions
+            calls = [*calls_for(module, self._without_wasi, self._descriptors, wasi=self._has_wasi)]
+            self._define_calls(calls)
+            self.definitions = embedder_definitions
+        return [(call.module, call.name) for call in calls if not call.is_provided]
 
     def _define(
         self,
@@ -196,14 +213,16 @@ class Linker(wasmtime.Linker):
 
     def define_unknown_imports_as_traps(self, module: Module) -> None:
         """Define the module's imports that are not defined, as functions that trap."""
-        self._check_engine(module)
+        check_engine(self, module)
+        self.define_wasix_imports(module)
         super().define_unknown_imports_as_traps(module)
 
     def define_unknown_imports_as_default_values(self, store: Storelike, module: Module) -> None:
         """Define the module's imports that are not defined: functions that return zeros, empty memories, etc."""
         state = state_of(self._requirements().check(store))
-        self._check_engine(module)
-        unknown = [key for key in imports_of(module) if not self._provides(store, key)]
+        check_engine(self, module)
+        self.define_wasix_imports(module)
+        unknown = [key for key in imports_of(module) if not is_defined(self, store, key)]
         super().define_unknown_imports_as_default_values(store, module)
         self._owners |= dict.fromkeys(unknown, state.store_id)
 
@@ -222,12 +241,14 @@ class Linker(wasmtime.Linker):
     def instantiate(self, store: Storelike, module: Module) -> Instance:
         """Instantiate a module; its start function may call host functions that switch."""
         store = self._requirements(imports_of(module)).check(store)
+        self.define_wasix_imports(module)
         gc_anchor.admit(module, store)
         return calls.instantiate(self, store, module)
 
     def instantiate_pre(self, module: Module) -> InstancePre:
         """Look up the imports of a module once, to instantiate it often."""
         requirements = self._requirements(imports_of(module))
+        self.define_wasix_imports(module)
         return checked_instance_pre(super().instantiate_pre(module), requirements, module)
 
     def _note(self, module: str, name: str, owner: int | None) -> None:
@@ -244,18 +265,3 @@ class Linker(wasmtime.Linker):
         owners = {key: self._owners[key] for key in keys if key in self._owners}
         wasi = any(key[0] == WASI_MODULE and key not in self._without_wasi for key in keys)
         return StoreRequirements(self.engine, owners, wasi and self._has_wasi, self.may_use_files)
-
-    def _provides(self, store: Storelike, key: Key) -> bool:
-        try:
-            super().get(store, *key)
-        except WasmtimeError:
-            return False
-        return True
-
-    def _check_engine(self, module: Module) -> None:
-        # A module does not tell its engine. wasmtime 50 looks at that before the imports, 45 after them.
-        try:
-            super().instantiate_pre(module)
-        except WasmtimeError as error:
-            if "cross-`Engine`" in str(error):
-                raise WrongStore("module") from error

@@ -57,7 +57,10 @@ class ModuleCache:
         with suppress(OSError):
             origin = _origin(code, collector)
             content = origin + compiled
-            if len(content) > MAX_BYTES // 4:
+            if len(content) > MAX_BYTES:
+                from greenctx._reports.reports import logger  # with logging, which takes long to import
+
+                logger.info("the compiled module is not kept, because its %d bytes are too many", len(content))
                 return
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             _check_own(os.stat(self.directory))

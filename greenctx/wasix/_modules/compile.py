@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wasmtime import Engine, FuncType, MemoryType, Module, WasmtimeError, wat2wasm
 
-from greenctx._reports.foreign import read_file
+from greenctx._reports.foreign import read, read_file
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._modules import stack_maps
 from greenctx.wasix._modules.abi import START, WAITING_CALLS, WASI_MODULE, WASIX_MODULES
@@ -15,6 +15,8 @@ from greenctx.wasix._modules.engines import new_engine
 from greenctx.wasix._modules.exhaustion import check_resources
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from greenctx.wasix._modules.cache import ModuleCache
 
 MAX_BYTES = 2**30
@@ -25,13 +27,20 @@ _BINARY_MAGIC = b"\0asm"
 _COMPONENT_LAYER = b"\1\0"
 
 
-def read_code(name: str) -> bytes:
-    """Return the content of a file, of others no more than the head. Raises `InvalidProgram` if it cannot be read."""
+def read_code(name: str, file: BinaryIO | None = None) -> bytes:
+    """Return the content of a file, which may be open already. Raises `InvalidProgram` if it cannot be read.
+
+    Of what cannot be a module it is no more than the head.
+    """
     try:
-        return read_file(name, MAX_BYTES, lambda head: head.startswith(_BINARY_MAGIC) or b"\0" not in head)
+        return read_file(name, MAX_BYTES, _may_be_code) if file is None else read(file, MAX_BYTES, _may_be_code)
     except (OSError, ValueError) as error:
         check_resources(error)
         raise InvalidProgram(name, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _may_be_code(head: bytes) -> bool:
+    return head.startswith(_BINARY_MAGIC) or b"\0" not in head
 
 
 def to_binary(name: str, code: bytes) -> bytes:

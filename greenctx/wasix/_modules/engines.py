@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wasmtime import Config, Engine, Module, WasmtimeError
 
+from greenctx.wasix._modules.unpatched import unpatched
 from greenctx.wasix._native._fiber import let_traps_through
-from greenctx.wasix._native.unpatched import unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,9 +1,10 @@
-"""A shared memory that a module imports, turned into a memory of its own.
+"""Shared memories, turned into memories that the module has to itself.
 
 Programs of WASIX's toolchain import a shared ``env.memory`` and export none, so that each thread can be an instance of
 the module. greenctx has one thread and one instance. So the module gets the memory, with the limits that it declares,
 and exports it, because WASI's calls need it exported; the memory is no longer shared. Then limits, growth and the calls
-are the same for these programs as for all others.
+are the same for these programs as for all others. Whatever the name of the import: nothing could provide a shared
+memory. And a shared memory that the module defines is no longer shared either.
 
 A memory that stayed shared would also let a guest block the thread by ``memory.atomic.wait``: within wasmtime, where
 neither Ctrl-C nor a time limit ends the wait. On a memory that is not shared, that instruction traps.
@@ -25,15 +26,14 @@ from greenctx.wasix._modules.binary import (
     replace,
     sections,
 )
-from greenctx.wasix._modules.sizes import SHARED, read_import
+from greenctx.wasix._modules.sizes import SHARED, read_import, read_memory
 
-IMPORTED = "env", abi.MEMORY
 _ORDER = (1, IMPORTS, 3, 4, MEMORIES, 13, 6, EXPORTS, 8, 9, 12, 10, 11)
 """Of sections, by their ids. Custom ones may be anywhere."""
 
 
 def unshare_memory(code: bytes) -> bytes:
-    """Return the module with that memory as its own. A module that imports none, or another as well, stays the same."""
+    """Return the module without shared memories. One that imports several memories keeps its imports."""
     try:
         return _unshare(code) or code
     except NotUnderstood:  # whoever compiles it will say what is wrong
@@ -45,6 +45,10 @@ def _unshare(code: bytes) -> bytes | None:
     """The first section of each id."""
     for section in sections(code):
         first.setdefault(section.id, section)
+    if MEMORIES in first:
+        own = _unshare_own(code, first[MEMORIES])
+        if own != code:  # in which the imports stand where they stood
+            return _unshare(own) or own
     imports, exports = first.get(IMPORTS), first.get(EXPORTS)
     entry = None if imports is None else _find_import(code, imports)
     if imports is None or entry is None:
@@ -59,6 +63,17 @@ def _unshare(code: bytes) -> bytes | None:
     return replace(code, replacements)
 
 
+def _unshare_own(code: bytes, section: Section) -> bytes:
+    """Return the module with none of the memories shared that it defines."""
+    reader = section.reader(code)
+    replacements = []
+    for _ in range(reader.number()):
+        start = reader.position
+        if read_memory(reader).shared:
+            replacements.append((start, start + 1, bytes([code[start] & ~SHARED])))
+    return replace(code, replacements) if reader.position == section.end else code
+
+
 def _find_import(code: bytes, section: Section) -> tuple[int, int] | None:
     """Return where the import of the shared memory is, if that is the only memory which the module imports."""
     reader = section.reader(code)
@@ -69,7 +84,7 @@ def _find_import(code: bytes, section: Section) -> tuple[int, int] | None:
         entry = read_import(reader)
         if entry.kind == MEMORY:
             memories += 1
-            if (entry.module, entry.name) == IMPORTED and entry.size is not None and entry.size.shared:
+            if entry.size is not None and entry.size.shared:
                 found = start, reader.position
     return found if memories == 1 and reader.position == section.end else None
 

@@ -161,6 +161,11 @@ def read_import(reader: Reader) -> Import:
     return Import(module, name, kind, size)
 
 
+def read_memory(reader: Reader) -> Size:
+    """Read the definition of a memory."""
+    return _read_memory(reader).size
+
+
 def _read_memory(reader: Reader, imported: bool = False) -> _Definition:
     flags, minimum, maximum = _read_limits(reader, SHARED | _IS_64 | _HAS_PAGE_SIZE)
     start = reader.position

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from wasmtime import FuncType, InstancePre, Linker, Memory, Module, WasiConfig
     from wasmtime._exportable import AsExtern as AsExtern
+    from wasmtime._instance import InstanceExports as InstanceExports
     from wasmtime._managed import Managed
     from wasmtime._store import Storelike as Storelike
 

@@ -11,11 +11,12 @@ from greenctx.wasix._linking.imports import check_imports
 from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._modules.abi import STACK_POINTER
 from greenctx.wasix._modules.compile import check_start, compile_module, never_waits, switches_contexts, to_binary
+from greenctx.wasix._modules.compile import read_code as read_code
 from greenctx.wasix._modules.names import EntrypointNames
 from greenctx.wasix._modules.shared_memory import unshare_memory
 from greenctx.wasix._modules.sizes import Sizes
 from greenctx.wasix._native.capi import close
-from greenctx.wasix._syscalls.wasix_files import imports_file_calls
+from greenctx.wasix._syscalls.of_wasix.files import is_wasix_program
 
 if TYPE_CHECKING:
     from wasmtime import Store
@@ -58,7 +59,7 @@ class Executable:
         self._stdio = Stdio()
         self.linker.may_use_files = False  # a run that has directories prepares the threads itself
         self.linker.define_wasi(self._stdio)
-        self.linker.define_wasix(files=imports_file_calls(self.module))
+        self.linker.define_wasix(files=is_wasix_program(self.module))
         self._limits = limits
         self._is_checked = False
 
@@ -68,6 +69,7 @@ class Executable:
         A later definition of another type is found when the module is instantiated.
         """
         if not self._is_checked:
+            self.linker.define_wasix_imports(self.module)
             check_imports(self.name, self.linker, store, self.module)
             self._is_checked = True
 

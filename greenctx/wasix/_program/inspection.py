@@ -41,6 +41,13 @@ class Import:
     name: str
     kind: str
     provided: bool
+    answers_enotsup: bool = False
+    """Whether it is a function of WASIX that greenctx does not provide: calls return ENOTSUP, or trap."""
+
+    @property
+    def word(self) -> str:
+        """How the text says it. Nothing defines an unknown import, so the module cannot be run."""
+        return "provided" if self.provided else "answers ENOTSUP" if self.answers_enotsup else "unknown"
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ class Inspection:
             yield from _section(title, (_limits(thing, show) for thing in things))
         yield from _section(
             "imports",
-            (f"{'provided' if one.provided else 'MISSING '} {one.kind} {_printable(one.name)}" for one in self.imports),
+            (f"{one.word:15} {one.kind} {_printable(one.name)}" for one in self.imports),
         )
         yield from _section("exports", (f"{one.kind} {_printable(one.name)}" for one in self.exports))
 
@@ -119,6 +126,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         store.set_wasi(WasiConfig())
         linker.define_wasi(Stdio())
         linker.define_wasix()
+        unprovided = {f"{key[0]}.{key[1]}" for key in linker.define_wasix_imports(module)}
         missing = missing_imports(linker, store, module)
         reason = _reason(lambda: check_start(name, module), lambda: check_imports(name, linker, store, module))
     sizes, lacking = Sizes(binary), {*missing}
@@ -134,7 +142,8 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         contexts=contexts,
         needs_collector=needs_collector(binary),
         imports=tuple(
-            Import(name := import_name(one), _kind(one.type), provided=name not in lacking) for one in imports
+            Import(name := import_name(one), _kind(one.type), name not in lacking | unprovided, name in unprovided)
+            for one in imports
         ),
         missing=tuple(missing),
         exports=exports,

@@ -1,4 +1,4 @@
-"""Limits: how many contexts, how much memory and how many seconds a program may use."""
+"""Limits: how many contexts, how much memory, how many seconds and open files a program may use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from greenctx.errors import InvalidProgram
+from greenctx.wasix._files.descriptors import MAX_FILES
 from greenctx.wasix._modules.binary import NotUnderstood
 from greenctx.wasix._modules.sizes import PAGE, Sizes
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 ELEMENT = 8  # bytes of an element of a table, in wasmtime
 TABLE_SHARE = 8  # where memories may grow as well, tables may grow by an eighth of what is left
+STACK = 2**19  # bytes of its fiber's stack that a guest's calls may fill: wasmtime's ``max_wasm_stack``
 MAX_SIZE = 2**63 - 1  # the largest limit that wasmtime takes
 
 
@@ -31,16 +33,32 @@ class Limits:
 
     ``seconds``: from the start of `Program.run`, after which every context is unwound and `TimeLimitExceeded` raised.
     Host functions are not interrupted in the middle, unless they await; programs that they run are.
+
+    ``files``: descriptors of files and directories open at any one time, standard streams and preopened directories
+    included. At the limit opening one more returns mfile.
+
+    ``stacks``: bytes of the host's memory that the stacks of contexts may fill, half a mebibyte each. There are as many
+    contexts as fit, if ``contexts`` does not allow fewer.
     """
 
     # A frozen dataclass, written out: to import dataclasses takes a tenth of the time of a small guest's run.
 
-    __slots__ = ("contexts", "memory", "seconds")
+    __slots__ = ("contexts", "files", "memory", "seconds", "stacks")
 
-    def __init__(self, *, contexts: int | None = None, memory: int | None = None, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        contexts: int | None = None,
+        memory: int | None = None,
+        seconds: float | None = None,
+        files: int | None = MAX_FILES,
+        stacks: int | None = None,
+    ) -> None:
         self.contexts: Final = contexts
         self.memory: Final = memory
         self.seconds: Final = seconds
+        self.files: Final = files
+        self.stacks: Final = stacks
         for name, value in self._items():
             kind = int | float if name == "seconds" else int
             if value is None:
@@ -67,7 +85,13 @@ class Limits:
         return f"Limits({', '.join(f'{name}={value!r}' for name, value in self._items())})"
 
     def _items(self) -> list[tuple[str, float | None]]:
-        return [("contexts", self.contexts), ("memory", self.memory), ("seconds", self.seconds)]
+        return [(name, getattr(self, name)) for name in ("contexts", "memory", "seconds", "files", "stacks")]
+
+    @property
+    def max_contexts(self) -> int | None:
+        """Contexts alive at any one time, besides main: as many as ``contexts`` allows, and ``stacks`` has room for."""
+        by_stacks = None if self.stacks is None else self.stacks // STACK
+        return min((one for one in (self.contexts, by_stacks) if one is not None), default=None)
 
     def cap(self, name: str, code: bytes) -> bytes:
         """Return the module with maxima for its memories and tables. Raises `InvalidProgram` if it starts beyond them.

@@ -118,6 +118,7 @@ def _run_in(
     yield_every_epoch(store)
     process = process_of(store)
     process.entrypoint_names = executable.entrypoint_names
+    process.max_files = config.limits.files
     executable.connect(process, config.stdio)
     tell = config.on_shared_stack
     if tell is not None:
@@ -128,7 +129,7 @@ def _run_in(
     try:
         if executable.contexts:
             environment = ContextSwitchingEnvironment(
-                max_contexts=config.limits.contexts, instruments=config.instruments
+                max_contexts=config.limits.max_contexts, instruments=config.instruments
             )
             return environment.run_main_context(_start, store, executable, invocation)
         return NoContexts().run(_start, store, executable, invocation)

@@ -28,6 +28,9 @@ _NONBLOCK = 4
 _READ, _WRITE = 1 << 1, 1 << 6  # rights
 _COMMON = 1 << 3 | 1 << 21 | 1 << 27  # rights to set flags, to get a filestat, to poll
 
+MAX_RENUMBERED = 256
+"""The first number that ``fd_renumber`` cannot open: see `Directories.occupy`."""
+
 _NAMES = ("fd_close", "fd_renumber")
 _WITH_PIPES = ("fd_fdstat_get", "fd_fdstat_set_flags", "fd_filestat_get", "fd_seek", "fd_tell")
 
@@ -39,7 +42,7 @@ class DescriptorCalls:
         self._descriptors = descriptors
 
     def calls(self) -> Iterator[SystemCall]:
-        """Yield the calls that matter to standard streams."""
+        """Yield the calls that matter to standard streams, and to the number of open files."""
         return calls_of(self, abi.WASI_MODULE, {name: f"{PARAMETERS[name]} -> i32" for name in _NAMES})
 
     def calls_with_pipes(self) -> Iterator[SystemCall]:
@@ -51,23 +54,36 @@ class DescriptorCalls:
         descriptors = self._descriptors.of(caller)
         if fd >= FIRST_OWN:
             return abi.BADF if descriptors.remove(fd) is None else abi.SUCCESS
-        result = process_of(caller.store).wasi(caller).call(caller, "fd_close", fd)
+        process = process_of(caller.store)
+        process.open_files(caller)
+        result = process.wasi(caller).call(caller, "fd_close", fd)
         if result == abi.SUCCESS:
+            process.note_files(caller, -1)
             descriptors.remove(fd)
         return result
 
     def fd_renumber(self, caller: Caller, fd: int, to: int) -> int:
         """Let the descriptor ``to`` refer to the file of ``fd``.
 
-        In WASI that moves the descriptor. In WASIX it copies it, because its libc's ``dup2`` is this call. Descriptors
-        of wasmtime's files cannot be copied, so they are moved in WASIX as well.
+        In WASI that moves the descriptor, and ``to`` has to be open. In WASIX it copies it to any number, because its
+        libc's ``dup2`` is this call. Descriptors of wasmtime's files cannot be copied, so they are moved in WASIX too.
         """
-        descriptors = self._descriptors.of(caller)
+        result = self._renumber(caller, fd, to)
+        if result == abi.BADF and self._descriptors.of(caller).copies and to < MAX_RENUMBERED:
+            process = process_of(caller.store)
+            if self.is_open(caller, fd) and process.directories.occupy(process.scratch(caller), caller, to):
+                return self._renumber(caller, fd, to)
+        return result
+
+    def _renumber(self, caller: Caller, fd: int, to: int) -> int:
+        descriptors, process = self._descriptors.of(caller), process_of(caller.store)
         file = descriptors.get(fd)
         copied = file is not None and (descriptors.copies or descriptors.wasmtime_fd(fd) is None)
         if fd < FIRST_OWN and to < FIRST_OWN and not copied:
-            result = process_of(caller.store).wasi(caller).call(caller, "fd_renumber", fd, to)
+            process.open_files(caller)
+            result = process.wasi(caller).call(caller, "fd_renumber", fd, to)
             if result == abi.SUCCESS and fd != to:
+                process.note_files(caller, -1)  # wasmtime takes only numbers of open descriptors
                 if file is None:
                     descriptors.remove(to)
                 else:

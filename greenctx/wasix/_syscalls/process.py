@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from wasmtime import Memory, WasmtimeError
 
 from greenctx.wasix._fibers.stores import state_of
-from greenctx.wasix._files.descriptors import Descriptors
+from greenctx.wasix._files.descriptors import MAX_FILES, Descriptors
 from greenctx.wasix._files.directories import Directories
 from greenctx.wasix._files.wasmtime_wasi import Scratch, WasmtimeWasi
 from greenctx.wasix._modules import abi
@@ -33,14 +34,27 @@ class Process:
     def __init__(self) -> None:
         self.descriptors: dict[Stdio | None, Descriptors] = {}
         """By the standard streams that they began with. See `DescriptorTables`."""
+        self.max_files: int | None = MAX_FILES
+        """How many descriptors may be open in wasmtime; None is no limit."""
+        self._open_files: int | None = None
         self.directories = Directories()
         self.signals = Signals()
         self.entrypoint_names: EntrypointNames | None = None
         self.on_second_context: Callable[[], object] | None = None
         """Called when context_create has created the second context."""
+        self.thread_locals: dict[int, int] = {}
+        self.terminal_modes = True, True, True
+        """Whether it echoes, waits for whole lines, and has line feeds: as the guest set it."""
+        self.called_in_vain: set[tuple[str, str]] = set()
+        """The functions that the guest has called, but greenctx does not provide."""
+        self._began = time.thread_time_ns()
         self._wasi: dict[bytes, WasmtimeWasi] = {}
         """By the guest's memory, as wasmtime identifies it."""
         self._scratch: Scratch | None = None
+
+    def processor_time(self) -> int:
+        """Return the processor time in nanoseconds that the thread has used since the process began."""
+        return max(0, time.thread_time_ns() - self._began)
 
     def wasi(self, caller: Caller) -> WasmtimeWasi:
         """Return wasmtime's functions on the memory that the calling guest exports."""
@@ -58,6 +72,23 @@ class Process:
         if self._scratch is None:
             self._scratch = Scratch(caller.store)
         return self._scratch
+
+    def may_open(self, caller: Caller) -> bool:
+        """Whether the limit allows one more of wasmtime's descriptors."""
+        return self.max_files is None or self.open_files(caller) < self.max_files
+
+    def open_files(self, caller: Caller) -> int:
+        """Return how many descriptors are open in wasmtime. Ask before the first one is opened or closed."""
+        if self._open_files is None:
+            count = 0
+            while self.scratch(caller).call(caller, "fd_fdstat_get", count, 0) == abi.SUCCESS:
+                count += 1
+            self._open_files = count
+        return self._open_files
+
+    def note_files(self, caller: Caller, change: int) -> None:
+        """Note that one more descriptor is open in wasmtime, or one fewer."""
+        self._open_files = self.open_files(caller) + change
 
 
 def process_of(store: Store) -> Process:

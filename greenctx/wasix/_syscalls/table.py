@@ -33,6 +33,8 @@ class SystemCall(NamedTuple):
     """Whether the function's first argument is a `Caller`. Without one there is no memory, so no bad pointer either."""
     is_switch: bool = False
     """Whether this is context_switch, most of whose calls `Fiber.poll` serves without calling the function."""
+    is_provided: bool = True
+    """Whether greenctx provides what the call is for. If not, the function returns notsup, or traps."""
 
     def host_function(self) -> Callable[..., int | None]:
         """Return the function, which now answers a bad pointer instead of raising `MemoryFault`."""

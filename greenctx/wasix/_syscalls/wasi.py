@@ -20,7 +20,8 @@ from greenctx.wasix._modules import abi
 from greenctx.wasix._modules.exhaustion import check_resources
 from greenctx.wasix._syscalls.descriptors import DescriptorCalls
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
-from greenctx.wasix._syscalls.paths import PathCalls
+from greenctx.wasix._syscalls.of_wasix.clocks import CLOCK_TYPES, ClockCalls
+from greenctx.wasix._syscalls.paths import PathCalls, path_open
 from greenctx.wasix._syscalls.poll import poll_oneoff
 from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.signals import PIPE
@@ -68,16 +69,18 @@ class WasiCalls:
         """Yield the calls that are served here whatever the guest imports."""
         yield SystemCall(abi.WASI_MODULE, "proc_exit", "i32 ->", proc_exit, needs_caller=False)
         yield SystemCall(abi.WASI_MODULE, "poll_oneoff", "i32 i32 i32 i32 -> i32", self.poll_oneoff)
+        yield SystemCall(abi.WASI_MODULE, "path_open", f"{PARAMETERS['path_open']} -> i32", path_open)
+        yield from DescriptorCalls(self._descriptors).calls()
         if self._descriptors.stdio is not None:
             types = {name: f"{PARAMETERS[name]} -> i32" for name in ("fd_read", "fd_write")}
             yield from calls_of(self, abi.WASI_MODULE, types)
-            yield from DescriptorCalls(self._descriptors).calls()
 
     def calls_for_wasix(self) -> Iterator[SystemCall]:
         """Yield the calls that differ once there are WASIX's calls about files. They take longer than wasmtime's."""
         if self._descriptors.stdio is not None:
             yield from DescriptorCalls(self._descriptors).calls_with_pipes()
-            yield from PathCalls(self._descriptors).calls()
+            yield from PathCalls().calls()
+            yield from calls_of(ClockCalls(), abi.WASI_MODULE, CLOCK_TYPES)
 
     def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Read from stdin, once it has something, or from a pipe. wasmtime reads from all other files."""

@@ -16,11 +16,12 @@ from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.of_wasix.files import FILE_TYPES, FileCalls, text
+from greenctx.wasix._syscalls.of_wasix.types import pointers_as
 from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.signals import MAX_SIGNAL
 from greenctx.wasix._syscalls.table import SystemCall, calls_of
 from greenctx.wasix._syscalls.wasi import proc_exit
-from greenctx.wasix._syscalls.wasix_files import FILE_TYPES, FileCalls, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,21 +30,22 @@ if TYPE_CHECKING:
     from greenctx.wasix._syscalls.process import DescriptorTables
 
 PROCESS_ID = 1
-"""The process id of every program, because each is alone."""
+"""The process id of every program, because each is alone; and the id of its thread."""
 
 _FALSE, _TRUE = b"\0", b"\1"
 _TIMEOUT = Struct("<B 7x Q")  # option_timestamp (wasi/api_wasix.h): 1 if there is a timeout, nanoseconds
 
-_TYPES = {
-    "callback_signal": "i32 i32 ->",
-    "futex_wait": "i32 i32 i32 i32 -> i32",
-    "futex_wake": "i32 i32 -> i32",
-    "futex_wake_all": "i32 i32 -> i32",
-    "proc_id": "i32 -> i32",
-    "proc_signals_get": "i32 -> i32",
-    "proc_signals_sizes_get": "i32 -> i32",
+SHARED_TYPES = {
+    "callback_signal": "p p ->",
+    "futex_wait": "p i32 p p -> i32",
+    "futex_wake": "p p -> i32",
+    "futex_wake_all": "p p -> i32",
+    "proc_id": "p -> i32",
+    "proc_signals_get": "p -> i32",
+    "proc_signals_sizes_get": "p -> i32",
     "thread_signal": "i32 i32 -> i32",
 }
+"""The calls whose data in memory are the same for 32 and 64 bits. ``p`` is a pointer or a size."""
 
 
 def thread_exit(_: int) -> NoReturn:
@@ -60,7 +62,8 @@ class WasixCalls:
 
     def calls(self, *, files: bool) -> Iterator[SystemCall]:
         """Yield the calls: with ``files``, those about files as well."""
-        yield from calls_of(self, abi.WASIX_MODULE, _TYPES)
+        types = {name: pointers_as(abi.WASIX_MODULE, ty) for name, ty in SHARED_TYPES.items()}
+        yield from calls_of(self, abi.WASIX_MODULE, types)
         if files:
             yield from calls_of(self._files, abi.WASIX_MODULE, FILE_TYPES)
         yield SystemCall(abi.WASIX_MODULE, "proc_exit2", "i32 ->", proc_exit, needs_caller=False)

@@ -46,6 +46,7 @@ _SIGNATURES = {
 
 _WASIX_SIGNATURES = {
     "chdir": "i32 i32",
+    "clock_time_set": "i32 i64",
     "fd_dup": "i32 i32",
     "fd_dup2": "i32 i32 i32 i32",
     "fd_fdflags_get": "i32 i32",
@@ -57,9 +58,22 @@ _WASIX_SIGNATURES = {
     "getcwd": "i32 i32",
     "path_open2": "i32 i32 i32 i32 i32 i64 i64 i32 i32 i32",
     "proc_id": "i32",
+    "proc_parent": "i32 i32",
+    "proc_raise": "i32",
+    "proc_signal": "i32 i32",
     "proc_signals_get": "i32",
     "proc_signals_sizes_get": "i32",
+    "stack_checkpoint": "i32 i32",
+    "thread_id": "i32",
+    "thread_local_create": "i64 i32",
+    "thread_local_destroy": "i32",
+    "thread_local_get": "i32 i32",
+    "thread_local_set": "i32 i64",
+    "thread_parallelism": "i32",
     "thread_signal": "i32 i32",
+    "thread_sleep": "i64",
+    "tty_get": "i32",
+    "tty_set": "i32",
 }
 
 

@@ -47,7 +47,8 @@ LONG_MODULES = {
     "greenctx/_core/_switching.pyx": (290, "the twin of switching.py, in the same order, which a split would hide"),
     "greenctx/wasix/_native/_fiber.pyx": (300, "one class: a call into a guest, from its start to its end"),
     "greenctx/wasix/_linking/linker.py": (270, "the methods of wasmtime.Linker, each with what it checks first"),
-    "greenctx/errors.py": (490, "every exception that users may meet, in one place: a list, not a story"),
+    "greenctx/wasix/_native/capi.py": (270, "an adapter: one function for each thing that wasmtime's package hides"),
+    "greenctx/errors.py": (520, "every exception that users may meet, in one place: a list, not a story"),
 }
 """The modules that may have more lines, how many, and why."""
 
@@ -138,9 +139,11 @@ def rooms_of(sources: Sources) -> dict[str, dict[str, str]]:
 
 
 def room_of(module: str) -> str:
-    """The room that a module is in: its folder if that is private, or the command line; else the module itself."""
-    folder = module.rpartition(".")[0]
-    return folder if is_private(folder.rpartition(".")[2]) or folder.endswith(".cli") else module
+    """The room that a module is in: the innermost private folder around it, or the command line; else itself."""
+    folders = [
+        folder for folder in ancestors(module) if is_private(folder.rpartition(".")[2]) or folder.endswith(".cli")
+    ]
+    return folders[-1] if folders else module
 
 
 def entries(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -261,8 +262,10 @@ def test_interrupted(kept: ModuleCache, directory: Path, monkeypatch: pytest.Mon
         assert [*directory.iterdir()] == []
 
 
-def test_not_too_much(kept: ModuleCache, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those go that were not used for the longest time; what would take too much of the room is not kept."""
+def test_not_too_much(
+    kept: ModuleCache, directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those go that were not used for the longest time; what is larger than all of the room is not kept."""
     monkeypatch.setattr(cache, "MAX_BYTES", 40_000)
     (directory / "a directory").mkdir(parents=True)  # is somebody else's, and no file
     os.utime(directory / "a directory", (0, 0))
@@ -272,9 +275,14 @@ def test_not_too_much(kept: ModuleCache, directory: Path, monkeypatch: pytest.Mo
     assert kept.find(b"0", False)  # used right now
     kept.keep(b"4", False, bytes(9_000))
     assert [number for number in range(5) if kept.find(b"%d" % number, False)] == [0, 2, 3, 4]
-    kept.keep(b"5", False, bytes(10_001))
+    with caplog.at_level(logging.INFO, "greenctx"):
+        kept.keep(b"5", False, bytes(40_001))
     assert kept.find(b"5", False) is None
+    assert "not kept" in caplog.text
     assert len([*directory.iterdir()]) == 5
+    kept.keep(b"6", False, bytes(39_000))
+    assert kept.find(b"6", False) == bytes(39_000)
+    assert len([*directory.iterdir()]) == 2, "it takes the room of all others"
 
 
 def test_settings_that_differ(kept: ModuleCache) -> None:

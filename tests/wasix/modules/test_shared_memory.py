@@ -31,11 +31,32 @@ EXAMPLES = {
 }
 
 
-def test_a_shared_memory_that_stays_one_is_refused() -> None:
-    """One that the module itself defines: nothing runs, and the message says what it is."""
-    program = Program(f"(module (memory 1 2 shared) {START})".encode())
-    with pytest.raises(InvalidProgram, match="it cannot be instantiated: shared memory support is disabled"):
-        program.run()
+@pytest.mark.parametrize(
+    ("memories", "expected"),
+    [
+        ("(memory 1 2 shared)", [Size(PAGE, 2 * PAGE)]),
+        ('(memory (export "memory") 1 2 shared)', [Size(PAGE, 2 * PAGE, exported=("memory",))]),
+        ("(memory 3) (memory 1 2 shared) (memory 200 300 shared)", [(3, None), (1, 2), (200, 300)]),
+        (f"{MEMORY} (memory 1 2 shared)", [(129, 65536), (1, 2)]),
+        ('(import "other" "name" (memory 1 2 shared))', [Size(PAGE, 2 * PAGE, exported=("memory",))]),
+        ('(import "env" "other" (memory 1 2 shared))', [Size(PAGE, 2 * PAGE, exported=("memory",))]),
+    ],
+)
+def test_of_its_own_or_by_another_name(memories: str, expected: list[object], tmp_path: Path) -> None:
+    """A shared memory that the module defines, or imports by another name, is its own: the program runs."""
+    code = bytes(wat2wasm(f"(module {memories} {START})"))
+    own = unshare_memory(code)
+    sizes = Sizes(own).memories
+    assert not any(one.shared or one.imported for one in sizes)
+    if isinstance(expected[0], Size):
+        assert sizes == expected
+    else:
+        limits = [(one.minimum // PAGE, one.maximum and one.maximum // PAGE) for one in sizes]
+        assert limits == expected
+    assert unshare_memory(own) is own
+    assert Program(code).run() == 0
+    (tmp_path / "guest.wasm").write_bytes(code)
+    assert inspect_file(tmp_path / "guest.wasm").runnable
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -63,8 +84,6 @@ def test_given_one(name: str) -> None:
         f"(module {START})",
         f'(module (memory (export "memory") 1) {START})',
         f'(module (import "env" "memory" (memory 1)) {START})',
-        f'(module (import "env" "other" (memory 1 2 shared)) {START})',
-        f'(module (import "other" "memory" (memory 1 2 shared)) {START})',
         f'(module {MEMORY} (import "env" "more" (memory 1 2 shared)) {START})',
         f'(module (import "env" "more" (memory 1 2)) {MEMORY} {START})',
         f'(module (import "env" "memory" (func)) {START})',
@@ -180,10 +199,10 @@ def test_inspection(tmp_path: Path) -> None:
 def test_still_refused(tmp_path: Path) -> None:
     """What nothing provides is named before the guest starts, and in the same words by the inspection."""
     path = tmp_path / "guest.wat"
-    path.write_text(f"""(module (import "wasix_32v1" "thread_spawn_v2" (func (param i32 i32) (result i32))) {MEMORY}
-        (import "wasix_32v1" "sock_open" (func (param i32 i32 i32 i32) (result i32))) {START})""")
+    path.write_text(f"""(module (import "wasix_32v1" "unheard_of" (func (param i32 i32) (result i32))) {MEMORY}
+        (import "wasix_32v1" "sock_open" (func (param i32 i32 i32) (result i32))) {START})""")
     with pytest.raises(InvalidProgram) as raised:
         Program.from_file(path).run()
-    missing = ("wasix_32v1.thread_spawn_v2", "wasix_32v1.sock_open")
+    missing = ("wasix_32v1.unheard_of", "wasix_32v1.sock_open")
     assert raised.value.reason == f"nothing provides what it imports: {', '.join(missing)}"
     assert inspect_file(path).missing == missing

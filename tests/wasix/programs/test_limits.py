@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import resource
 import subprocess
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from guests.embedding import IMPORTS, Embedding, signature
+from guests.wasi_guest import END, RESULT, WasiGuest
 from processes import TIMEOUT, run_greenctx
 from wasmtime import wat2wasm
 
 from greenctx.cli.options import count, seconds, size
 from greenctx.errors import FiberStacksExhausted, InvalidProgram
-from greenctx.wasix import Limits, Program
+from greenctx.wasix import Limits, Program, Stdio
 from greenctx.wasix._fibers import stack_limit
 from greenctx.wasix._modules.binary import NotUnderstood
 from greenctx.wasix._modules.sizes import Size, Sizes
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 PAGE = 65536
 HEADER = b"\0asm\1\0\0\0"
-AGAIN = 6
+AGAIN, BADF, FAULT, MFILE = 6, 8, 21, 33
 
 
 def run(body: str, limits: Limits, head: str = "") -> list[int]:
@@ -232,7 +234,7 @@ def test_more_seconds_than_a_float_can_have() -> None:
     assert Program(b'(module (func (export "_start")))', limits=Limits(seconds=10**308)).run() == 0
 
 
-@pytest.mark.parametrize("name", ["contexts", "memory", "seconds"])
+@pytest.mark.parametrize("name", ["contexts", "memory", "seconds", "files", "stacks"])
 def test_limits_that_are_none(name: str) -> None:
     """Negative ones, and what is no number."""
     for value in (-1, -0.5, float("nan")):
@@ -256,7 +258,7 @@ def test_limits_as_values() -> None:
     assert limits == Limits(seconds=0.5, contexts=3) != Limits(contexts=3)
     assert len({limits, Limits(contexts=3, seconds=0.5), Limits(contexts=3)}) == 2
     assert limits != (3, None, 0.5)
-    assert repr(limits) == "Limits(contexts=3, memory=None, seconds=0.5)"
+    assert repr(limits) == "Limits(contexts=3, memory=None, seconds=0.5, files=512, stacks=None)"
     assert copy.copy(limits) == copy.deepcopy(limits) == pickle.loads(pickle.dumps(limits)) == limits
 
 
@@ -387,3 +389,97 @@ def test_limit_on_address_space(tmp_path: Path) -> None:
     assert ran.returncode == 134, ran.stderr
     assert ran.stderr.startswith(b"greenctx: the system has no room for the stack of another context beside ")
     assert ran.stderr.count(b"\n") == 1
+
+
+OPENS = """(module
+  (import "wasi_snapshot_preview1" "path_open"
+    (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (import "host" "say" (func $say (param i32)))
+  (memory (export "memory") 1) (data (i32.const 0) ".")
+  (func (export "_start")
+    (local $error i32) (local $opened i32)
+    (loop
+      (local.set $error (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 0)
+        (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 16)))
+      (if (i32.eqz (local.get $error))
+        (then (local.set $opened (i32.add (local.get $opened) (i32.const 1))) (br 1))))
+    (call $say (local.get $opened)) (call $say (local.get $error)) (call $say (i32.load (i32.const 16)))))"""
+
+
+@pytest.mark.parametrize(("limits", "most"), [(Limits(), 512), (Limits(files=20), 20), (Limits(files=4), 4)])
+def test_files(limits: Limits, most: int, tmp_path: Path) -> None:
+    """At the limit, 512 by default, opening one more is mfile. Standard streams and the preopened directory count."""
+    said: list[int] = []
+    open_before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    with Program(OPENS.encode(), preopens={"/": tmp_path}, limits=limits) as program:
+        program.linker.define_func("host", "say", signature("i32 ->"), said.append)
+        assert program.run() == 0
+        assert said[:2] == [most - 4, MFILE]
+        assert program.run(limits=Limits(files=10)) == 0
+        assert said[3:5] == [6, MFILE]
+    if sys.platform == "linux":
+        assert len(os.listdir("/proc/self/fd")) < open_before + 20
+
+
+@pytest.mark.parametrize("stdio", [None, Stdio(b"", None, None)])
+def test_files_of_an_embedder(stdio: Stdio | None, tmp_path: Path) -> None:
+    """A store of an embedder's has the default limit. Closing and moving a descriptor makes room for one; a place for
+    the result that is not there opens nothing."""
+    guest = WasiGuest(stdio, str(tmp_path))
+    arguments = 3, 0, *guest.path(b"."), 0, 0, 0, 0
+    assert guest.call("fd_close", 1) == 0
+    for _ in range(5):
+        assert guest.call("path_open", *arguments, END) == FAULT
+    opened = 0
+    while guest.call("path_open", *arguments, RESULT) == 0:
+        opened += 1
+    assert opened == 512 - 3
+    assert guest.call("path_open", *arguments, RESULT) == MFILE
+    assert guest.call("path_open2", *arguments, 0, RESULT) == MFILE
+    for name, *numbers in (("fd_close", 100), ("fd_renumber", 4, 5)):
+        assert guest.call(name, *numbers) == 0
+        assert guest.call("path_open", *arguments, RESULT) == 0
+        assert guest.call("path_open", *arguments, RESULT) == MFILE
+    for number in (600, 2**20, 100_000):
+        assert guest.call("fd_renumber", 5, number) == BADF
+        assert guest.call("fd_renumber", 5, 5) == 0
+        assert guest.call("path_open", *arguments, RESULT) == MFILE
+
+
+def test_pipes_count_wherever_their_descriptors_are(tmp_path: Path) -> None:
+    """A guest that moves pipes onto the descriptors of files has no more of them: 64 MiB of the host's memory."""
+    guest = WasiGuest(Stdio(b"", None, None), str(tmp_path))
+    arguments = 3, 0, *guest.path(b"."), 0, 0, 0, 0
+    pipes = 0
+    while pipes < 1000 and guest.call("fd_pipe", RESULT, RESULT + 4) == 0:
+        pipes += 1
+        ends = guest.result(), guest.result(RESULT + 4)
+        if pipes <= 100:
+            for end in ends:
+                assert guest.call("path_open", *arguments, RESULT) == 0
+                assert guest.call("fd_renumber", end, guest.result()) == 0
+                assert guest.call("fd_close", end) == 0
+    assert pipes == 512
+
+
+def test_stacks() -> None:
+    """There are as many contexts as have room for their stacks, or fewer by the other limit."""
+    assert Limits().max_contexts is None
+    assert Limits(stacks=10 * 2**20).max_contexts == 20
+    assert Limits(stacks=10 * 2**20, contexts=3).max_contexts == 3
+    assert Limits(stacks=0, contexts=3).max_contexts == 0
+    body = "(call $new) (call $new) (call $new)"
+    assert run(body, Limits(stacks=2 * 2**19), CONTEXTS) == [0, 0, AGAIN]
+
+
+EXIT_WITH_COUNT = """(import "wasi_snapshot_preview1" "proc_exit" (func $say (param i32)))"""
+
+
+def test_limits_of_the_command_line(tmp_path: Path) -> None:
+    guest = tmp_path / "guest.wat"
+    guest.write_text(OPENS.replace('(import "host" "say" (func $say (param i32)))', EXIT_WITH_COUNT))
+    for options, status in (((), 508 & 0xFF), (("--max-files", "30"), 26)):
+        assert run_greenctx("run", "--dir", f"{tmp_path}::/", *options, guest).returncode == status
+    guest.write_text(f"""(module {IMPORTS} {EXIT_WITH_COUNT} {CONTEXTS} (func (export "_start") (call $new)))""")
+    for room, status in (("512KiB", 0), ("511KiB", AGAIN)):
+        assert run_greenctx("run", "--max-stacks", room, guest).returncode == status

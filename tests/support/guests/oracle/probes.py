@@ -4,7 +4,8 @@ A probe is a sequence of expressions, separated by semicolons::
 
     fd_pipe(R, W); write(u32(W), b"abc"); read(u32(R), 10); fd_dup2(99, 0, 0, R)
 
-prints ``success success 3 success abc badf``. A call of WASI or WASIX prints its errno. Arguments are
+prints ``success success 3 success abc badf``. A call of WASI or WASIX prints its errno; ``wasix_random_get`` is WASI's
+function under WASIX's name. Arguments are
 
 - numbers; bytes, which are passed as an address and a length
 - a name in capitals: the address of 16 zero bytes of its own, or of the memory's end, ``END``
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from wasmtime import wat2wasm
 
+from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from guests.wasi_guest import WASI, WASIX
 
 if TYPE_CHECKING:
@@ -116,13 +118,23 @@ ERRNOS = [
     "unknown",
 ]
 
-WITHOUT_RESULT = {"callback_signal": "i32 i32", "proc_exit2": "i32", "thread_exit": "i32"}
+WITHOUT_RESULT = {
+    "callback_signal": "i32 i32",
+    "proc_exec": "i32 i32 i32 i32",
+    "proc_exit2": "i32",
+    "stack_restore": "i32 i64",
+    "thread_exit": "i32",
+}
+NOT_PROVIDED = {"proc_fork": "i32 i32", "proc_join": "i32 i32 i32", "sock_open": "i32 i32 i32 i32"}
 PAGES = 2
 _SIGNATURES = {name: (module, types) for module, these in (WASI, WASIX) for name, types in these.items()}
 _SIGNATURES |= {name: (WASIX[0], types) for name, types in WITHOUT_RESULT.items()}
 _SIGNATURES["thread-spawn"] = ("wasi", "i32")
 _SIGNATURES |= {"context_create": (WASIX[0], "i32 i32"), "context_switch": (WASIX[0], "i64")}
 _SIGNATURES["context_destroy"] = (WASIX[0], "i64")
+
+_SIGNATURES |= {f"wasix_{name}": (WASIX[0], types) for name, types in PARAMETERS.items()}
+_SIGNATURES |= {name: (WASIX[0], types) for name, types in NOT_PROVIDED.items()}
 
 # Where the guest's memory is used for what.
 _SHOWN, _SHOWN_IOVEC, _SHOWN_RESULT, _IOVEC, _RESULT, _SUBSCRIPTION, _EVENT = 0, 16, 24, 64, 80, 128, 192
@@ -287,7 +299,7 @@ class _Builder:
 def _import(name: str) -> str:
     module, types = _SIGNATURES[name]
     result = "" if name in WITHOUT_RESULT else "(result i32)"
-    return f'(import "{module}" "{name}" (func ${name} (param {types}) {result}))'
+    return f'(import "{module}" "{name.removeprefix("wasix_")}" (func ${name} (param {types}) {result}))'
 
 
 def _parameters(function: str) -> str:

@@ -35,9 +35,14 @@ _LOOKUP_FLAGS, _OPEN_FLAGS, _FD_FLAGS, _RIGHTS = 1, (1 << 4) - 1, (1 << 5) - 1, 
 _TRUE = 1  # bool (wasi/api_wasix.h)
 
 
-def imports_file_calls(module: Module) -> bool:
-    """Whether the module imports any of these. A module that does not has neither pipes nor absolute paths."""
-    return any(wanted.module == abi.WASIX_MODULE and wanted.name in FILE_TYPES for wanted in module.imports)
+def is_wasix_program(module: Module) -> bool:
+    """Whether the module imports anything of WASIX but the context calls. Other modules have no pipes, nor WASIX's
+    paths from the root.
+    """
+    return any(
+        wanted.module == abi.WASIX_MODULE and not (wanted.name or "").startswith("context_")
+        for wanted in module.imports
+    )
 
 
 class FileCalls:
@@ -100,6 +105,8 @@ class FileCalls:
         if descriptors.get(fd) is not None and not paths.is_absolute(name):
             return abi.NOTDIR
         process = process_of(caller.store)
+        if not process.may_open(caller):
+            return abi.MFILE
         error, opened = process.directories.open(
             process.scratch(caller),
             caller,
@@ -112,6 +119,7 @@ class FileCalls:
             fd_flags & _FD_FLAGS,
         )
         if error == abi.SUCCESS:
+            process.note_files(caller, 1)
             descriptors.set_flags(opened, flags & CLOSE_ON_EXEC)
             memory.write_u32(result_pointer, opened)
         return error

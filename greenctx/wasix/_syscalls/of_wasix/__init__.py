@@ -1,0 +1,1 @@
+"""WASIX's calls besides contexts, signals and locks; and the functions of WASI under WASIX's name."""

@@ -1,0 +1,128 @@
+"""WASIX's calls about threads and processes, as far as a program with one thread, and no other process, can be served.
+
+Old programs use thread locals of the host, and `stack_checkpoint` in their ``setjmp``. Both are here in the form in
+which a program that neither starts threads nor calls ``longjmp`` needs them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from greenctx.wasix._clock.waiting import wait_until_ready
+from greenctx.wasix._fibers.stores import state_of
+from greenctx.wasix._modules import abi
+from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.process import process_of
+from greenctx.wasix._syscalls.signals import MAX_SIGNAL
+from greenctx.wasix._syscalls.wasix import PROCESS_ID
+
+if TYPE_CHECKING:
+    from greenctx.wasix._fibers.stores import Caller
+
+PARENT_ID = 0
+"""What a program without a parent is told, as in Wasmer."""
+
+MAX_THREAD_LOCALS = 4096
+
+_SNAPSHOT_SIZE = 24  # stack_snapshot (wasi/api_wasix.h)
+
+LONE_PROCESS_TYPES = {
+    "callback_reactor": "p p ->",
+    "callback_thread": "p p ->",
+    "callback_thread_local_destroy": "p p ->",
+    "proc_parent": "i32 p -> i32",
+    "proc_raise": "i32 -> i32",
+    "proc_signal": "i32 i32 -> i32",
+    "stack_checkpoint": "p p -> i32",
+    "thread_id": "p -> i32",
+    "thread_local_create": "i64 p -> i32",
+    "thread_local_destroy": "i32 -> i32",
+    "thread_local_get": "i32 p -> i32",
+    "thread_local_set": "i32 i64 -> i32",
+    "thread_parallelism": "p -> i32",
+    "thread_sleep": "i64 -> i32",
+}
+
+
+class LoneProcessCalls:
+    """Host functions for any linker. ``p`` in their types is a pointer."""
+
+    def thread_id(self, caller: Caller, result_pointer: int) -> int:
+        """Store the id of the thread."""
+        GuestMemory(caller).write_u32(result_pointer, PROCESS_ID)
+        return abi.SUCCESS
+
+    def thread_parallelism(self, caller: Caller, result_pointer: int) -> int:
+        """Store how many threads can run at one time."""
+        GuestMemory(caller).write_u32(result_pointer, 1)
+        return abi.SUCCESS
+
+    def thread_sleep(self, caller: Caller, nanoseconds: int) -> int:
+        """Sleep. All contexts do, because they share the thread."""
+        wait_until_ready(state_of(caller.store).deadline, nanoseconds / 1e9)
+        return abi.SUCCESS
+
+    # Thread locals: one value of each, because there is one thread. Contexts share the values.
+
+    def thread_local_create(self, caller: Caller, _: int, result_pointer: int) -> int:
+        """Create a thread local; store its key. Its value is 0."""
+        values = process_of(caller.store).thread_locals
+        if len(values) >= MAX_THREAD_LOCALS:
+            return abi.AGAIN
+        key = next(key for key in range(1, MAX_THREAD_LOCALS + 1) if key not in values)
+        GuestMemory(caller).write_u32(result_pointer, key)
+        values[key] = 0
+        return abi.SUCCESS
+
+    def thread_local_destroy(self, caller: Caller, key: int) -> int:
+        """Destroy a thread local. As in POSIX, nothing is called with the last value."""
+        return abi.SUCCESS if process_of(caller.store).thread_locals.pop(key, None) is not None else abi.INVAL
+
+    def thread_local_get(self, caller: Caller, key: int, result_pointer: int) -> int:
+        """Store the value of a thread local: 0 for an unknown one, as in POSIX."""
+        GuestMemory(caller).write_u64(result_pointer, process_of(caller.store).thread_locals.get(key, 0))
+        return abi.SUCCESS
+
+    def thread_local_set(self, caller: Caller, key: int, value: int) -> int:
+        """Set the value of a thread local."""
+        values = process_of(caller.store).thread_locals
+        if key not in values:
+            return abi.INVAL
+        values[key] = value
+        return abi.SUCCESS
+
+    def callback_thread(self, _: Caller, __: int, ___: int) -> None:
+        """Do nothing: the function of that name would be called in a new thread, and there is none."""
+
+    callback_reactor = callback_thread_local_destroy = callback_thread
+
+    # Processes.
+
+    def proc_join(self, _: Caller, *__: int) -> int:
+        """Wait for a child, with whatever arguments the call has had. There is none."""
+        return abi.CHILD
+
+    def proc_parent(self, caller: Caller, process_id: int, result_pointer: int) -> int:
+        """Store the id of a process's parent."""
+        if process_id != PROCESS_ID:
+            return abi.BADF
+        GuestMemory(caller).write_u32(result_pointer, PARENT_ID)
+        return abi.SUCCESS
+
+    def proc_raise(self, caller: Caller, signal: int) -> int:
+        """Raise a signal in the running context."""
+        if signal > MAX_SIGNAL:
+            return abi.INVAL
+        process_of(caller.store).signals.raise_(caller, signal)
+        return abi.SUCCESS
+
+    def proc_signal(self, caller: Caller, process_id: int, signal: int) -> int:
+        """Send a signal to a process: to itself, because there is no other."""
+        return self.proc_raise(caller, signal) if process_id == PROCESS_ID else abi.SRCH
+
+    def stack_checkpoint(self, caller: Caller, snapshot: int, result_pointer: int) -> int:
+        """Return from ``setjmp`` for the first time: store 0. `stack_restore`, the other half, is not provided."""
+        memory = GuestMemory(caller)
+        memory.check(snapshot, _SNAPSHOT_SIZE)
+        memory.write_u64(result_pointer, 0)
+        return abi.SUCCESS

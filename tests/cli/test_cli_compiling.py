@@ -1,0 +1,99 @@
+"""Compiling within the limits of time and memory, which a module of a hundred kilobytes can exceed a hundred times."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import TIMEOUT, check_script, run_greenctx
+
+from greenctx.wasix._modules.binary import encode_number, encode_section
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+
+ELEMENTS = 1_100_000
+"""More than 2**20 functions of a table are set up by code, which wasmtime compiles for minutes, with gigabytes."""
+
+
+def test_time_limit(tmp_path: Path) -> None:
+    """``--timeout`` ends the compiler too: status 124, with the same message as for a guest that runs for too long."""
+    guest = tmp_path / "guest.wasm"
+    guest.write_bytes(
+        b"\0asm\1\0\0\0"
+        + encode_section(1, b"\1\x60\0\0")
+        + encode_section(3, b"\1\0")
+        + encode_section(4, b"\1\x70\0" + encode_number(ELEMENTS))
+        + encode_section(7, b"\1\6_start\0\0")
+        + encode_section(9, b"\1\0\x41\0\x0b" + encode_number(ELEMENTS) + bytes(ELEMENTS))
+        + encode_section(10, b"\1\2\0\x0b")
+    )
+    for options in ((), ("--no-cache",)):
+        ran = run_greenctx("run", "--timeout", "0.5", *options, guest)
+        assert (ran.returncode, ran.stdout) == (124, b"")
+        assert ran.stderr == b"greenctx: the program did not end within its limit of 0.5 seconds\n"
+
+
+def test_what_the_child_may_do(tmp_path: Path) -> None:
+    """The child is gone at the end of the time, or when it needs too much memory or crashes; what it finds wrong with
+    the program is left to this process."""
+    guest = tmp_path / "guest.wasm"
+    guest.write_bytes(bytes(10_000))
+    check_script(f"""
+        import os, time
+        from greenctx.cli import compiling
+        from greenctx.errors import InvalidProgram, TimeLimitExceeded
+
+        def outcome(load, seconds=300):
+            try:
+                compiling.compile_apart(load, {str(guest)!r}, seconds)
+            except (InvalidProgram, TimeLimitExceeded) as error:
+                return type(error), str(error)
+            finally:
+                try:
+                    os.waitpid(-1, 0)
+                except ChildProcessError:
+                    pass
+                else:
+                    raise AssertionError("a child is left")
+
+        def invalid():
+            raise InvalidProgram("guest", "it is no module")
+
+        too_much = InvalidProgram, {f"{guest}: it cannot be compiled within 4 GiB of memory"!r}
+        assert outcome(lambda: time.sleep(1000), 0.1)[0] is TimeLimitExceeded
+        assert outcome(lambda: bytearray(5 << 30)) == too_much
+        assert outcome(os.abort) == too_much
+        assert outcome(lambda: print("nobody hears it")) is None
+        assert outcome(invalid) is None
+        descriptors = os.pipe()
+        assert descriptors[0] < 6, "a descriptor is left"
+    """)
+
+
+def test_programs_run_as_ever(tmp_path: Path) -> None:
+    """With a limit that is kept, the guest has its streams, and its status is the status."""
+    guest = tmp_path / "guest.wat"
+    guest.write_text(
+        """(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1) (func (export "_start") (call $exit (i32.const 7))))"""
+        + " " * 10_000
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "greenctx",
+        "run",
+        "--timeout",
+        "300",
+        "--trace",
+        str(tmp_path / "trace"),
+        str(guest),
+    ]
+    ran = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (7, b"", b"")
+    assert (tmp_path / "trace").read_text().count('"process_name"') == 1
