@@ -71,15 +71,17 @@ class ContextSwitchingEnvironment(Environment):
 
         return describe_contexts(self)
 
-    def format_stacks(self) -> str:
+    def format_stacks(self, *, own_frames: bool = False) -> str:
         """Return the contexts and the Python stack of each as text, the most recent call last, as in a traceback.
 
         This may be called from anywhere, as `contexts` may. If a guest is suspended in a call of a host function, the
         name of that function stands for the guest's frames, because wasmtime shows frames of a trap only.
+
+        Frames of this package are left out unless ``own_frames`` asks for them.
         """
         from greenctx._reports.snapshot import format_stacks
 
-        return format_stacks(self, sys._getframe(1))
+        return format_stacks(self, sys._getframe(1), own_frames)
 
 
 def current_environment() -> ContextSwitchingEnvironment:

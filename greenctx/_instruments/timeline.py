@@ -94,9 +94,9 @@ class Timeline:
                 rows[track].marks.append((time, _mark(name, event.get("args", {}))))
             elif phase in ("s", "f"):
                 switches[event["id"]].append((time, track))
-        if not any(row.active for row in rows.values()):
+        if events and not any(row.active for row in rows.values()):  # a program that was killed at once has no events
             raise ValueError("nothing in it is active")
-        begin = min(start for row in rows.values() for start, _ in row.active)
+        begin = min((start for row in rows.values() for start, _ in row.active), default=0.0)
         tracks = sorted(rows, key=lambda track: (track[0], order.get(track, track[1])))
         index = {track: number for number, track in enumerate(tracks)}
         arrows = [
@@ -106,7 +106,7 @@ class Timeline:
         ]
         for (process, _), row in rows.items():
             _arrange(row, begin, f"{processes.get(process, process)}: " if len(processes) > 1 else "")
-        duration = max(end for row in rows.values() for _, end in row.active)
+        duration = max((end for row in rows.values() for _, end in row.active), default=1.0)
         title = ", ".join(processes[process] for process in sorted(processes)) or "contexts"
         return cls(title, [rows[track] for track in tracks], sorted(arrows), duration)
 

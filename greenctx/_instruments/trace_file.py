@@ -44,6 +44,9 @@ class EventFile:
             self._seekable = True
         except OSError:  # a pipe
             self._seekable = False
+        if self._seekable:  # whole from the beginning, because a process may be killed before the first events
+            with suppress(OSError):  # the next write, to the same place, fails then, too, and says so
+                os.pwrite(self._descriptor, HEAD.encode() + TAIL, 0)
 
     def write(self, *lines: str) -> None:
         self.lines += lines

@@ -6,6 +6,7 @@ and waits for nothing. The GIL keeps each copy of a table whole, and each step f
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from greenctx._core.context import Context
     from greenctx._core.environment import Environment
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+"""How the files of this package begin."""
 
 State = Literal["active", "suspended", "not started", "being destroyed", "destroying another"]
 
@@ -53,8 +57,11 @@ def describe_contexts(environment: Environment) -> list[ContextInfo]:
     return [info for info, _ in _look(environment)]
 
 
-def format_stacks(environment: Environment, caller: FrameType) -> str:
-    """Format every context and its Python stack; ``caller`` is the frame that asks."""
+def format_stacks(environment: Environment, caller: FrameType, own_frames: bool) -> str:
+    """Format every context and its Python stack; ``caller`` is the frame that asks.
+
+    ``own_frames``: with the frames of this package.
+    """
     me = getcurrent()
     found: list[tuple[ContextInfo, list[FrameType]]] = []
     active, running = environment._active, sys._current_frames().get(environment._thread_id)
@@ -66,7 +73,7 @@ def format_stacks(environment: Environment, caller: FrameType) -> str:
             if frame is None and context is active:
                 frame = running  # in another thread
             found.append((info, [*_stack(frame)][::-1]))
-        text = "".join(line for info, stack in found for line in _lines(info, stack))
+        text = "".join(line for info, stack in found for line in _lines(info, stack, own_frames))
     finally:
         del caller, running, found, active, me  # their frames refer to this one: reference cycles
     return text or f"the environment {environment._phase.value}; it has no contexts\n"
@@ -114,13 +121,18 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _lines(info: ContextInfo, stack: list[FrameType]) -> Iterator[str]:
+def _lines(info: ContextInfo, stack: list[FrameType], own_frames: bool) -> Iterator[str]:
     yield f"{info}:\n"
-    summary = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in stack)
-    begin = 0
-    for index, frame in enumerate(stack):
+    shown: list[FrameType] = []
+    for frame in stack:
         if frame.f_code in notes:
-            yield from traceback.StackSummary.from_list(summary[begin:index]).format()
+            yield from _formatted(shown)
             yield f"  {notes[frame.f_code](frame)}\n"
-            begin = index
-    yield from traceback.StackSummary.from_list(summary[begin:]).format()
+            shown = []
+        if own_frames or not frame.f_code.co_filename.startswith(_PACKAGE):
+            shown.append(frame)
+    yield from _formatted(shown)
+
+
+def _formatted(frames: list[FrameType]) -> list[str]:
+    return traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format()

@@ -11,6 +11,8 @@ from greenctx._reports.foreign import printable
 EXIT_TRAP = 134
 """The status of a guest that trapped, as in wasmtime's own command."""
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+"""The status of a guest that SIGTERM has ended, where something was to be written first."""
 EXIT_TIMEOUT = 124
 EXIT_USAGE = 2
 EXIT_NOT_RUNNABLE = 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greenctx._core.scope import nesting
-from greenctx.cli.exit_status import say
+from greenctx.cli.exit_status import EXIT_TERMINATED, say
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import InvalidProgram, InvalidTrace
 
@@ -42,6 +42,7 @@ def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
                 raise InvalidProgram("--trace", f"{given.trace!r} cannot be written: {reason}") from error
             instruments.append(trace)
             stack.callback(_close, trace)
+            stack.callback(_unwind_on_sigterm())
         yield instruments
 
 
@@ -69,6 +70,20 @@ def _close(trace: Trace) -> None:
             raise
     except OSError as error:
         say(f"greenctx: the trace is not complete: {error.strerror}")
+
+
+def _unwind_on_sigterm() -> Callable[[], object]:
+    """End the program by an exception when SIGTERM comes, so that the trace has all events. Return what ends that."""
+    import signal
+
+    def end(*_: object) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread
+        return lambda: None
+    return lambda: signal.signal(signal.SIGTERM, before)
 
 
 def _dump_on_signal() -> Callable[[], object]:

@@ -10,9 +10,9 @@ except ImportError as error:
 try:
     import greenctx.wasix._native._fiber  # noqa: F401
 except ImportError as error:
-    raise ImportError(
-        f"greenctx.wasix lacks its native part ({error}): install greenctx where a C compiler and Python's headers are"
-    ) from error
+    from greenctx.wasix._program.missing import advice
+
+    raise ImportError(f"greenctx.wasix lacks its native part ({error}): {advice()}") from error
 
 from greenctx.errors import (
     CalledWithinGuest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -110,6 +111,28 @@ def test_ctrl_c_leaves_a_whole_trace(tmp_path: Path) -> None:
     assert [event["args"]["error"] for event in failed] == ["KeyboardInterrupt()"] * 2  # in the context, then in main
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_leaves_a_trace_that_can_be_read(tmp_path: Path, number: signal.Signals) -> None:
+    """After SIGTERM with all that happened; after SIGKILL with what was written by then, none of it here."""
+    path = spinning_guest(tmp_path)
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-m", "greenctx", "run", "--trace", str(out), path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        process.communicate(timeout=TIMEOUT)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert [event for event in check_trace(out) if event["name"] == "failed"] != []
+    else:
+        assert process.returncode == -signal.SIGKILL
+        assert json.loads(out.read_text()) == {"traceEvents": []}
+    for picture in ("out.html", "out.svg"):
+        ran = run_greenctx("timeline", out, "-o", tmp_path / picture)
+        assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 def test_a_trace_that_cannot_be_written(tmp_path: Path) -> None:
     """A place where no file can be is bad usage, with one line; a full disk is one line, and the program's status."""
     ran = run_greenctx("run", "--trace", tmp_path / "no" / "out.json", guest(tmp_path, ""))
@@ -181,7 +204,7 @@ def test_timelines(tmp_path: Path) -> None:
         (b"\xff\xfe", "out.html", "it is not text"),
         (b"{}", "out.html", "it is not in the Trace Event format"),
         (b"[1]", "out.html", "it is not in the Trace Event format"),
-        (b"[]", "out.html", "it is not a trace of contexts: nothing in it is active"),
+        (b'[{"ph": "M", "pid": 1, "tid": 1}]', "out.html", "it is not a trace of contexts: nothing in it is active"),
         (b'[{"ph": "X"}]', "out.html", "'pid' of an event is missing, not a number of a process or thread"),
         (b"[\n1", "out.pdf", "a timeline is drawn as .html or .svg"),
     ],

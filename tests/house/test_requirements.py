@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from processes import run_python
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import greenctx
 
 BLOCK = """
 import importlib.abc, sys
@@ -152,3 +152,24 @@ except ImportError as error:
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "this wasmtime package lays out its structures as (101, 1, " in ran.stdout
+
+
+def test_the_source_tree(tmp_path: Path) -> None:
+    """Where Python finds the checkout before an installed greenctx, the message says so, and what to do."""
+    package = tmp_path / "greenctx"
+    built = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    shutil.copytree(Path(greenctx.__file__).parent, package, ignore=built)
+    (tmp_path / "pyproject.toml").touch()
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import greenctx.wasix"
+    said = run_python(script).stderr
+    assert f"this is the source tree at {tmp_path}, where nothing was built" in said
+    assert "run Python in another directory, or build it here by pip install -e ." in said
+    (tmp_path / "pyproject.toml").unlink()
+    said = run_python(script).stderr
+    for system in (
+        "Debian: apt install gcc python3-dev",
+        "Fedora: dnf",
+        "Alpine: apk",
+        "macOS: xcode-select",
+    ):
+        assert system in said

@@ -16,7 +16,6 @@ from greenlet import getcurrent
 from processes import run_python
 
 from greenctx import ContextInfo, ContextSwitchingEnvironment, Instrument
-from greenctx._core.switching import COMPILED
 from greenctx._reports.frame_notes import notes
 
 if TYPE_CHECKING:
@@ -193,10 +192,23 @@ def test_the_stacks_of_all(env: ContextSwitchingEnvironment) -> None:
     lines = parts[2].splitlines()
     functions = [line.rpartition(" in ")[2] for line in lines if line.startswith("  File")]
     expected = ["worker", "wait_in_here"]
-    assert functions == (expected if COMPILED else ["run", *expected, "switch_context"])
+    assert functions == expected
     assert "    env.switch_context(MAIN)  # the first waits" in lines
     assert parts[3].startswith("2 (worker), not started, ")
     assert len(parts[3].splitlines()) == 1
+
+
+def test_frames_of_our_own(env: ContextSwitchingEnvironment) -> None:
+    """Dumps leave them out unless asked for them."""
+
+    def main() -> tuple[str, str]:
+        return env.format_stacks(), env.format_stacks(own_frames=True)
+
+    short, long = env.run_main_context(main)
+    assert "in run_main_context\n" not in short
+    assert "in run_main_context\n" in long
+    lines = long.splitlines()
+    assert all(line in lines for line in short.splitlines() if line.startswith("  File") and "<lambda>" not in line)
 
 
 def test_asked_by_a_signal_handler(env: ContextSwitchingEnvironment) -> None:

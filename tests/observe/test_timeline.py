@@ -77,9 +77,18 @@ def test_several_processes(tmp_path: Path) -> None:
     assert timeline.title == "name, name (2)"
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[", "[\n{}\n{}\n", "[1]", "3", '{"traceEvents": 3}', "[\n{\n{}", '[{"ph": "X"}]']
-)
+@pytest.mark.parametrize("text", ["[", "[]", '{"traceEvents": [', '{"traceEvents": [\n]}\n'])
+def test_a_trace_without_activity(tmp_path: Path, text: str) -> None:
+    """A program that was killed at once leaves one. It is drawn, with nothing in it."""
+    path = tmp_path / "in.json"
+    path.write_text(text)
+    timeline = Timeline.read(path)
+    assert timeline.rows == []
+    assert timeline.as_html()
+    assert as_svg(timeline)
+
+
+@pytest.mark.parametrize("text", ["", "[\n{}\n{}\n", "[1]", "3", '{"traceEvents": 3}', "[\n{\n{}", '[{"ph": "X"}]'])
 def test_what_cannot_be_read(tmp_path: Path, text: str) -> None:
     """`InvalidTrace` names the file and the reason."""
     (tmp_path / "in.json").write_text(text)

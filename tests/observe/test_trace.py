@@ -255,6 +255,7 @@ def test_a_trace_that_cannot_be_written(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_an_interrupted_write_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If an interruption comes just after lines were written, or in the middle, they are in the file once."""
+    instrument = Trace(tmp_path / "out.json")
     write, calls = os.pwrite, list[int]()
 
     def interrupted(descriptor: int, content: bytes, offset: int) -> int:
@@ -283,7 +284,6 @@ def test_an_interrupted_write_is_done_again(tmp_path: Path, monkeypatch: pytest.
             with contextlib.suppress(KeyboardInterrupt):
                 env.switch_context(MAIN)
 
-    instrument = Trace(tmp_path / "out.json")
     env = ContextSwitchingEnvironment(instruments=[instrument])
     with contextlib.suppress(KeyboardInterrupt):  # of the write at its end
         env.run_main_context(main, env)

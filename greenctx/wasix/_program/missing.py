@@ -1,0 +1,21 @@
+"""What to do where the native part is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+COMPILERS = (
+    "Debian: apt install gcc python3-dev; Fedora: dnf install gcc python3-devel; "
+    "Alpine: apk add gcc musl-dev python3-dev; macOS: xcode-select --install"
+)
+
+
+def advice(package: Path = Path(__file__).parents[2]) -> str:
+    """Return it for the package in that folder: an installed one, or the source tree that Python has found first."""
+    tree = package.parent
+    if (tree / "pyproject.toml").is_file():
+        return (
+            f"this is the source tree at {tree}, where nothing was built, and which hides an installed greenctx; "
+            "run Python in another directory, or build it here by pip install -e ."
+        )
+    return f"install a C compiler and Python's headers ({COMPILERS}), then pip install --force-reinstall greenctx"
