@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attacks.writing import ATTACKS, REFUSED, TRAPPED, WHATEVER, Attack, attack, main
+from attacks.writing import ATTACKS, REFUSED, TRAPPED, Attack, attack, main
 
 attack(
     "names that would paint on a terminal",
@@ -38,7 +38,6 @@ attack(
     head="",
     message="incompatible import type",
 )
-attack("a shared memory", WHATEVER, main(""), head='(memory (export "memory") 1 1 shared)', message="shared")
 ATTACKS += [
     Attack("text that is nested a million times", REFUSED, "does not compile", "(" * 1_000_000),
     Attack("text that is nested, and closed", REFUSED, "", "(module " + "(func " * 1000 + ")" * 1001),

@@ -60,15 +60,15 @@ def waiting(*args: str, terminal: bool = False) -> Iterator[tuple[subprocess.Pop
     """
     ours, stdin = pty.openpty() if terminal else os.pipe()[::-1]
     unread, stdout = os.pipe()
-    command = [sys.executable, "-m", "greenctx", "run", *args]
+    command = [sys.executable, "-m", "greenctx", "run", "--shared-stack", *args]
     streams: dict[str, Any] = {"stdin": stdin, "stdout": stdout, "stderr": subprocess.PIPE}
     try:
         with subprocess.Popen(
             command, **streams, start_new_session=terminal, preexec_fn=_control if terminal else None
         ) as process:
             assert process.stderr is not None
-            assert process.stderr.readline() == b"ready\n"
             try:
+                assert process.stderr.readline() == b"ready\n"
                 yield process, ours
             finally:
                 process.kill()

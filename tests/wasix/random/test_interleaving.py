@@ -39,7 +39,7 @@ def test_random_interleaving_ends_well(seed: int, faults: list[str]) -> None:
     assert counts["operations"] >= OPERATIONS
     assert counts["switches"] > OPERATIONS / 4
     assert counts["destroyed"] > 50
-    assert counts.get("main got Trap", 0) + counts.get("caught Trap", 0) > 0
+    assert counts.get("main got GuestTrap", 0) + counts.get("caught GuestTrap", 0) > 0
     assert counts.get("main got HostError", 0) + counts.get("caught HostError", 0) > 0
     if "recursion" in faults:
         assert counts["RecursionError"] > 0
