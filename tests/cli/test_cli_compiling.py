@@ -83,17 +83,6 @@ def test_programs_run_as_ever(tmp_path: Path) -> None:
         (memory (export "memory") 1) (func (export "_start") (call $exit (i32.const 7))))"""
         + " " * 10_000
     )
-    command = [
-        sys.executable,
-        "-m",
-        "greenctx",
-        "run",
-        "--timeout",
-        "300",
-        "--trace",
-        str(tmp_path / "trace"),
-        str(guest),
-    ]
-    ran = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+    ran = run_greenctx("run", "--timeout", "300", "--trace", tmp_path / "trace", guest)
     assert (ran.returncode, ran.stdout, ran.stderr) == (7, b"", b"")
     assert (tmp_path / "trace").read_text().count('"process_name"') == 1
