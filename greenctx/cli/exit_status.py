@@ -54,10 +54,9 @@ def show(text: str) -> int:
 
 def forget_unwritten() -> None:
     """Drop what stdout and stderr could not write, because the interpreter would try again and change the status."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
