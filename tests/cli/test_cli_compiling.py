@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import TIMEOUT, check_script, run_greenctx
+from processes import check_script, run_greenctx
 
 from greenctx.wasix._modules.binary import encode_number, encode_section
 
