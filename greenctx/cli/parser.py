@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from greenctx.cli.exit_status import EXIT_USAGE, fail
@@ -31,6 +32,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, like every other refusal."""
         self.exit(fail(EXIT_USAGE, f"{message} (see {self.prog} --help)"))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print a help text, or the version. A stream that cannot be written to is no error, as from Python 3.12 on."""
+        with suppress(OSError):
+            super()._print_message(message, file)
 
 
 class _Version(argparse.Action):

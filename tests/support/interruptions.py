@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import dis
+import gc
 import os
 import signal
 import sys
@@ -289,7 +290,8 @@ def run_script(
         if failing:
             raise CleanupError("from main")
 
-    with start(book.env, main) as run, handling(tripwire.interrupt):
+    # No collection: hypothesis watches those by a callback, in which Python would drop the KeyboardInterrupt.
+    with start(book.env, main) as run, handling(tripwire.interrupt), no_collection():
         try:
             try:
                 tripwire.arm()
@@ -303,6 +305,15 @@ def run_script(
             sys.settrace(None)
     book.verify_the_end()
     return book, gaps
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def noop() -> None:
