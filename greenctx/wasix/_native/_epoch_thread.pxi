@@ -48,6 +48,9 @@ cdef class EpochThread:
 
     def __exit__(self, *_):
         entered.discard(self.reference)
+        self.end()
+
+    cdef void end(self) noexcept:
         if self.running:
             self.running = False
             PyThread_release_lock(self.thread.stop)  # the thread takes it, and ends
@@ -56,8 +59,10 @@ cdef class EpochThread:
                     PyThread_acquire_lock(self.thread.ended, True)
 
     def __dealloc__(self):
-        # KeyboardInterrupt may come after __enter__ and before the `with` block that would call __exit__.
-        self.__exit__()
+        # KeyboardInterrupt may come after __enter__ and before the `with` block that would call __exit__. That is not
+        # called here, because Python's arguments for it would refer to this object, and within a long chain of
+        # deallocations CPython lets go of such a tuple only afterwards (its trashcan), when this object is freed.
+        self.end()
         PyThread_free_lock(self.thread.stop)
         PyThread_free_lock(self.thread.ended)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from guests.compile import compile_guest
 from guests.embedding import IMPORTS, signature
-from processes import check_embedder
+from processes import check_embedder, check_script
 from wasmtime import Trap, WasmtimeError
 
 from greenctx import (
@@ -103,6 +103,21 @@ def test_deeply_nested_programs() -> None:
         counters(2, nest).run()
     assert entered == [*range(20)]
     assert len(raised.value.__notes__) == 20
+
+
+def test_the_end_of_a_long_chain() -> None:
+    """What ends epochs is freed once, also by a chain of objects so long that CPython puts off parts of its end."""
+    check_script("""
+        from wasmtime import Engine
+        from greenctx.wasix._clock.epochs import epoch_thread
+
+        engine = Engine()
+        for length in range(200):
+            chain = epoch_thread(engine)
+            for _ in range(length):
+                chain = (chain,)
+            del chain
+    """)
 
 
 def test_programs_interleaved() -> None:
