@@ -6,7 +6,7 @@ import argparse
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from greenctx.cli.exit_status import EXIT_USAGE, fail
+from greenctx.cli.exit_status import EXIT_USAGE, fail, show
 from greenctx.cli.options import count, seconds, size
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from greenctx.cli.version import version
 
-        print(version(), end="")
+        show(version())
         parser.exit()
 
 
