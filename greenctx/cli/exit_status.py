@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from greenctx._reports.foreign import printable
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 EXIT_TRAP = 134
 """The status of a guest that trapped, as in wasmtime's own command."""
@@ -32,23 +36,17 @@ def say(text: str) -> None:
     """
     text = "\n".join(map(printable, text.split("\n"))) + "\n"
     with suppress(OSError):
-        if sys.stderr is not sys.__stderr__:  # somebody has replaced it
-            print(text, end="", file=sys.stderr)
-        elif sys.stderr is not None:  # it is None if the descriptor was closed when Python started
-            # Not by sys.stderr, because a signal's handler may have interrupted it in the middle of a line, and because
-            # what it cannot write changes the status at exit.
-            _write(2, text, sys.stderr.encoding or "ascii")
+        _write(sys.stderr, sys.__stderr__, text)
 
 
 def show(text: str) -> int:
     """Print lines to stdout; return the status. A reader who has read enough is no failure."""
-    if sys.stdout is not None:
-        try:
-            _write(1, text, sys.stdout.encoding or "ascii")
-        except BrokenPipeError:
-            pass
-        except OSError as error:
-            return fail(EXIT_USAGE, f"stdout cannot be written to: {error.strerror}")
+    try:
+        _write(sys.stdout, sys.__stdout__, text)
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        return fail(EXIT_USAGE, f"stdout cannot be written to: {error.strerror}")
     return 0
 
 
@@ -61,7 +59,14 @@ def forget_unwritten() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _write(descriptor: int, text: str, encoding: str) -> None:
-    left = text.encode(encoding, "backslashreplace")
+def _write(stream: TextIO | None, original: TextIO | None, text: str) -> None:
+    if stream is None:  # its descriptor was closed when Python started
+        return
+    if stream is not original:  # somebody has replaced it
+        stream.write(text)
+        return
+    # Not by the stream, because a signal's handler may have interrupted it in the middle of a line, and because what it
+    # cannot write changes the status at exit.
+    left = text.encode(stream.encoding or "ascii", "backslashreplace")
     while left:
-        left = left[os.write(descriptor, left) :]
+        left = left[os.write(stream.fileno(), left) :]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import greenctx
 from greenctx.cli.arguments import COMMANDS, Arguments
-from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TRAP, EXIT_USAGE, fail, forget_unwritten
+from greenctx.cli.exit_status import EXIT_INTERRUPTED, EXIT_TRAP, EXIT_USAGE, fail, forget_unwritten, show
 from greenctx.cli.observing import draw_timeline
 from greenctx.errors import GreenctxError, InvalidProgram, InvalidTrace
 
@@ -43,8 +43,7 @@ def _main(argv: Sequence[str] | None) -> int:
             return fail(EXIT_USAGE, str(error))
         return 0
     if given.command == "include":
-        print(os.path.join(os.path.dirname(greenctx.__file__), "wasix", "include"))
-        return 0
+        return show(os.path.join(os.path.dirname(greenctx.__file__), "wasix", "include") + "\n")
     try:
         with _no_collection(freeze=argv is None):
             from greenctx.wasix import Program  # noqa: F401

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from processes import TIMEOUT, run_greenctx, run_python
 
-from greenctx.cli import exit_status
+from greenctx.cli import exit_status, main
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._modules import compile as compile_room
 from greenctx.wasix._modules.compile import read_code
@@ -48,6 +50,7 @@ def test_statuses(where: str, tmp_path: Path) -> None:
     assert status_of(where, "fly") == 2
     assert status_of(where, "--version") == 0
     assert status_of(where, "inspect", guest) == (2 if where == "full" else 0)
+    assert status_of(where, "include") == (2 if where == "full" else 0)
 
 
 @needs_full
@@ -106,6 +109,15 @@ def test_say_escapes(capfd: pytest.CaptureFixture[str]) -> None:
     exit_status.say("a\x1b[2J\n\tb\r\u2028")
     exit_status.fail(3, "c\nd\x9b", "e")
     assert capfd.readouterr().err == "a\\x1b[2J\n\\tb\\r\\u2028\ngreenctx: c\\nd\\x9b\ne\n"
+
+
+def test_replaced_streams() -> None:
+    """What a caller has put in place of stdout and stderr gets what the command line prints."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert [main(["include"]), main(["inspect", "none.wasm"])] == [0, 2]
+    assert out.getvalue().endswith("include\n")
+    assert err.getvalue() == "greenctx: none.wasm: No such file or directory\n"
 
 
 @needs_zero
