@@ -202,6 +202,10 @@ class WrongThread(GreenctxError):
         )
 
 
+ON_FIBER = "guest code on its fiber"
+"""The caller of a `NotTheActiveContext` whose Python a plain `wasmtime.Func` runs."""
+
+
 class NotTheActiveContext(GreenctxError):
     """A call from a greenlet that is not the active context, or from guest code on its fiber. Nothing has changed."""
 
@@ -212,7 +216,7 @@ class NotTheActiveContext(GreenctxError):
 
     def __str__(self) -> str:
         remedy = "only the code of the active context may call its environment"
-        if self.caller == "guest code on its fiber":
+        if self.caller == ON_FIBER:
             remedy = (
                 "a plain wasmtime.Func runs its Python there: define the host function by greenctx.wasix's "
                 "Linker.define_func, or as its Func"

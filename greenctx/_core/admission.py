@@ -16,7 +16,7 @@ from greenlet import getcurrent, greenlet
 from greenctx._core.context import MAIN, MAIN_NAME, Registry
 from greenctx._core.scope import IN_GUEST, root_of
 from greenctx._core.switching import Switching
-from greenctx.errors import ContextCanceled, EnvironmentNotRunning, NotTheActiveContext, WrongThread
+from greenctx.errors import ON_FIBER, ContextCanceled, EnvironmentNotRunning, NotTheActiveContext, WrongThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +96,7 @@ class Admission(Switching):
         if not self.is_of_thread(root_of(me)):
             raise WrongThread(_thread_name(self._thread_id), _thread_name(threading.get_ident()))
         if self._admitted is IN_GUEST:
-            raise NotTheActiveContext(active.context_id, "guest code on its fiber")
+            raise NotTheActiveContext(active.context_id, ON_FIBER)
         context = self._context_of(me)
         if context is None:
             raise NotTheActiveContext(active.context_id)

@@ -58,8 +58,7 @@ class Environment(Admission):
         if self._phase is not Phase.UNUSED:
             raise EnvironmentAlreadyUsed("is running" if self._main else "has run")
         check_is_plain("main", main)
-        if "trio" in sys.modules:
-            self._registry.needs_frames = need_frames()
+        self._registry.needs_frames = need_frames()
         outer = current.get()
         errors: list[BaseException] = []
         try:

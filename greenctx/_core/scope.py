@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 from greenlet import getcurrent
 
 from greenctx._core.context import MAIN, MAIN_NAME
-from greenctx.errors import NotTheActiveContext
+from greenctx.errors import ON_FIBER, NotTheActiveContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +91,7 @@ def check_is_not_in_guest() -> None:
     """Raise `NotTheActiveContext` if guest code runs in the current scope, or in a scope around it."""
     for scope in nesting():
         if scope._admitted is IN_GUEST:
-            raise NotTheActiveContext(scope.active_id(), "guest code on its fiber")
+            raise NotTheActiveContext(scope.active_id(), ON_FIBER)
 
 
 def nesting() -> Iterator[Scope]:

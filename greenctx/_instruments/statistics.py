@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns, thread_time_ns
 from typing import TYPE_CHECKING
 
-from greenctx._core.context import MAIN, name_of
+from greenctx._core.context import MAIN, MAIN_NAME, name_of
 from greenctx._instruments.instrument import Instrument
 
 if TYPE_CHECKING:
@@ -40,20 +40,26 @@ class Statistics(Instrument):
     """
 
     def __init__(self) -> None:
-        self.created = 0
-        """How many contexts were created, without main."""
         self.destroyed = 0
-        self.live = 0
-        """How many contexts there are now."""
         self.peak = 0
         """The largest number of contexts at any one time."""
         self.switches = 0
         self.host_calls = 0
         """How often guests called host functions, of linkers that report."""
-        self.contexts = {MAIN: ContextStatistics(MAIN, "main")}
+        self.contexts = {MAIN: ContextStatistics(MAIN, MAIN_NAME)}
         """By id, with main and the contexts that have ended."""
         self._live: set[int] = set()
         self._began, self._processor_began = perf_counter_ns(), thread_time_ns()
+
+    @property
+    def created(self) -> int:
+        """How many contexts were created, without main."""
+        return len(self.contexts) - 1
+
+    @property
+    def live(self) -> int:
+        """How many contexts there are now."""
+        return len(self._live)
 
     @property
     def seconds(self) -> float:
@@ -70,8 +76,6 @@ class Statistics(Instrument):
     ) -> None:
         self.contexts[context_id] = ContextStatistics(context_id, name_of(entrypoint))
         self._live.add(context_id)
-        self.created += 1
-        self.live = len(self._live)
         self.peak = max(self.peak, self.live)
 
     def context_started(self, _environment: ContextSwitchingEnvironment, context_id: int) -> None:
@@ -86,11 +90,11 @@ class Statistics(Instrument):
     def context_ended(
         self, _environment: ContextSwitchingEnvironment, context_id: int, _: BaseException | None
     ) -> None:
-        self._gone(context_id)
+        self._live.discard(context_id)
 
     def context_destroyed(self, _environment: ContextSwitchingEnvironment, context_id: int) -> None:
         self.destroyed += 1
-        self._gone(context_id)
+        self._live.discard(context_id)
 
     def host_call_started(self, _environment: ContextSwitchingEnvironment, context_id: int, _: str) -> None:
         self.host_calls += 1
@@ -118,10 +122,6 @@ class Statistics(Instrument):
         self.contexts[context_id].seconds += (now - self._began) / 1e9
         self.contexts[context_id].processor_seconds += (processor - self._processor_began) / 1e9
         self._began, self._processor_began = now, processor
-
-    def _gone(self, context_id: int) -> None:
-        self._live.discard(context_id)
-        self.live = len(self._live)
 
 
 def _figures(rows: list[ContextStatistics]) -> str:

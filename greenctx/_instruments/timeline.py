@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from greenctx._core.context import MAIN
 from greenctx._instruments.trace_events import matters
 from greenctx._instruments.trace_file import HEAD
-from greenctx._reports.foreign import read_file
+from greenctx._reports.foreign import read_file, reason_of
 from greenctx.errors import InvalidTrace
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _read_events(path: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise InvalidTrace(str(path), "it is not text") from error
     except (OSError, ValueError) as error:
-        raise InvalidTrace(str(path), getattr(error, "strerror", None) or str(error)) from error
+        raise InvalidTrace(str(path), reason_of(error)) from error
     try:
         events = _parse(text)
     except RecursionError as error:

@@ -14,7 +14,7 @@ from itertools import count
 from time import thread_time_ns
 from typing import TYPE_CHECKING
 
-from greenctx._core.context import MAIN, name_of
+from greenctx._core.context import MAIN, MAIN_NAME, name_of
 from greenctx._instruments.instrument import Instrument
 from greenctx._instruments.trace_file import EventFile
 from greenctx._instruments.tracks import Tracks, microseconds
@@ -154,7 +154,7 @@ class Trace(Instrument):
             tracks = self._tracks[environment] = Tracks(number, self._file.began)
             name = self._name if number == 1 else f"{self._name} ({number})"
             process = f'"pid":{tracks.pid},"tid":{MAIN + 1},"args":{{"name":{json.dumps(name)}}}'
-            self._file.write(f'{{"ph":"M","name":"process_name",{process}}}', *tracks.begin(MAIN, "main"))
+            self._file.write(f'{{"ph":"M","name":"process_name",{process}}}', *tracks.begin(MAIN, MAIN_NAME))
         return tracks
 
 

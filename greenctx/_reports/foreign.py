@@ -38,6 +38,11 @@ def read(file: BinaryIO | RawIOBase, max_bytes: int, is_plausible: Callable[[byt
     return b"".join(parts)
 
 
+def reason_of(error: Exception) -> str:
+    """Return why a file could not be read or written, without the file's name."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def printable(text: str) -> str:
     """Return the text with escapes in place of control characters, line ends, and other characters without a shape."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

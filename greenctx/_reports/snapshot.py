@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from greenlet import getcurrent
 
-from greenctx._core.context import MAIN, name_of
+from greenctx._core.context import MAIN
 from greenctx._reports.frame_notes import notes
 
 if TYPE_CHECKING:
@@ -99,8 +99,6 @@ def _look(environment: Environment) -> Iterator[tuple[ContextInfo, Context]]:
     switches: dict[int, int] | None = getattr(environment, "_switches", None)
     for context_id in sorted(known):
         context = known[context_id]
-        entrypoint = environment._entrypoint_of(context)
-        name = "main" if context is main else name_of(entrypoint)
         state: State = "suspended"
         if context is active:
             state = "active"
@@ -111,7 +109,8 @@ def _look(environment: Environment) -> Iterator[tuple[ContextInfo, Context]]:
         elif context in destroyers:
             state = "destroying another"
         count = None if switches is None else switches.get(context_id, 0)
-        yield ContextInfo(context_id, name, state, entrypoint, max(0.0, now - context.created_at), count), context
+        entrypoint, age = environment._entrypoint_of(context), max(0.0, now - context.created_at)
+        yield ContextInfo(context_id, context.name, state, entrypoint, age, count), context
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greenctx._core.scope import nesting
+from greenctx._reports.foreign import reason_of
 from greenctx.cli.exit_status import EXIT_TERMINATED, say
 from greenctx.environment import ContextSwitchingEnvironment
 from greenctx.errors import InvalidProgram, InvalidTrace
@@ -38,8 +39,7 @@ def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
             try:
                 trace = Trace(given.trace, Path(name).name)
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or str(error)
-                raise InvalidProgram("--trace", f"{given.trace!r} cannot be written: {reason}") from error
+                raise InvalidProgram("--trace", f"{given.trace!r} cannot be written: {reason_of(error)}") from error
             instruments.append(trace)
             stack.callback(_close, trace)
             stack.callback(_unwind_on_sigterm())
@@ -58,7 +58,7 @@ def draw_timeline(file: str, output: str) -> None:
     try:
         Path(output).write_text(timeline.as_html() if kind == ".html" else as_svg(timeline), encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InvalidTrace(output, getattr(error, "strerror", None) or str(error)) from error
+        raise InvalidTrace(output, reason_of(error)) from error
 
 
 def _close(trace: Trace) -> None:

@@ -11,9 +11,9 @@ from greenctx.cli.options import count, seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, NoReturn, TypeVar
+    from typing import Any, NoReturn
 
-    Given = TypeVar("Given", bound=argparse.Namespace | object)
+    from greenctx.cli.arguments import Arguments
 
 EXAMPLES = """examples:
   greenctx run --dir ./data::/data --env LANG --timeout 10s program.wasm --verbose
@@ -34,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(fail(EXIT_USAGE, f"{message} (see {self.prog} --help)"))
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Print a help text, or the version. A stream that cannot be written to is no error, as from Python 3.12 on."""
+        """Print a help text. A stream that cannot be written to is no error, as from Python 3.12 on."""
         with suppress(OSError):
             super()._print_message(message, file)
 
@@ -47,14 +47,14 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def parse_by_argparse(argv: Sequence[str], into: Given) -> Given:
+def parse_by_argparse(argv: Sequence[str], given: Arguments) -> Arguments:
     """Set what is given, and leave alone what is not: `Arguments` has the defaults."""
     parser, commands = _make_parsers()
-    given, unknown = parser.parse_known_args(argv, into)
+    _, unknown = parser.parse_known_args(argv, given)
     if unknown:
         option = unknown[0].partition("=")[0]
         hint = f"; here it is {ELSEWHERE[option]}" if option in ELSEWHERE else ""
-        commands[vars(given)["command"]].error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        commands[given.command].error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     return given
 
 

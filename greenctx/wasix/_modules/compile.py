@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wasmtime import Engine, FuncType, MemoryType, Module, WasmtimeError, wat2wasm
 
-from greenctx._reports.foreign import read, read_file
+from greenctx._reports.foreign import read, read_file, reason_of
 from greenctx.errors import InvalidProgram
 from greenctx.wasix._modules import stack_maps
 from greenctx.wasix._modules.abi import START, WAITING_CALLS, WASI_MODULE, WASIX_MODULES
@@ -36,7 +36,7 @@ def read_code(name: str, file: BinaryIO | None = None) -> bytes:
         return read_file(name, MAX_BYTES, _may_be_code) if file is None else read(file, MAX_BYTES, _may_be_code)
     except (OSError, ValueError) as error:
         check_resources(error)
-        raise InvalidProgram(name, getattr(error, "strerror", None) or str(error)) from error
+        raise InvalidProgram(name, reason_of(error)) from error
 
 
 def _may_be_code(head: bytes) -> bool:
