@@ -114,7 +114,7 @@ def define_func(
 
 
 def check_host_function(ty: object, function: object) -> None:
-    """Raise TypeError unless the arguments are a type and a callable."""
+    """Raise TypeError unless the arguments are a type and a callable that is no coroutine function."""
     if not isinstance(ty, FuncType):
         raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
     if not callable(function):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import wasmtime
 from wasmtime import Engine, Func, FuncType, Module
 
-from greenctx._core.plain_functions import check_is_plain
 from greenctx.wasix._fibers import calls, gc_anchor, host_functions
 from greenctx.wasix._fibers.functions import Instance, suspending
 from greenctx.wasix._fibers.stores import check_belongs, state_of
@@ -27,6 +26,7 @@ from greenctx.wasix._syscalls.wasix import WasixCalls
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from greenctx.wasix._fibers.host_functions import HostFunction
     from greenctx.wasix._files.stdio import Stdio
     from greenctx.wasix._linking.imports import Key
     from greenctx.wasix._linking.requirements import InstancePre
@@ -59,7 +59,7 @@ class Linker(wasmtime.Linker):
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix = self._has_wasix_files = False
         self.definitions = 0
-        """How many there were, those of WASI and WASIX that are done here included."""
+        """How many the embedder has made. Those of WASI and WASIX do not count."""
         self.may_use_files = True
         """Whether guests may be given directories, by the settings of WASI that their stores have."""
         self._descriptors = DescriptorTables()
@@ -84,6 +84,7 @@ class Linker(wasmtime.Linker):
         check_belongs(self._requirements().check(store), item)
         super().define(store, module, name, item)
         self._note(module, name, store_id_of(item))
+        self.definitions += 1
 
     def define_func(
         self, module: str, name: str, ty: FuncType, func: Callable[..., Any], access_caller: bool = False
@@ -93,8 +94,9 @@ class Linker(wasmtime.Linker):
         With ``access_caller`` its first argument is a `Caller`: the guest's exports, good until it returns.
         """
         host_functions.check_host_function(ty, func)
-        check_is_plain("a host function", func)
-        self._define(module, name, ty, func, access_caller)
+        defined = host_functions.define_func(self, module, name, ty, func, access_caller)
+        self._note_function(module, name, defined)
+        self.definitions += 1
 
     def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
         """Define the decorated function, typed by its annotations and perhaps ``async``: see `typed_functions`."""
@@ -115,6 +117,7 @@ class Linker(wasmtime.Linker):
         super().define_instance(store, name, instance)
         for export in exports:
             self._note(name, export, store_id_of(instance))
+            self.definitions += 1
 
     def define_module(self, store: Storelike, name: str, module: Module) -> None:
         """Define the exports of a module, a command or a reactor of WASI.
@@ -176,30 +179,17 @@ class Linker(wasmtime.Linker):
         from greenctx.wasix._linking.wasix_imports import calls_for  # which few programs need
 
         with self._defining:
-            embedder_definitions = self.definitions
             calls = [*calls_for(module, self._without_wasi, self._descriptors, wasi=self._has_wasi)]
             self._define_calls(calls)
-            self.definitions = embedder_definitions
         return [(call.module, call.name) for call in calls if not call.is_provided]
-
-    def _define(
-        self,
-        module: str,
-        name: str,
-        ty: FuncType,
-        function: Callable[..., Any],
-        access_caller: bool,
-        is_switch: bool = False,
-        unsigned: bool = False,
-    ) -> None:
-        defined = host_functions.define_func(self, module, name, ty, function, access_caller, is_switch, unsigned)
-        self._call_reports.add(defined)
-        self._note(module, name, None)
 
     def _define_calls(self, calls: Iterable[SystemCall]) -> None:
         for call in calls:
             ty, function = func_type(call.type), call.host_function()
-            self._define(call.module, call.name, ty, function, call.needs_caller, call.is_switch, unsigned=True)
+            defined = host_functions.define_func(
+                self, call.module, call.name, ty, function, call.needs_caller, call.is_switch, unsigned=True
+            )
+            self._note_function(call.module, call.name, defined)
 
     def _replace_wasi(self, calls: Iterable[SystemCall]) -> None:
         """Define functions in place of wasmtime's WASI functions, which they call."""
@@ -251,9 +241,12 @@ class Linker(wasmtime.Linker):
         self.define_wasix_imports(module)
         return checked_instance_pre(super().instantiate_pre(module), requirements, module)
 
+    def _note_function(self, module: str, name: str, function: HostFunction) -> None:
+        self._call_reports.add(function)
+        self._note(module, name, None)
+
     def _note(self, module: str, name: str, owner: int | None) -> None:
         """Remember to which store a new definition belongs."""
-        self.definitions += 1
         self._without_wasi.add((module, name))
         self._owners.pop((module, name), None)
         if owner is not None:

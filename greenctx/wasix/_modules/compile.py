@@ -47,10 +47,13 @@ def to_binary(name: str, code: bytes) -> bytes:
     """Return a core module's binary, of code in binary or text form. Raises `InvalidProgram` for anything else."""
     if not code.strip():
         raise InvalidProgram(name, "it is empty")
-    if code.startswith(_BINARY_MAGIC):
-        if code[6:8] == _COMPONENT_LAYER:
-            raise InvalidProgram(name, "it is a component; only core modules can be run")
-        return code
+    binary = code if code.startswith(_BINARY_MAGIC) else _from_text(name, code)
+    if binary[6:8] == _COMPONENT_LAYER:
+        raise InvalidProgram(name, "it is a component; only core modules can be run")
+    return binary
+
+
+def _from_text(name: str, code: bytes) -> bytes:
     try:
         text = code.decode()
     except UnicodeDecodeError:
@@ -58,24 +61,22 @@ def to_binary(name: str, code: bytes) -> bytes:
     if "\0" in text:
         raise InvalidProgram(name, "it is neither a WebAssembly module nor WebAssembly text")
     try:
-        binary = bytes(wat2wasm(text))
+        return bytes(wat2wasm(text))
     except WasmtimeError as error:
         raise InvalidProgram(name, f"it does not compile: {in_one_line(error)}") from error
-    if binary[6:8] == _COMPONENT_LAYER:
-        raise InvalidProgram(name, "it is a component; only core modules can be run")
-    return binary
 
 
-def compile_module(name: str, binary: bytes, cache: ModuleCache | None = None) -> tuple[Engine, Module]:
+def compile_module(name: str, binary: bytes, cache: ModuleCache | None = None) -> tuple[Engine, Module, bool]:
     """Compile a module, without garbage collection if possible. Raises `InvalidProgram` for an invalid one.
 
+    Return the engine, the module, and whether it needs the collector.
     A module that is in the cache is loaded instead; another one is put there.
     """
     found = None if cache is None else _load(binary, cache)
     engine, module, collector = found or _compile_anew(name, binary, cache)
     if not collector:
         stack_maps.note_none(module)
-    return engine, module
+    return engine, module, collector
 
 
 def _load(binary: bytes, cache: ModuleCache) -> tuple[Engine, Module, bool] | None:
@@ -103,15 +104,6 @@ def _compile_anew(name: str, binary: bytes, cache: ModuleCache | None) -> tuple[
     if cache is not None:
         cache.keep(binary, collector, bytes(module.serialize()))
     return engine, module, collector
-
-
-def needs_collector(binary: bytes) -> bool:
-    """Whether a valid module compiles only with garbage collection."""
-    try:
-        compile_binary(binary, collector=False)
-    except WasmtimeError:
-        return True
-    return False
 
 
 def compile_binary(binary: bytes, *, collector: bool) -> tuple[Engine, Module]:

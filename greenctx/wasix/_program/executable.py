@@ -44,7 +44,8 @@ class Executable:
         self.shadow_stack = shadow_stack
         self.contexts = contexts
         self._code = unshare_memory(to_binary(name, code))
-        self.engine, self.module = compile_module(name, limits.cap(name, self._code), _user_cache() if cache else None)
+        compiled = compile_module(name, limits.cap(name, self._code), _user_cache() if cache else None)
+        self.engine, self.module, _ = compiled
         if command:
             check_start(name, self.module)
         if shadow_stack is not None and contexts:
@@ -75,7 +76,7 @@ class Executable:
 
     def limit(self, store: Store, limits: Limits) -> None:
         """Limit one run. Raises `InvalidProgram` if the module starts beyond the limits, or cannot be limited so."""
-        if limits is self._limits or limits.memory == self._limits.memory:
+        if limits.memory == self._limits.memory:
             limits.apply(store)
         else:
             limits.apply_to_run(store, self.name, self._sizes)

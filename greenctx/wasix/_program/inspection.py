@@ -17,7 +17,6 @@ from greenctx.wasix._modules import abi
 from greenctx.wasix._modules.compile import (
     check_start,
     compile_module,
-    needs_collector,
     read_code,
     to_binary,
 )
@@ -117,7 +116,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
     name = os.fspath(path)
     content = read_code(name)
     binary = to_binary(name, content)
-    engine, module = compile_module(name, binary)
+    engine, module, needs_collector = compile_module(name, binary)
     imports, exports = module.imports, tuple(Export(export.name, _kind(export.type)) for export in module.exports)
     own = unshare_memory(binary)
     if own is not binary:  # as Program runs it
@@ -130,8 +129,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         missing = missing_imports(linker, store, module)
         reason = _reason(lambda: check_start(name, module), lambda: check_imports(name, linker, store, module))
     sizes, lacking = Sizes(binary), {*missing}
-    contexts = any(one.module in abi.WASIX_MODULES and one.name in _CONTEXT_CALLS for one in imports)
-    creates = any(one.module in abi.WASIX_MODULES and one.name == "context_create" for one in imports)
+    calls = {one.name for one in imports if one.module in abi.WASIX_MODULES}
     stack_pointer = _reason(lambda: check_exports(name, module)) is None
     return Inspection(
         file=name,
@@ -139,8 +137,8 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         size=len(content),
         runnable=reason is None,
         reason=reason,
-        contexts=contexts,
-        needs_collector=needs_collector(binary),
+        contexts=not calls.isdisjoint(_CONTEXT_CALLS),
+        needs_collector=needs_collector,
         imports=tuple(
             Import(name := import_name(one), _kind(one.type), name not in lacking | unprovided, name in unprovided)
             for one in imports
@@ -151,7 +149,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Inspection:
         tables=tuple(sizes.tables),
         stack_pointer=stack_pointer,
         malloc=Export(abi.MALLOC, "function") in exports,
-        warnings=tuple(_warnings(exports, stack_pointer)) if creates else (),
+        warnings=tuple(_warnings(exports, stack_pointer)) if "context_create" in calls else (),
     )
 
 

@@ -111,7 +111,6 @@ class Program:
         )
         self._engine = self._executable.engine
         self._shared_epoch_thread = SharedEpochThread(self._engine)
-        self._definitions = self.linker.definitions
 
     @property
     def linker(self) -> Linker:
@@ -140,7 +139,7 @@ class Program:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle what the program was made of. It is compiled where it arrives, once: see ``cache``."""
-        if self.linker.definitions != self._definitions:
+        if self.linker.definitions:
             raise TypeError("a program with host functions of its own cannot be pickled; make it where it is to run")
         return _arrived, (type(self), *self._made_of)
 
