@@ -69,6 +69,12 @@ def func_type(text: str) -> FuncType:
     return FuncType(parameters, results)
 
 
+def type_text(ty: FuncType) -> str:
+    """Return the text of which `func_type` makes that type, with "?" for types of which Python has no values."""
+    parameters, results = (" ".join(kind_of(one) or "?" for one in types) for types in (ty.params, ty.results))
+    return f"{parameters} -> {results}".strip()
+
+
 def argument_decoder(kinds: list[str | None], *, unsigned: bool = False) -> ArgumentDecoder:
     """Return the function that converts raw arguments of those kinds to Python values."""
     codes = _UNSIGNED_CODES if unsigned else _CODES

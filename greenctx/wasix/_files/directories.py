@@ -38,9 +38,11 @@ class Directories:
         """Change the working directory; return an errno. The root needs no check: every program begins there."""
         wanted = paths.normalized(path, self.current)
         if wanted != b"/":
-            error = self._check_directory(scratch, caller, wanted)
+            error = self._call(scratch, caller, "path_filestat_get", FIRST_PREOPEN, _FOLLOW, wanted)
             if error:
                 return error
+            if scratch.get(caller, _RESULT + _FILE_TYPE, 1)[0] != _DIRECTORY:
+                return abi.NOTDIR
         self.current = wanted
         return abi.SUCCESS
 
@@ -59,15 +61,7 @@ class Directories:
         """
         if fd == AT_FDCWD and not paths.is_absolute(path):
             path = self.current + b"/" + path
-        if paths.is_absolute(path):
-            found = self.find(scratch, caller, path)
-            if found is None:
-                return abi.NOENT, 0
-            fd, path = found[0], path[found[1] :] or b"."
-        if len(path) > paths.MAX_LENGTH:
-            return abi.NAMETOOLONG, 0
-        scratch.put(caller, _PATH, path)
-        error = scratch.call(caller, "path_open", fd, flags, _PATH, len(path), *options, _RESULT)
+        error = self._call(scratch, caller, "path_open", fd, flags, path, *options)
         return error, _number(scratch, caller, _RESULT)
 
     def occupy(self, scratch: Scratch, caller: Caller, fd: int) -> bool:
@@ -89,19 +83,19 @@ class Directories:
                 scratch.call(caller, "fd_close", other)
         return found
 
-    def _check_directory(self, scratch: Scratch, caller: Caller, path: bytes) -> int:
-        found = self.find(scratch, caller, path)
-        if found is None:
-            return abi.NOENT
-        rest = path[found[1] :] or b"."
-        if len(rest) > paths.MAX_LENGTH:
+    def _call(
+        self, scratch: Scratch, caller: Caller, name: str, fd: int, flags: int, path: bytes, *options: int
+    ) -> int:
+        """Call wasmtime's function with a path, absolute or relative to the descriptor; the result is at `_RESULT`."""
+        if paths.is_absolute(path):
+            found = self.find(scratch, caller, path)
+            if found is None:
+                return abi.NOENT
+            fd, path = found[0], path[found[1] :] or b"."
+        if len(path) > paths.MAX_LENGTH:
             return abi.NAMETOOLONG
-        scratch.put(caller, _PATH, rest)
-        error = scratch.call(caller, "path_filestat_get", found[0], _FOLLOW, _PATH, len(rest), _RESULT)
-        if error:
-            return error
-        is_directory = scratch.get(caller, _RESULT + _FILE_TYPE, 1)[0] == _DIRECTORY
-        return abi.SUCCESS if is_directory else abi.NOTDIR
+        scratch.put(caller, _PATH, path)
+        return scratch.call(caller, name, fd, flags, _PATH, len(path), *options, _RESULT)
 
 
 def _preopens(scratch: Scratch, caller: Caller) -> list[Preopen]:

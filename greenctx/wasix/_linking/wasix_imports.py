@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from wasmtime import FuncType
 
-from greenctx.wasix._fibers.values import kind_of
+from greenctx.wasix._fibers.values import type_text
 from greenctx.wasix._modules.abi import WASIX_MODULE, WASIX_MODULES
 from greenctx.wasix._syscalls.of_wasix.clocks import ClockCalls
 from greenctx.wasix._syscalls.of_wasix.files import FILE_TYPES
@@ -42,7 +42,7 @@ def calls_for(
         key = wanted.module, wanted.name or ""
         if wanted.module not in WASIX_MODULES or key in defined or not isinstance(wanted.type, FuncType):
             continue
-        ty = _type_text(wanted.type)
+        ty = type_text(wanted.type)
         call = provided[key[0]].get((key[1], ty))
         if key[0] == WASIX_MODULE and key[1] in of_wasi:
             call = of_wasi[key[1]]
@@ -74,8 +74,3 @@ def _provided(module: str, descriptors: DescriptorTables) -> Mapping[tuple[str, 
 
 def _calls_of(functions: object, module: str, types: Mapping[str, str]) -> Iterator[SystemCall]:
     return calls_of(functions, module, {name: pointers_as(module, ty) for name, ty in types.items()})
-
-
-def _type_text(ty: FuncType) -> str:
-    parameters, results = (" ".join(kind_of(one) or "?" for one in types) for types in (ty.params, ty.results))
-    return f"{parameters} -> {results}".strip()

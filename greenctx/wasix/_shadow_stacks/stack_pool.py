@@ -9,7 +9,7 @@ from wasmtime import Func, WasmtimeError
 
 from greenctx.errors import ShadowStackUnavailable
 from greenctx.wasix._fibers import calls
-from greenctx.wasix._fibers.values import kind_of
+from greenctx.wasix._fibers.values import type_text
 from greenctx.wasix._native._fiber import ShadowStack
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class StackPool:
         self.size = max(MIN_SIZE, _aligned(size))
         self._pointer = pointer
         self._memory = memory
-        self._malloc = malloc if isinstance(malloc, Func) and _maps_an_address(malloc, store, pointer.bits) else None
+        ty = f"i{pointer.bits} -> i{pointer.bits}"
+        self._malloc = malloc if isinstance(malloc, Func) and type_text(malloc.type(store)) == ty else None
         self._in_malloc = False
         self._free: list[int] = []
 
@@ -85,9 +86,3 @@ class StackPool:
 
 def _aligned(address: int) -> int:
     return -(-address // ALIGNMENT) * ALIGNMENT
-
-
-def _maps_an_address(func: Func, store: Store, bits: int) -> bool:
-    """Return whether it is a function from one integer of so many bits to another."""
-    ty, address = func.type(store), [f"i{bits}"]
-    return [*map(kind_of, ty.params)] == address == [*map(kind_of, ty.results)]

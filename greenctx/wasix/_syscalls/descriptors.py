@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from greenctx.wasix._files.descriptors import FIRST_OWN
 from greenctx.wasix._files.stdio import Source
-from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
-from greenctx.wasix._syscalls.process import process_of
-from greenctx.wasix._syscalls.table import SystemCall, calls_of
+from greenctx.wasix._syscalls.process import call_wasmtime, process_of
+from greenctx.wasix._syscalls.table import wasi_calls_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._files.stdio import Sink
     from greenctx.wasix._syscalls.process import DescriptorTables
+    from greenctx.wasix._syscalls.table import SystemCall
 
 # fdstat and filestat of WASI preview 1 (wasi/api.h). WASI has no type for pipes: theirs is "unknown".
 _FDSTAT = Struct("<B x H 4x Q Q")  # type, flags, rights, inheriting rights
@@ -43,11 +43,11 @@ class DescriptorCalls:
 
     def calls(self) -> Iterator[SystemCall]:
         """Yield the calls that matter to standard streams, and to the number of open files."""
-        return calls_of(self, abi.WASI_MODULE, {name: f"{PARAMETERS[name]} -> i32" for name in _NAMES})
+        return wasi_calls_of(self, *_NAMES)
 
     def calls_with_pipes(self) -> Iterator[SystemCall]:
         """Yield the others. Only where there are pipes and duplicates they differ from wasmtime's."""
-        return calls_of(self, abi.WASI_MODULE, {name: f"{PARAMETERS[name]} -> i32" for name in _WITH_PIPES})
+        return wasi_calls_of(self, *_WITH_PIPES)
 
     def fd_close(self, caller: Caller, fd: int) -> int:
         """Close a descriptor."""
@@ -68,10 +68,10 @@ class DescriptorCalls:
         In WASI that moves the descriptor, and ``to`` has to be open. In WASIX it copies it to any number, because its
         libc's ``dup2`` is this call. Descriptors of wasmtime's files cannot be copied, so they are moved in WASIX too.
         """
-        result = self._renumber(caller, fd, to)
-        if result == abi.BADF and self._descriptors.of(caller).copies and to < MAX_RENUMBERED:
+        result, tables = self._renumber(caller, fd, to), self._descriptors
+        if result == abi.BADF and tables.of(caller).copies and to < MAX_RENUMBERED:
             process = process_of(caller.store)
-            if self.is_open(caller, fd) and process.directories.occupy(process.scratch(caller), caller, to):
+            if tables.is_open(caller, fd) and process.directories.occupy(process.scratch(caller), caller, to):
                 return self._renumber(caller, fd, to)
         return result
 
@@ -90,19 +90,13 @@ class DescriptorCalls:
                     descriptors.put(to, file)
                 descriptors.remove(fd)
             return result
-        if not (self.is_open(caller, fd) and self.is_open(caller, to)):
+        if not (self._descriptors.is_open(caller, fd) and self._descriptors.is_open(caller, to)):
             return abi.BADF
         if file is None:
             return abi.NOTSUP
         descriptors.put(to, file)
         descriptors.set_flags(to, 0)
         return abi.SUCCESS
-
-    def is_open(self, caller: Caller, fd: int) -> bool:
-        """Whether the descriptor is open, here or in wasmtime."""
-        if self._descriptors.of(caller).get(fd) is not None:
-            return True
-        return process_of(caller.store).scratch(caller).call(caller, "fd_fdstat_get", fd, 0) == abi.SUCCESS
 
     def fd_fdstat_get(self, caller: Caller, fd: int, result_pointer: int) -> int:
         """Store the type of a descriptor, its flags and rights."""
@@ -146,7 +140,7 @@ class DescriptorCalls:
     def _as_wasmtime(self, caller: Caller, name: str, fd: int, *args: int) -> int:
         wasmtime_fd = self._descriptors.of(caller).wasmtime_fd(fd)
         assert wasmtime_fd is not None
-        return process_of(caller.store).wasi(caller).call(caller, name, wasmtime_fd, *args)
+        return call_wasmtime(name, caller, wasmtime_fd, *args)
 
 
 def _store(caller: Caller, result_pointer: int, data: bytes) -> int:

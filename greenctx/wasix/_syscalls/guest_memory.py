@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wasmtime import Memory, SharedMemory
 
+from greenctx.wasix._files.paths import MAX_LENGTH
 from greenctx.wasix._modules.abi import MEMORY
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class GuestMemory:
     def read(self, pointer: int, length: int) -> bytes:
         """Copy bytes out of the memory."""
         return ctypes.string_at(self._host_address(pointer, length), length)
+
+    def read_path(self, pointer: int, length: int) -> bytes:
+        """Copy a path or a name out of the memory. Of one that is too long, copy just enough to tell."""
+        self.check(pointer, length)
+        return self.read(pointer, min(length, MAX_LENGTH + 1))
 
     def write(self, pointer: int, data: bytes) -> None:
         """Copy bytes into the memory: all of them or, if they do not fit, none."""

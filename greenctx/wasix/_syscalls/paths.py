@@ -8,17 +8,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from greenctx.wasix._files.paths import MAX_LENGTH
-from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
+from greenctx.wasix._files.paths import MAX_LENGTH, is_absolute
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
-from greenctx.wasix._syscalls.process import process_of
-from greenctx.wasix._syscalls.table import SystemCall
+from greenctx.wasix._syscalls.process import call_wasmtime, process_of
+from greenctx.wasix._syscalls.table import wasi_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from greenctx.wasix._fibers.stores import Caller
+    from greenctx.wasix._syscalls.table import SystemCall
 
 _PATHS = {
     "path_create_directory": [(0, 1)],
@@ -41,58 +41,40 @@ def path_open(caller: Caller, *args: int) -> int:
     process = process_of(caller.store)
     if not process.may_open(caller):
         return abi.MFILE
-    error = process.wasi(caller).call(caller, "path_open", *args)
+    error = call_wasmtime("path_open", caller, *args)
     if error == abi.SUCCESS:
         process.note_files(caller, 1)
     return error
 
 
-class PathCalls:
-    """Host functions with absolute paths."""
+def path_calls() -> Iterator[SystemCall]:
+    """Declare the calls with absolute paths."""
+    for name in _PATHS:
+        yield wasi_call(name, partial(_call, name))
 
-    def calls(self) -> Iterator[SystemCall]:
-        """Yield the calls."""
-        for name in _PATHS:
-            yield SystemCall(abi.WASI_MODULE, name, f"{PARAMETERS[name]} -> i32", partial(self._call, name))
 
-    def _call(self, name: str, caller: Caller, *args: int) -> int:
-        arguments, borrowed = [*args], []
-        memory = GuestMemory(caller)
-        try:
-            for fd, pointer in _PATHS[name]:
-                path = self._path(memory, arguments[pointer], arguments[pointer + 1])
-                if path is None:
-                    continue
-                process = process_of(caller.store)
-                found = process.directories.find(process.scratch(caller), caller, path)
-                if found is None:
-                    return abi.NOENT
-                arguments[fd], end = found
-                if end == len(path):  # the directory itself: the path's last byte is made a dot, meanwhile
-                    end -= 1
-                    borrowed.append((arguments[pointer] + end, path[-1:]))
-                arguments[pointer], arguments[pointer + 1] = arguments[pointer] + end, len(path) - end
-        except _TooLong:
+def _call(name: str, caller: Caller, *args: int) -> int:
+    arguments, borrowed = [*args], []
+    memory = GuestMemory(caller)
+    for fd, pointer in _PATHS[name]:
+        path = memory.read_path(arguments[pointer], arguments[pointer + 1])
+        if not is_absolute(path):
+            continue
+        if len(path) > MAX_LENGTH:
             return abi.NAMETOOLONG
-        try:
-            for address, _ in borrowed:
-                memory.write(address, b".")
-            if name == "path_open":
-                return path_open(caller, *arguments)
-            return process_of(caller.store).wasi(caller).call(caller, name, *arguments)
-        finally:
-            for address, byte in borrowed:
-                memory.write(address, byte)
-
-    def _path(self, memory: GuestMemory, pointer: int, length: int) -> bytes | None:
-        """Return the path, if it is absolute."""
-        memory.check(pointer, length)
-        if length == 0 or memory.read(pointer, 1) != b"/":
-            return None
-        if length > MAX_LENGTH:
-            raise _TooLong
-        return memory.read(pointer, length)
-
-
-class _TooLong(Exception):
-    pass
+        process = process_of(caller.store)
+        found = process.directories.find(process.scratch(caller), caller, path)
+        if found is None:
+            return abi.NOENT
+        arguments[fd], end = found
+        if end == len(path):  # the directory itself: the path's last byte is made a dot, meanwhile
+            end -= 1
+            borrowed.append((arguments[pointer] + end, path[-1:]))
+        arguments[pointer], arguments[pointer + 1] = arguments[pointer] + end, len(path) - end
+    try:
+        for address, _ in borrowed:
+            memory.write(address, b".")
+        return path_open(caller, *arguments) if name == "path_open" else call_wasmtime(name, caller, *arguments)
+    finally:
+        for address, byte in borrowed:
+            memory.write(address, byte)

@@ -73,6 +73,10 @@ class Process:
             self._scratch = Scratch(caller.store)
         return self._scratch
 
+    def is_open(self, caller: Caller, fd: int) -> bool:
+        """Whether the descriptor is open in wasmtime."""
+        return self.scratch(caller).call(caller, "fd_fdstat_get", fd, 0) == abi.SUCCESS
+
     def may_open(self, caller: Caller) -> bool:
         """Whether the limit allows one more of wasmtime's descriptors."""
         return self.max_files is None or self.open_files(caller) < self.max_files
@@ -81,7 +85,7 @@ class Process:
         """Return how many descriptors are open in wasmtime. Ask before the first one is opened or closed."""
         if self._open_files is None:
             count = 0
-            while self.scratch(caller).call(caller, "fd_fdstat_get", count, 0) == abi.SUCCESS:
+            while self.is_open(caller, count):
                 count += 1
             self._open_files = count
         return self._open_files
@@ -98,6 +102,11 @@ def process_of(store: Store) -> Process:
     if not isinstance(process, Process):
         process = state.process = Process()
     return process
+
+
+def call_wasmtime(name: str, caller: Caller, *args: int) -> int:
+    """Call wasmtime's function on the memory that the calling guest exports; return its errno."""
+    return process_of(caller.store).wasi(caller).call(caller, name, *args)
 
 
 class DescriptorTables:
@@ -117,3 +126,7 @@ class DescriptorTables:
         if table is None:
             table = tables[self.stdio] = Descriptors({} if self.stdio is None else self.stdio.streams())
         return table
+
+    def is_open(self, caller: Caller, fd: int) -> bool:
+        """Whether the descriptor is open, here or in wasmtime."""
+        return self.of(caller).get(fd) is not None or process_of(caller.store).is_open(caller, fd)

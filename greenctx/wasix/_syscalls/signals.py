@@ -12,7 +12,7 @@ from wasmtime import Func
 from greenctx._core.scope import current_context_id
 from greenctx.errors import GuestExit
 from greenctx.wasix._fibers.calls import call
-from greenctx.wasix._fibers.values import kind_of
+from greenctx.wasix._fibers.values import type_text
 from greenctx.wasix._modules import abi
 
 if TYPE_CHECKING:
@@ -44,16 +44,22 @@ class Signals:
         self._pending: list[Raised] = []
         self._handled: set[Raised] = set()
 
-    def raise_(self, caller: Caller, signal: int) -> None:
-        """Have a signal handled in the running context, now or as soon as possible. Signal 0 does nothing."""
+    def raise_(self, caller: Caller, signal: int) -> int:
+        """Have a signal handled in the running context, now or as soon as possible; return an errno.
+
+        Signal 0 does nothing.
+        """
+        if signal > MAX_SIGNAL:
+            return abi.INVAL
         if signal == KILL or (self.handler is None and signal in _STATUS):
             raise GuestExit(_STATUS[signal])
         if self.handler is None:
-            return
+            return abi.SUCCESS
         raised = current_context_id(), signal
         if signal and raised not in self._pending:
             self._pending.append(raised)
         self.deliver(caller)
+        return abi.SUCCESS
 
     def deliver(self, caller: Caller) -> None:
         """Have the guest handle the signals that wait in the running context, if it has a handler."""
@@ -74,5 +80,4 @@ class Signals:
         handler = None if self.handler is None else caller.get(self.handler)
         if not isinstance(handler, Func):
             return None
-        ty = handler.type(caller)
-        return handler if [*map(kind_of, ty.params)] == ["i32"] and not ty.results else None
+        return handler if type_text(handler.type(caller)) == "i32 ->" else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import MemoryFault
 
@@ -48,6 +49,17 @@ def calls_of(functions: object, module: str, types: Mapping[str, str]) -> Iterat
     """Declare the methods that have the names of these types."""
     for name, ty in types.items():
         yield SystemCall(module, name, ty, getattr(functions, name))
+
+
+def wasi_call(name: str, function: Callable[..., int]) -> SystemCall:
+    """Declare a function that takes the place of wasmtime's of that name."""
+    return SystemCall(abi.WASI_MODULE, name, f"{PARAMETERS[name]} -> i32".strip(), function)
+
+
+def wasi_calls_of(functions: object, *names: str) -> Iterator[SystemCall]:
+    """Declare the methods of these names, which take the place of wasmtime's functions."""
+    for name in names:
+        yield wasi_call(name, getattr(functions, name))
 
 
 def _answering(function: Callable[..., int | None], answer: int | None) -> Callable[..., int | None]:

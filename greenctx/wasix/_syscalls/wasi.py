@@ -15,17 +15,16 @@ from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._files.pipes import WriteEnd
 from greenctx.wasix._files.stdio import Sink, Source
-from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
 from greenctx.wasix._modules.exhaustion import check_resources
 from greenctx.wasix._syscalls.descriptors import DescriptorCalls
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
-from greenctx.wasix._syscalls.of_wasix.clocks import CLOCK_TYPES, ClockCalls
-from greenctx.wasix._syscalls.paths import PathCalls, path_open
+from greenctx.wasix._syscalls.of_wasix.clocks import ClockCalls
+from greenctx.wasix._syscalls.paths import path_calls, path_open
 from greenctx.wasix._syscalls.poll import poll_oneoff
-from greenctx.wasix._syscalls.process import process_of
+from greenctx.wasix._syscalls.process import call_wasmtime, process_of
 from greenctx.wasix._syscalls.signals import PIPE
-from greenctx.wasix._syscalls.table import SystemCall, calls_of
+from greenctx.wasix._syscalls.table import SystemCall, wasi_call, wasi_calls_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,24 +68,23 @@ class WasiCalls:
         """Yield the calls that are served here whatever the guest imports."""
         yield SystemCall(abi.WASI_MODULE, "proc_exit", "i32 ->", proc_exit, needs_caller=False)
         yield SystemCall(abi.WASI_MODULE, "poll_oneoff", "i32 i32 i32 i32 -> i32", self.poll_oneoff)
-        yield SystemCall(abi.WASI_MODULE, "path_open", f"{PARAMETERS['path_open']} -> i32", path_open)
+        yield wasi_call("path_open", path_open)
         yield from DescriptorCalls(self._descriptors).calls()
         if self._descriptors.stdio is not None:
-            types = {name: f"{PARAMETERS[name]} -> i32" for name in ("fd_read", "fd_write")}
-            yield from calls_of(self, abi.WASI_MODULE, types)
+            yield from wasi_calls_of(self, "fd_read", "fd_write")
 
     def calls_for_wasix(self) -> Iterator[SystemCall]:
         """Yield the calls that differ once there are WASIX's calls about files. They take longer than wasmtime's."""
         if self._descriptors.stdio is not None:
             yield from DescriptorCalls(self._descriptors).calls_with_pipes()
-            yield from PathCalls().calls()
-            yield from calls_of(ClockCalls(), abi.WASI_MODULE, CLOCK_TYPES)
+            yield from path_calls()
+            yield from wasi_calls_of(ClockCalls(), "clock_res_get", "clock_time_get")
 
     def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Read from stdin, once it has something, or from a pipe. wasmtime reads from all other files."""
         source = self._descriptors.of(caller).get(fd)
         if source is None:
-            return process_of(caller.store).wasi(caller).call(caller, "fd_read", fd, iovecs, count, result_pointer)
+            return call_wasmtime("fd_read", caller, fd, iovecs, count, result_pointer)
         if not isinstance(source, Source):
             return abi.BADF
         memory = GuestMemory(caller)
@@ -115,7 +113,7 @@ class WasiCalls:
         """Write to stdout or stderr, once it takes something, or to a pipe. wasmtime writes to all other files."""
         sink = self._descriptors.of(caller).get(fd)
         if sink is None:
-            return process_of(caller.store).wasi(caller).call(caller, "fd_write", fd, iovecs, count, result_pointer)
+            return call_wasmtime("fd_write", caller, fd, iovecs, count, result_pointer)
         if not isinstance(sink, Sink):
             return abi.BADF
         memory = GuestMemory(caller)

@@ -16,10 +16,9 @@ from greenctx.wasix._clock.waiting import wait_until_ready
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
-from greenctx.wasix._syscalls.of_wasix.files import FILE_TYPES, FileCalls, text
+from greenctx.wasix._syscalls.of_wasix.files import FILE_TYPES, FileCalls
 from greenctx.wasix._syscalls.of_wasix.types import pointers_as
 from greenctx.wasix._syscalls.process import process_of
-from greenctx.wasix._syscalls.signals import MAX_SIGNAL
 from greenctx.wasix._syscalls.table import SystemCall, calls_of
 from greenctx.wasix._syscalls.wasi import proc_exit
 
@@ -94,15 +93,12 @@ class WasixCalls:
         """Set which exported function is called for signals. While there is no such function, signals wait."""
         signals = process_of(caller.store).signals
         with suppress(UnicodeDecodeError):  # then the handler stays as it was
-            signals.handler = text(caller, name, length).decode()
+            signals.handler = GuestMemory(caller).read_path(name, length).decode()
         signals.deliver(caller)
 
     def thread_signal(self, caller: Caller, _: int, signal: int) -> int:
         """Raise a signal in the only thread: in the running context."""
-        if signal > MAX_SIGNAL:
-            return abi.INVAL
-        process_of(caller.store).signals.raise_(caller, signal)
-        return abi.SUCCESS
+        return process_of(caller.store).signals.raise_(caller, signal)
 
     # Locks. A context that waits keeps the only thread, so no other context can unlock.
 

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
-from greenctx.wasix._syscalls.process import process_of
+from greenctx.wasix._syscalls.process import call_wasmtime, process_of
 
 if TYPE_CHECKING:
     from greenctx.wasix._fibers.stores import Caller
-
-CLOCK_TYPES = {"clock_res_get": "i32 i32 -> i32", "clock_time_get": "i32 i64 i32 -> i32"}
 
 _PROCESSOR_TIME = (2, 3)  # of the process and of the thread (wasi/api.h), which are the same here
 _LAST_CLOCK = 3  # in wasmtime, an unknown clock ends the program
@@ -43,4 +41,4 @@ class ClockCalls:
     def _as_wasmtime(self, caller: Caller, name: str, clock: int, *args: int) -> int:
         if clock > _LAST_CLOCK:
             return abi.INVAL
-        return process_of(caller.store).wasi(caller).call(caller, name, clock, *args)
+        return call_wasmtime(name, caller, clock, *args)

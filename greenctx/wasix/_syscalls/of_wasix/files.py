@@ -8,7 +8,6 @@ from greenctx.wasix._files import paths
 from greenctx.wasix._files.descriptors import CLOSE_ON_EXEC, MAX_FD, TooManyDescriptors
 from greenctx.wasix._files.pipes import make_pipe
 from greenctx.wasix._modules import abi
-from greenctx.wasix._syscalls.descriptors import DescriptorCalls
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.process import process_of
 
@@ -50,7 +49,6 @@ class FileCalls:
 
     def __init__(self, descriptors: DescriptorTables) -> None:
         self._descriptors = descriptors
-        self._of_descriptors = DescriptorCalls(descriptors)
 
     def getcwd(self, caller: Caller, buffer: int, size: int) -> int:
         """Store the working directory, with a NUL at its end, and its length; or just the size, if it does not fit."""
@@ -66,7 +64,7 @@ class FileCalls:
 
     def chdir(self, caller: Caller, path: int, length: int) -> int:
         """Change the working directory."""
-        name = text(caller, path, length)
+        name = GuestMemory(caller).read_path(path, length)
         if len(name) > paths.MAX_LENGTH:
             return abi.NAMETOOLONG
         if not name:
@@ -96,7 +94,7 @@ class FileCalls:
         """
         memory = GuestMemory(caller)
         memory.check(result_pointer, 4)
-        name = text(caller, path, length)
+        name = memory.read_path(path, length)
         if len(name) > paths.MAX_LENGTH:
             return abi.NAMETOOLONG
         if not _is_utf8(name):
@@ -150,7 +148,7 @@ class FileCalls:
         descriptors = self._descriptors.of(caller)
         file = descriptors.get(fd)
         if file is None:
-            return abi.NOTSUP if self._of_descriptors.is_open(caller, fd) else abi.BADF
+            return abi.NOTSUP if self._descriptors.is_open(caller, fd) else abi.BADF
         memory = GuestMemory(caller)
         memory.check(result_pointer, 4)
         try:
@@ -162,24 +160,17 @@ class FileCalls:
 
     def fd_fdflags_get(self, caller: Caller, fd: int, result_pointer: int) -> int:
         """Store the flags of a descriptor: whether exec would close it."""
-        if not self._of_descriptors.is_open(caller, fd):
+        if not self._descriptors.is_open(caller, fd):
             return abi.BADF
         GuestMemory(caller).write(result_pointer, self._descriptors.of(caller).flags(fd).to_bytes(2, "little"))
         return abi.SUCCESS
 
     def fd_fdflags_set(self, caller: Caller, fd: int, flags: int) -> int:
         """Set the flags of a descriptor. Unknown ones are left out, as in Wasmer and by Linux."""
-        if not self._of_descriptors.is_open(caller, fd):
+        if not self._descriptors.is_open(caller, fd):
             return abi.BADF
         self._descriptors.of(caller).set_flags(fd, flags & CLOSE_ON_EXEC)
         return abi.SUCCESS
-
-
-def text(caller: Caller, pointer: int, length: int) -> bytes:
-    """Read a path or a name. Of a text that is too long, read just enough to tell."""
-    memory = GuestMemory(caller)
-    memory.check(pointer, length)
-    return memory.read(pointer, min(length, paths.MAX_LENGTH + 1))
 
 
 def _is_utf8(name: bytes) -> bool:

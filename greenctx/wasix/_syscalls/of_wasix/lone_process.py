@@ -13,7 +13,6 @@ from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.process import process_of
-from greenctx.wasix._syscalls.signals import MAX_SIGNAL
 from greenctx.wasix._syscalls.wasix import PROCESS_ID
 
 if TYPE_CHECKING:
@@ -111,10 +110,7 @@ class LoneProcessCalls:
 
     def proc_raise(self, caller: Caller, signal: int) -> int:
         """Raise a signal in the running context."""
-        if signal > MAX_SIGNAL:
-            return abi.INVAL
-        process_of(caller.store).signals.raise_(caller, signal)
-        return abi.SUCCESS
+        return process_of(caller.store).signals.raise_(caller, signal)
 
     def proc_signal(self, caller: Caller, process_id: int, signal: int) -> int:
         """Send a signal to a process: to itself, because there is no other."""

@@ -7,14 +7,15 @@ an unknown flag, Wasmer returns an errno.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wasmtime import WasmtimeError
 
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
-from greenctx.wasix._syscalls.process import process_of
-from greenctx.wasix._syscalls.table import SystemCall
+from greenctx.wasix._syscalls.process import call_wasmtime
+from greenctx.wasix._syscalls.table import SystemCall, wasi_call
 from greenctx.wasix._syscalls.wasi import WasiCalls
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def wasi_in_wasix(descriptors: DescriptorTables) -> dict[str, SystemCall]:
     """Declare them, by name: those that are served here, and for the others calls of wasmtime's."""
     functions = WasiCalls(descriptors)
     served = {call.name: call for call in (*functions.calls(), *functions.calls_for_wasix())}
-    calls = {name: _declare(name, f"{PARAMETERS[name]} -> i32".strip(), _as_wasmtime(name)) for name in PARAMETERS}
+    others = [wasi_call(name, partial(call_wasmtime, name)) for name in PARAMETERS]
+    calls = {call.name: _declare(call.name, call.type, call.function) for call in others}
     for name, call in served.items():
         if call.needs_caller:
             calls[name] = _declare(name, call.type, call.function)
@@ -53,13 +55,6 @@ def _declare(name: str, ty: str, function: Callable[..., int | None]) -> SystemC
         return abi.MEMVIOLATION if result == abi.FAULT else result
 
     return SystemCall(abi.WASIX_MODULE, name, ty, serve)
-
-
-def _as_wasmtime(name: str) -> Callable[..., int]:
-    def call(caller: Caller, *args: int) -> int:
-        return process_of(caller.store).wasi(caller).call(caller, name, *args)
-
-    return call
 
 
 def _copying(descriptors: DescriptorTables, calls: dict[str, SystemCall]) -> Callable[..., int | None]:
