@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from wasmtime import FuncType, Module, Store
 
-    from greenctx.wasix._native.capi import AsExtern, Storelike
-    from greenctx.wasix._native.capi_values import InstanceExports
+    from greenctx.wasix._native.capi import AsExtern, InstanceExports, Storelike
 
 T = TypeVar("T")
 

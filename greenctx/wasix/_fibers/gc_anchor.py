@@ -12,31 +12,29 @@ frame also shows where in a backtrace the frames of one call end and those of ot
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import wasmtime
-from wasmtime import Engine, Func, FuncType, Module
+from wasmtime import Func, FuncType
 
 from greenctx.errors import ReferencesTooLate
 from greenctx.wasix._fibers import calls, host_functions
 from greenctx.wasix._fibers.backtraces import ANCHOR_FUNCTION, ANCHOR_MODULE
 from greenctx.wasix._fibers.stores import state_of
-from greenctx.wasix._modules.engines import compile_on
+from greenctx.wasix._modules.engines import OwnModule
 from greenctx.wasix._modules.stack_maps import holds_references
 from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import YIELDED, Fiber
 from greenctx.wasix._native.capi_values import new_values
 
 if TYPE_CHECKING:
-    from wasmtime import Store
+    from wasmtime import Module, Store
 
     from greenctx.wasix._native._fiber import StoreState
 
 _TEXT = f"""(module ${ANCHOR_MODULE}
   (import "host" "wait" (func $wait))
   (func ${ANCHOR_FUNCTION} (export "wait_for_ever") (call $wait)))"""
-# Compiled once for each engine. A Module does not refer to its Engine object, so the entry ends with that.
-_modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
+_module = OwnModule(lambda: _TEXT)
 
 
 def admit(module: Module, store: Store) -> None:
@@ -52,9 +50,7 @@ def _lay(store: Store, state: StoreState) -> None:
     # stack, with nothing below it. A second one has notes of the first, which go stale when the first ends.
     if state.calls > 1:
         raise ReferencesTooLate(state.calls)
-    module = _modules.get(store.engine)
-    if module is None:
-        module = _modules[store.engine] = compile_on(store.engine, _TEXT)
+    module = _module.on(store.engine)
     # By the raw functions: `greenctx.wasix.Linker` would come here again, and `calls.call` would run `_wait`.
     linker = wasmtime.Linker(store.engine)
     host_functions.define_func(linker, "host", "wait", FuncType([], []), _wait, access_caller=False)

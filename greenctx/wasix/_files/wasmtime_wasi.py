@@ -6,16 +6,16 @@ and exports the guest's, makes them work on the guest's memory.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import wasmtime
-from wasmtime import Engine, Func, Memory, Module, Store
+from wasmtime import Func, Memory, Store
 
 from greenctx.wasix._fibers import calls
 from greenctx.wasix._fibers.stores import check_wasi_is_set
 from greenctx.wasix._modules import abi
-from greenctx.wasix._modules.engines import compile_on
+from greenctx.wasix._modules.engines import OwnModule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +97,7 @@ class WasmtimeWasi:
         assert isinstance(func, Func)
         return calls.call_integers(caller.store, func, PARAMETERS[name], *args)
 
-    def _instantiate(self, store: Store, shims: _Shims) -> Mapping[str, AsExtern]:
+    def _instantiate(self, store: Store, shims: OwnModule) -> Mapping[str, AsExtern]:
         engine = store.engine
         linker = wasmtime.Linker(engine)  # one for each store: several threads may run a program at the same time
         linker.define_wasi()
@@ -138,21 +138,7 @@ def _shim(memory: str, functions_of: Mapping[str, str]) -> str:
     return f"(module {imports} {memory} {functions})"
 
 
-class _Shims:
-    """A generated module, compiled once for each engine."""
-
-    def __init__(self, memory: str, functions: Mapping[str, str] = _OFTEN_USED) -> None:
-        self._memory, self._functions = memory, functions
-        self._modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
-
-    def on(self, engine: Engine) -> Module:
-        module = self._modules.get(engine)
-        if module is None:
-            module = self._modules[engine] = compile_on(engine, _shim(self._memory, self._functions))
-        return module
-
-
 _GUEST_MEMORY = '(import "guest" "memory" (memory 0)) (export "memory" (memory 0))'
-_on_guest = _Shims(_GUEST_MEMORY)
-_seldom_on_guest = _Shims(_GUEST_MEMORY, _SELDOM_USED)
-_on_scratch = _Shims('(memory (export "memory") 1)')
+_on_guest = OwnModule(partial(_shim, _GUEST_MEMORY, _OFTEN_USED))
+_seldom_on_guest = OwnModule(partial(_shim, _GUEST_MEMORY, _SELDOM_USED))
+_on_scratch = OwnModule(partial(_shim, '(memory (export "memory") 1)', _OFTEN_USED))

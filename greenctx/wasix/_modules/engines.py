@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from wasmtime import Config, Engine, Module, WasmtimeError
 
@@ -16,7 +17,7 @@ from greenctx.wasix._modules.unpatched import unpatched
 from greenctx.wasix._native._fiber import let_traps_through
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MIN_PARALLEL_BYTES: Final = 4096
 """What is smaller compiles in less time than a pool of threads takes to start."""
@@ -58,6 +59,21 @@ def compile_on(engine: Engine, text: str) -> Module:
             Module.deserialize(engine, Module(twin, "(module)").serialize())
             return Module.deserialize(engine, Module(twin, text).serialize())
     return Module(engine, text)
+
+
+class OwnModule:
+    """A module of greenctx's own, compiled once for each engine. ``text`` is called for its text."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        self._text = text
+        # A Module does not refer to its Engine object, so the entry ends with that.
+        self._modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
+
+    def on(self, engine: Engine) -> Module:
+        module = self._modules.get(engine)
+        if module is None:
+            module = self._modules[engine] = compile_on(engine, self._text())
+        return module
 
 
 def _likely_configs() -> Iterator[Config]:

@@ -43,10 +43,9 @@ def function_address(name: str) -> int:
     return cast(getattr(_ffi.dll, f"wasmtime_{name}"), c_void_p).value or 0
 
 
-def quick_function(name: str, argument_count: int, *, returns_pointer: bool = False) -> Callable[..., Any]:
+def quick_function(name: str, argument_count: int) -> Callable[..., None]:
     """Return wasmtime_``name`` to be called with addresses, and with the GIL held, unlike the package's own."""
-    result = c_void_p if returns_pointer else None
-    return PYFUNCTYPE(result, *[c_void_p] * argument_count)(function_address(name))
+    return PYFUNCTYPE(None, *[c_void_p] * argument_count)(function_address(name))
 
 
 # Objects that own something of the library's
@@ -169,7 +168,7 @@ def define_async_func(
 ) -> None:
     """Define a function by the addresses of a wasmtime_func_async_callback_t, its data, and their finalizer."""
     module_bytes, name_bytes = module.encode(), name.encode()
-    _check(
+    check_error(
         ffi.wasmtime_linker_define_async_func(
             linker.ptr(),
             c_string(module_bytes),
@@ -187,7 +186,7 @@ def define_async_func(
 def check_imports(linker: Linker, module: Module) -> None:
     """Raise `WasmtimeError` unless everything that the module imports is defined, and of the type it wants."""
     checked = POINTER(ffi.wasmtime_instance_pre_t)()
-    _check(ffi.wasmtime_linker_instantiate_pre(linker.ptr(), module.ptr(), byref(checked)))
+    check_error(ffi.wasmtime_linker_instantiate_pre(linker.ptr(), module.ptr(), byref(checked)))
     ffi.wasmtime_instance_pre_delete(checked)
 
 
@@ -246,6 +245,7 @@ def start_pre_instantiation(pre: InstancePre, store: Store, instance: Instance, 
     return addressof(future.contents)
 
 
-def _check(error: Any) -> None:
+def check_error(error: Any) -> None:
+    """Raise the `WasmtimeError` that a function of the library has returned, if it has."""
     if error:
         raise WasmtimeError._from_ptr(error)

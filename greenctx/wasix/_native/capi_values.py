@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 from wasmtime import Func, Instance, Tag, Val, WasmtimeError, _ffi, _value
 from wasmtime import _bindings as ffi
 
+from greenctx.wasix._native.capi import check_error
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wasmtime import Store, ValType
-    from wasmtime._instance import InstanceExports as InstanceExports
 
 _raw = ffi.wasmtime_val_t
 
@@ -107,7 +108,7 @@ def are_same_exceptions(store: Store, one: int, other: int) -> bool:
 
 def exception_tag(store: Store, exception: int) -> Tag:
     tag = ffi.wasmtime_tag_t()
-    _check(ffi.wasmtime_exnref_tag(store._context(), byref(_exnref(exception)), byref(tag)))
+    check_error(ffi.wasmtime_exnref_tag(store._context(), byref(_exnref(exception)), byref(tag)))
     return Tag._from_raw(tag)
 
 
@@ -119,7 +120,7 @@ def exception_payload(store: Store, exception: int) -> tuple[Any, ...]:
 
 def _field(store: Store, exception: int, index: int) -> Any:
     value = _raw()
-    _check(ffi.wasmtime_exnref_field(store._context(), byref(_exnref(exception)), index, byref(value)))
+    check_error(ffi.wasmtime_exnref_field(store._context(), byref(_exnref(exception)), index, byref(value)))
     try:
         return Val._from_raw(store, value, owned=False).value
     except WasmtimeError:
@@ -130,11 +131,6 @@ def _field(store: Store, exception: int, index: int) -> Any:
 
 def _exnref(address: int) -> Any:
     return ffi.wasmtime_exnref_t.from_address(address)
-
-
-def _check(error: Any) -> None:
-    if error:
-        raise WasmtimeError._from_ptr(error)
 
 
 # Functions and instances, and the library's errors
