@@ -8,7 +8,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
-from contexts import MAIN, guest_code, start, state
+from contexts import MAIN, guest_code, in_environment, start, state
 from greenlet import getcurrent, greenlet
 from tasks import Waiting, in_task, later, never, step
 
@@ -275,8 +275,7 @@ def test_outside_of_any_run() -> None:
             env.switch_context(env.create_context(lambda: await_(later(1))))
 
     async def in_a_plain_run() -> None:
-        env = ContextSwitchingEnvironment()
-        env.run_main_context(main, env)
+        in_environment(main)
 
     asyncio.run(in_a_plain_run())
 

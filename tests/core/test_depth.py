@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from contexts import in_environment
 from leakcheck import collector_off
 
 from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment
@@ -29,11 +30,6 @@ def _recursion_limit() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(before)
-
-
-def in_environment(main: Callable[[Environment], object]) -> None:
-    env = ContextSwitchingEnvironment()
-    env.run_main_context(main, env)
 
 
 def deep(frames: int, call: Callable[[], object]) -> Any:

@@ -6,14 +6,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from contexts import MAIN, go_to_main, raises, start, state, suspended, then_main
+from contexts import MAIN, end_four, go_to_main, raises, start, state, suspended, then_main
 from frames import frames
 from greenlet import GreenletExit
 
 from greenctx import (
     CancellationSwallowed,
     ContextCanceled,
-    ContextEntrypointReturned,
     ContextSwitchingEnvironment,
     DestroyNotAllowed,
     EnvironmentNotRunning,
@@ -81,12 +80,7 @@ class TestDestroy:
         """Destroying an id under which no context lives returns False; nothing has changed."""
 
         def main() -> None:
-            env.destroy_context(env.create_context(list))
-            env.destroy_context(start(env, go_to_main(env)))
-            with pytest.raises(ContextEntrypointReturned):
-                start(env, list)
-            with pytest.raises(KeyError):
-                start(env, raises(KeyError()))
+            end_four(env)
             before = repr(env)
             assert env.destroy_context(target) is False
             assert repr(env) == before

@@ -10,13 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from contexts import MAIN, go_to_main, guest_code, raises, start, state, suspended, then_main
+from contexts import MAIN, end_four, go_to_main, guest_code, raises, start, state, suspended, then_main
 from frames import frames
 from greenlet import getcurrent, greenlet
 from recorder import Recorder
 
 from greenctx import (
-    ContextEntrypointReturned,
     ContextSwitchingEnvironment,
     EnvironmentAlreadyUsed,
     EnvironmentNotRunning,
@@ -129,12 +128,7 @@ class TestCreate:
         """The id of a context that was destroyed, returned or raised is not given to another."""
 
         def main() -> None:
-            env.destroy_context(env.create_context(list))
-            env.destroy_context(start(env, go_to_main(env)))
-            with pytest.raises(ContextEntrypointReturned):
-                start(env, list)
-            with pytest.raises(KeyError):
-                start(env, raises(KeyError()))
+            end_four(env)
             assert env.create_context(list) == 5
 
         env.run_main_context(main)
@@ -211,12 +205,7 @@ class TestMaxContexts:
         env = ContextSwitchingEnvironment(max_contexts=1)
 
         def main() -> None:
-            env.destroy_context(env.create_context(list))
-            env.destroy_context(start(env, go_to_main(env)))
-            with pytest.raises(ContextEntrypointReturned):
-                start(env, list)
-            with pytest.raises(KeyError):
-                start(env, raises(KeyError()))
+            end_four(env)
             assert env.create_context(list) == 5
 
         env.run_main_context(main)

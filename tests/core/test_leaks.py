@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from contexts import in_environment, sleeper
 from greenlet import GreenletExit, getcurrent
 from leakcheck import MemoryDidNotSettleError, assert_no_leak, collector_off, own_memory
 
@@ -20,22 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PART = 16384
-
-
-def in_main(body: Callable[[ContextSwitchingEnvironment], object]) -> None:
-    """Run ``body`` as the main context of a new environment."""
-    env = ContextSwitchingEnvironment()
-    env.run_main_context(body, env)
-
-
-def sleeper(env: ContextSwitchingEnvironment) -> Callable[[], None]:
-    """An entrypoint that switches to main for ever."""
-
-    def entrypoint() -> None:
-        while True:
-            env.switch_context(0)
-
-    return entrypoint
 
 
 # The harness itself.
@@ -136,7 +121,7 @@ def test_a_leaked_context_is_found() -> None:
         env.switch_context(env.create_context(entrypoint))
 
     with pytest.raises(MemoryDidNotSettleError, match=r"greenlet\.greenlet"):
-        assert_no_leak(lambda: in_main(body))
+        assert_no_leak(lambda: in_environment(body))
 
 
 # The core.
@@ -342,7 +327,7 @@ def interruption_of_the_end_beside_mains_error(_: ContextSwitchingEnvironment) -
 
 def nested_environments(env: ContextSwitchingEnvironment) -> None:
     def entrypoint() -> None:
-        in_main(end_with_suspended)
+        in_environment(end_with_suspended)
         env.switch_context(0)
 
     env.switch_context(env.create_context(entrypoint))
@@ -381,7 +366,7 @@ def test_nothing_is_left_behind(body: Callable[[ContextSwitchingEnvironment], ob
 
     def scenario() -> None:
         with suppress(LookupError, KeyboardInterrupt, BaseExceptionGroup):
-            in_main(body)
+            in_environment(body)
 
     assert_no_leak(scenario)
 
@@ -410,7 +395,7 @@ def test_the_end_of_main_leaves_nothing_of_1000_suspended_contexts() -> None:
             env.switch_context(env.create_context(sleeper(env)))
 
     # A round has 10,000 contexts: 1 MB is a tenth of a kilobyte for each.
-    assert_no_leak(lambda: in_main(body), repeats=10, memory_slack=2**20)
+    assert_no_leak(lambda: in_environment(body), repeats=10, memory_slack=2**20)
 
 
 def test_many_cycles_in_one_environment_leave_memory_flat(long: bool) -> None:
@@ -427,7 +412,7 @@ def test_many_cycles_in_one_environment_leave_memory_flat(long: bool) -> None:
         grown.append(own_memory() - before)
 
     with collector_off():
-        in_main(body)
+        in_environment(body)
     print(f"{cycles} cycles: memory grew by {grown[0]} bytes")
     assert grown[0] < 2**20
 

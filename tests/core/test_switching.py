@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from contexts import MAIN, go_to_main, raises, start, state, suspended, then_main
+from contexts import MAIN, end_four, raises, start, state, suspended, then_main
 from frames import frames
 from greenlet import GreenletExit, getcurrent
 
@@ -109,12 +109,7 @@ class TestSwitch:
             assert repr(env) == before
 
         def main() -> None:
-            env.destroy_context(env.create_context(list))
-            env.destroy_context(start(env, go_to_main(env)))
-            with pytest.raises(ContextEntrypointReturned):
-                start(env, list)
-            with pytest.raises(KeyError):
-                start(env, raises(KeyError()))
+            end_four(env)
             switch()
             start(env, then_main(env, switch))
 

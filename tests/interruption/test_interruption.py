@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from contexts import in_environment
 from greenlet import GreenletExit, getcurrent, greenlet
 from interruptions import (
     CORE,
@@ -35,7 +36,6 @@ import greenctx
 from greenctx import ContextCanceled, ContextSwitchingEnvironment, SwitchTargetMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
 
 
@@ -176,11 +176,6 @@ def test_bombarded_from_a_timer(long: bool) -> None:
 
 class Elsewhere(Exception):
     """What somebody else throws into a greenlet."""
-
-
-def in_environment(main: Callable[[ContextSwitchingEnvironment], object]) -> None:
-    env = ContextSwitchingEnvironment()
-    env.run_main_context(main, env)
 
 
 def test_main_resumed_by_somebody_else_becomes_the_active_context() -> None:

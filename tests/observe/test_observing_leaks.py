@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 
-from contexts import go_to_main, start, then_main
+from contexts import go_to_main, in_environment, start, then_main
 from leakcheck import assert_no_leak
 
 from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment, Instrument
@@ -44,11 +44,7 @@ def test_dumps() -> None:
         env.contexts()
         env.format_stacks()
 
-    def scenario() -> None:
-        env = ContextSwitchingEnvironment()
-        env.run_main_context(main, env)
-
-    assert_no_leak(scenario, repeats=20)
+    assert_no_leak(lambda: in_environment(main), repeats=20)
 
 
 def test_the_log() -> None:
@@ -61,17 +57,13 @@ def test_the_log() -> None:
         with suppress(ValueError):
             start(env, fail)
 
-    def scenario() -> None:
-        env = ContextSwitchingEnvironment()
-        env.run_main_context(main, env)
-
     logger = logging.getLogger("greenctx")
     handler = logging.NullHandler()
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     try:
-        assert_no_leak(scenario, repeats=20)
+        assert_no_leak(lambda: in_environment(main), repeats=20)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)

@@ -96,7 +96,6 @@ def test_what_cannot_be_read(tmp_path: Path, text: str) -> None:
         Timeline.read(tmp_path / "in.json")
 
 
-NAN, INF = float("nan"), float("inf")
 ODD: list[object] = [
     None,
     True,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from greenctx import ContextSwitchingEnvironment
+from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment
 from greenctx._core.scope import IN_GUEST
 
 if TYPE_CHECKING:
@@ -72,6 +72,16 @@ def raises(error: BaseException) -> Callable[[], None]:
         raise error
 
     return entrypoint
+
+
+def end_four(env: ContextSwitchingEnvironment) -> None:
+    """Let contexts 1 to 4 end: destroyed before it has started, destroyed, returned, raised."""
+    env.destroy_context(env.create_context(list))
+    env.destroy_context(start(env, go_to_main(env)))
+    with pytest.raises(ContextEntrypointReturned):
+        start(env, list)
+    with pytest.raises(KeyError):
+        start(env, raises(KeyError()))
 
 
 def in_environment(main: Callable[[ContextSwitchingEnvironment], object]) -> None:

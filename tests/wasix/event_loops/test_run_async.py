@@ -16,6 +16,7 @@ from guests.compile import compile_guest
 from guests.embedding import IMPORTS, Embedding, signature
 from leakcheck import assert_no_leak
 from processes import check_embedder, check_script, with_enough_time
+from tasks import never
 from wasmtime import Trap
 
 from greenctx import (
@@ -61,18 +62,11 @@ ASKS_ONCE = b"""(module
   (func (export "_start") (call $exit (call $ask (i32.const 1)))))
 """
 
-SPINS_FOR_EVER = b'(module (func (export "_start") (loop (br 0))))'
-
 
 async def later(value: T, turns: int = 3) -> T:
     for _ in range(turns):
         await asyncio.sleep(0)
     return value
-
-
-async def never() -> NoReturn:
-    await asyncio.get_running_loop().create_future()
-    raise AssertionError
 
 
 def asking(answer: Callable[[int], int], code: bytes = ASKS, **settings: Any) -> Program:

@@ -60,16 +60,7 @@ def test_mutants(tmp_path: Path, long: bool) -> None:
             file = tmp_path / f"mutant-{SEED}-{number}.wasm"
             file.write_bytes(mutate(random.choice(large if number % 8 == 0 else small), small + large, random))
             options = random.choice([(), (), ("--shadow-stack", "4KiB"), ("--no-contexts",), ("--max-contexts", "2")])
-            mode = random.choice(
-                [
-                    "return-from-entrypoint",
-                    "trap-in-context",
-                    "leave-suspended",
-                    "exit-in-context",
-                    "everything",
-                    "deadlock",
-                ]
-            )
+            mode = random.choice([*ENDINGS, "everything", "deadlock"])
             runs.append(["run", *LIMITS, *SHORT, *options, str(file), mode])
             if number % 4 == 0:
                 runs.append(["inspect", str(file)])

@@ -7,6 +7,25 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from greenlet import getcurrent
 from guests.compile import compile_guest
+from guests.context_calls import (
+    AGAIN,
+    FIFTH,
+    INVAL,
+    MEMVIOLATION,
+    NOTSUP,
+    NULL,
+    PAGE,
+    RETURNS,
+    SUCCESS,
+    SWITCHES_BACK,
+    TABLE_SIZE,
+    TAKES,
+    TRAPS,
+    calls,
+    created,
+    guest_text,
+    runs,
+)
 from guests.embedding import IMPORTS, Embedding
 from processes import run_greenctx
 from wasmtime import Config, Engine, Module, Store, Trap
@@ -16,48 +35,13 @@ from greenctx.wasix import Linker, call
 from greenctx.wasix._syscalls.contexts import context_switch
 
 if TYPE_CHECKING:
-    from wasmtime import Func, Global, SharedMemory
-
-SUCCESS, AGAIN, INVAL, NOTSUP, MEMVIOLATION = 0, 6, 28, 58, 78
-PAGE = 65536
-# What the guests' table has where; 5 is null.
-SWITCHES_BACK, TAKES, RETURNS, TRAPS, HOST, NULL, TABLE_SIZE = range(7)
-
-CALLS = """
-  (func (export "create") (param i32 i32) (result i32) (call $create (local.get 0) (local.get 1)))
-  (func (export "switch") (param i64) (result i32) (call $switch (local.get 0)))
-  (func (export "destroy") (param i64) (result i32) (call $destroy (local.get 0)))
-"""
+    from wasmtime import Func, SharedMemory
 
 
 def guest(pages: int = 1, **limits: int) -> Embedding:
     embedding = Embedding(**limits)
     embedding.define("entry", "->", lambda: embedding.env.switch_context(0))
-    return embedding.load(
-        f"""(module {IMPORTS} (import "host" "entry" (func $entry))
-          (memory (export "memory") {pages})
-          (global $runs (export "runs") (mut i32) (i32.const 0))
-          (table (export "__indirect_function_table") {TABLE_SIZE} funcref)
-          (elem (i32.const 0) $switches_back $takes $returns $traps $entry)
-          (func $switches_back
-            (global.set $runs (i32.add (global.get $runs) (i32.const 1)))
-            (loop (drop (call $switch (i64.const 0))) (br 0)))
-          (func $takes (param i32) unreachable)
-          (func $returns (result i32) unreachable)
-          (func $traps unreachable)
-          {CALLS})"""
-    )
-
-
-def created(embedding: Embedding, entrypoint: int = SWITCHES_BACK) -> int:
-    """Create a context; return its id."""
-    assert embedding.call("create", 8, entrypoint) == SUCCESS
-    return int.from_bytes(embedding.memory.read(embedding.store, 8, 16), "little")
-
-
-def runs(embedding: Embedding) -> int:
-    """How many contexts have begun to run."""
-    return cast("int", cast("Global", embedding.exports["runs"]).value(embedding.store))
+    return embedding.load(guest_text(f'{IMPORTS} (import "host" "entry" (func $fifth))', str(pages)))
 
 
 def test_shared_memory() -> None:
@@ -68,7 +52,7 @@ def test_shared_memory() -> None:
     store, linker, env = Store(engine), Linker(engine), ContextSwitchingEnvironment()
     linker.define_wasix()
     text = f"""(module {IMPORTS} (memory (export "memory") 1 2 shared) (elem (i32.const 0) $e) (func $e)
-        (table (export "__indirect_function_table") 1 funcref) {CALLS})"""
+        (table (export "__indirect_function_table") 1 funcref) {calls()})"""
     exports = linker.instantiate(store, Module(engine, text)).exports(store)
 
     def main() -> None:
@@ -182,7 +166,7 @@ def test_create_sees_memory_grow() -> None:
 )
 def test_create_without_what_it_needs(exports: str, errno: int) -> None:
     """A guest that exports no table of functions gets inval, one that exports no memory memviolation."""
-    embedding = Embedding().load(f"(module {IMPORTS} {exports} (func $nothing) {CALLS})")
+    embedding = Embedding().load(f"(module {IMPORTS} {exports} (func $nothing) {calls()})")
     assert embedding.run_guest("create", 0, 0) == errno
 
 
@@ -264,7 +248,7 @@ def test_switch_to_what_has_returned() -> None:
     """A context whose entrypoint returned is gone: inval, and to destroy it is no error."""
     embedding = Embedding().load(
         f"""(module {IMPORTS} (memory (export "memory") 1)
-          (table (export "__indirect_function_table") funcref (elem $nothing)) (func $nothing) {CALLS})"""
+          (table (export "__indirect_function_table") funcref (elem $nothing)) (func $nothing) {calls()})"""
     )
 
     def main() -> None:
@@ -312,7 +296,7 @@ def test_too_many_contexts() -> None:
 def test_entrypoint_of_the_host() -> None:
     """An imported function in the table is an entrypoint like any other."""
     embedding = guest()
-    embedding.run(lambda: [created(embedding, HOST), embedding.call("switch", 1)])
+    assert embedding.run(lambda: [created(embedding, FIFTH), embedding.call("switch", 1)]) == [1, SUCCESS]
 
 
 def test_without_an_environment() -> None:

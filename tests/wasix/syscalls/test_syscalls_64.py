@@ -2,58 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 import pytest
+from guests.context_calls import (
+    AGAIN,
+    FIFTH,
+    INVAL,
+    MEMVIOLATION,
+    NOTSUP,
+    NULL,
+    PAGE,
+    RETURNS,
+    SUCCESS,
+    SWITCHES_BACK,
+    TABLE_SIZE,
+    TAKES,
+    TRAPS,
+    created,
+    guest_text,
+    runs,
+)
 from guests.embedding import IMPORTS, Embedding
 from wasmtime import Trap
 
 from greenctx import ContextEntrypointReturned
 
-if TYPE_CHECKING:
-    from wasmtime import Global
-
-SUCCESS, AGAIN, INVAL, NOTSUP, MEMVIOLATION = 0, 6, 28, 58, 78
-PAGE = 65536
-# What the guests' table has where; 5 is null.
-SWITCHES_BACK, TAKES, RETURNS, TRAPS, ENDS, NULL, TABLE_SIZE = range(7)
-
 IMPORTS_64 = IMPORTS.replace("wasix_32v1", "wasix_64v1").replace("(param i32 i32)", "(param i64 i32)")
 
 
 def guest(memory: str = "i64 1", imports: str = IMPORTS_64, pointer: str = "i64", **limits: int) -> Embedding:
-    return Embedding(**limits).load(
-        f"""(module {imports}
-          (memory (export "memory") {memory})
-          (global $runs (export "runs") (mut i32) (i32.const 0))
-          (table (export "__indirect_function_table") {TABLE_SIZE} funcref)
-          (elem (i32.const 0) $switches_back $takes $returns $traps $ends)
-          (func $switches_back
-            (global.set $runs (i32.add (global.get $runs) (i32.const 1)))
-            (loop (drop (call $switch (i64.const 0))) (br 0)))
-          (func $takes (param i32) unreachable)
-          (func $returns (result i32) unreachable)
-          (func $traps unreachable)
-          (func $ends)
-          (func (export "create") (param {pointer} i32) (result i32) (call $create (local.get 0) (local.get 1)))
-          (func (export "switch") (param i64) (result i32) (call $switch (local.get 0)))
-          (func (export "destroy") (param i64) (result i32) (call $destroy (local.get 0))))"""
-    )
+    return Embedding(**limits).load(guest_text(imports, memory, pointer, "(func $fifth)"))
 
 
 def signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
-
-
-def created(embedding: Embedding, entrypoint: int = SWITCHES_BACK) -> int:
-    """Create a context; return its id."""
-    assert embedding.call("create", 8, entrypoint) == SUCCESS
-    return int.from_bytes(embedding.memory.read(embedding.store, 8, 16), "little")
-
-
-def runs(embedding: Embedding) -> int:
-    """How many contexts have begun to run."""
-    return cast("int", cast("Global", embedding.exports["runs"]).value(embedding.store))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +140,7 @@ def test_what_is_gone() -> None:
 
     def main() -> None:
         unstarted, started = created(embedding), created(embedding)
-        trapped, ended = created(embedding, TRAPS), created(embedding, ENDS)
+        trapped, ended = created(embedding, TRAPS), created(embedding, FIFTH)
         assert embedding.call("switch", started) == SUCCESS
         assert embedding.call("destroy", unstarted) == embedding.call("destroy", started) == SUCCESS
         with pytest.raises(Trap, match="unreachable"):
