@@ -2,8 +2,7 @@
 
 All figures of a round are taken right after one another, and a ratio is the median of those of the rounds: so it holds
 on a machine whose pace changes. It is of the processor's time, but for Node's figure, and those beside a busy thread:
-these are of the clock's. Node's figure needs a node with JSPI (see test_jspi.py), Wasmer's the package
-`wasmer-sdk`; what is missing is left out.
+these are of the clock's. Node's figure needs a node with JSPI (see test_jspi.py), and is left out without.
 """
 
 from __future__ import annotations
