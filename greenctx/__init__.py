@@ -61,10 +61,10 @@ _LATER = {
     "Statistics": "_instruments.statistics",
     "Trace": "_instruments.trace",
 }
-"""What is imported when it is used, and its module: with logging, json and dataclasses, longer than all the rest."""
+"""Names imported on first use, and their modules. Those import logging, json and dataclasses, which takes long."""
 
 
-if not TYPE_CHECKING:  # pragma: no branch (for type checkers it would be a promise of any name)
+if not TYPE_CHECKING:  # pragma: no branch (type checkers would accept any name)
 
     def __getattr__(name: str) -> object:
         if name not in _LATER:

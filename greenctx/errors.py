@@ -19,7 +19,7 @@ class GreenctxError(Exception):
 
 
 def _notes(error: BaseException) -> dict[str, Any]:
-    """Return the notes on an error, as the state of a copy that is to have them, too."""
+    """Return the notes on an error, as the state that gives them to a copy."""
     return {"__notes__": [*notes]} if (notes := getattr(error, "__notes__", None)) else {}
 
 
@@ -75,7 +75,7 @@ class ExitCarrier(BaseException):
     def unwrap(self) -> NoReturn:
         """Raise the carried exception with its own ``__context__``, while this one is handled.
 
-        While it is handled, because an interruption that comes instead has the carried exception in its context then.
+        The latter, because an interruption that comes instead then has the carried exception in its context.
         """
         exit, context = self.exit, self.exit.__context__
         try:
@@ -203,7 +203,7 @@ class WrongThread(GreenctxError):
 
 
 ON_FIBER = "guest code on its fiber"
-"""The caller of a `NotTheActiveContext` whose Python a plain `wasmtime.Func` runs."""
+"""The ``caller`` of a `NotTheActiveContext` raised in Python that a plain `wasmtime.Func` runs."""
 
 
 class NotTheActiveContext(GreenctxError):
@@ -285,7 +285,7 @@ class WrongStore(GreenctxError, ValueError):
 
 
 class ReferencesTooLate(GreenctxError):
-    """A module that holds references to collected objects was to be instantiated while guests are suspended."""
+    """A module that holds references to collected objects met a store with suspended guests. Nothing has changed."""
 
     def __init__(self, calls: int) -> None:
         super().__init__(calls)
@@ -299,7 +299,7 @@ class ReferencesTooLate(GreenctxError):
 
 
 class StoreInUse(GreenctxError):
-    """A store was to be closed while guests are suspended in it. Nothing has changed."""
+    """``close`` of a store while guests are suspended in it. Nothing has changed."""
 
     def __init__(self, calls: int) -> None:
         super().__init__(calls)
@@ -313,7 +313,7 @@ class StoreInUse(GreenctxError):
 
 
 class WasiNotSet(GreenctxError):
-    """A guest that uses WASI was to be instantiated in a store that has none. Nothing has changed."""
+    """A guest that uses WASI met a store without WASI's settings when it was instantiated. Nothing has changed."""
 
     def __str__(self) -> str:
         return "the guest uses WASI but its store lacks it; call the store's set_wasi(WasiConfig()) first"
@@ -390,14 +390,14 @@ class InvalidTrace(GreenctxError, ValueError):
 
 
 class ProgramClosed(GreenctxError):
-    """A program was to be run after its `close`."""
+    """``run`` of a program after its ``close``."""
 
     def __str__(self) -> str:
         return "the program is closed; load it again to run it again"
 
 
 class ProgramInUse(GreenctxError):
-    """A program was to be closed while it runs. Nothing has changed."""
+    """``close`` of a program while it runs. Nothing has changed."""
 
     def __str__(self) -> str:
         return "the program cannot be closed while it runs; wait for the end of run()"
@@ -437,22 +437,22 @@ class GuestExit(BaseException):
 class GuestException(GreenctxError):
     """A guest threw a WebAssembly exception, and did not catch it.
 
-    If it propagates out of a host function of the same store, the guest that called the host function may catch it as
-    the WebAssembly exception. So it goes on from a context to main's ``context_switch``, and from a guest through
-    Python to the guest that called it. A copy of it is an ordinary Python exception.
+    If it leaves a host function of the same store, the guest that called the host function may catch it as the
+    WebAssembly exception. So it travels from a context to main's ``context_switch``, and from a guest through Python to
+    the guest that called it. A copy of it is an ordinary Python exception.
     """
 
     def __init__(self, payload: tuple[Any, ...], tag: Any = None, reference: Any = None) -> None:
         super().__init__(payload)
         self.payload = payload
-        """Its values. `NotImplemented` stands for a value that Python cannot represent."""
+        """The exception's values. `NotImplemented` stands for a value that Python cannot represent."""
         self.tag = tag
         """The `wasmtime.Tag` of the exception: the kind of exception, as the guest declares it."""
         self.reference = reference
         """Keeps the exception alive in its store."""
 
     def __reduce__(self) -> tuple[type[GuestException], tuple[tuple[Any, ...]], dict[str, Any]]:
-        # Its notes go along, but neither what belongs to the store.
+        # The notes go along; the tag and the reference belong to the store, and stay.
         return type(self), (self.payload,), {k: v for k, v in vars(self).items() if k not in ("tag", "reference")}
 
     def __str__(self) -> str:

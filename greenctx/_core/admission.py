@@ -1,8 +1,8 @@
-"""Which context of an environment is active, and who may call the environment.
+"""The active context of an environment, and the check of whoever calls the environment.
 
-A call is admitted at once if its greenlet is the one noted in ``_admitted``: a comparison, which is all that a switch
-pays. Any other call is looked at (`Admission.admit`). It is refused, or it comes from a context that was resumed by
-other means than a switch, which then becomes the active one.
+A call from the greenlet in ``_admitted`` passes at once: a switch pays for one comparison. `Admission.admit` checks
+every other call. It refuses the call, or makes its context the active one, because something other than a switch has
+resumed that context.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Admission(Switching):
         # it).
         self._admitted: greenlet | None = None
         self._registry: Registry = Registry()
-        # Whether the class has the switch as it is, so that guests may switch without calling Python.
+        # Whether the class does not override `switch_context`, so that guests may switch without calling Python.
         self._is_plain = False
-        # Whether main, when it is resumed, can start another context: not while it waits in destroy_context, nor in
-        # other code that switches greenlets (gevent's hub), which would take the resumption for its own.
+        # Whether main can start another context when it is resumed. Not while it waits in destroy_context, or in other
+        # code that switches greenlets (gevent's hub, for example), which would take the resumption for its own.
         self._main_can_start_others = True
 
     def __repr__(self) -> str:
@@ -89,7 +89,7 @@ class Admission(Switching):
         return context_id in registry.started or context_id in registry.unstarted or self._admitted is None
 
     def admit(self, me: greenlet, /) -> None:
-        """Check a call by a greenlet that is not noted as admitted: make its context the active one, or refuse it."""
+        """Check a call by a greenlet other than the admitted one: make its context active, or refuse the call."""
         active = self._active
         if self._main is None or active is None:
             raise EnvironmentNotRunning(self._phase.value)
@@ -110,14 +110,14 @@ class Admission(Switching):
         """Return the context that the greenlet belongs to, if any."""
         if self._main is not None and me is self._main.greenlet:
             return self._main
-        if type(me) is not greenlet:  # a subclass, never a context, may have a hash of its own, or none
+        if type(me) is not greenlet:  # never a context; a subclass may not be hashable
             return None
         return self._registry.by_greenlet.get(me)
 
     def _adopt(self, me: Context) -> None:
         """Make ``me``, which is running, the active context. The former active one is suspended, unless it has ended.
 
-        This puts right what an interruption may have left undone. It can be called any number of times.
+        This completes what an interruption left undone. A second call changes nothing.
         """
         registry = self._registry
         former = self._active
@@ -126,10 +126,11 @@ class Admission(Switching):
                 self._main_can_start_others = False
             else:
                 if former.has_ended:
-                    # Its end has taken it out of the registry, unless a KeyboardInterrupt came before its first line.
+                    # `run` has removed it from the registry, unless a KeyboardInterrupt came before the first line of
+                    # `run`.
                     registry.started.pop(former.context_id, None)
                     registry.by_greenlet.pop(former.greenlet, None)
-                    # An interrupted destroyer may have put it there after its end.
+                    # An interrupted destroyer may have added it after its end.
                     registry.unwinding.pop(former.context_id, None)
                 elif not former.has_started:  # main was resumed to start it, and was interrupted
                     registry.unstarted[former.context_id] = former
@@ -140,7 +141,7 @@ class Admission(Switching):
         if me.cancellation is not None:
             self._admitted = None
         else:
-            registry.started[me.context_id] = me  # it is missing while it waits in destroy_context
+            registry.started[me.context_id] = me  # a context that waits in destroy_context is in no table
             self._admitted = me.greenlet
 
     def _check_is_not_canceled(self) -> None:

@@ -1,12 +1,12 @@
 """The bridge to an event loop: plain functions run inside of a task, and may await anywhere in their call stack.
 
 An `AsyncRun` is a greenlet in which a plain function runs for a task (the main context of an environment, for example).
-What one of its contexts awaits is stepped on that context's own greenlet. So it sees the context's variables, and costs
-no greenlet switch as long as it need not wait. Only what it yields to the event loop goes to the greenlet that steps
-the task, the event loop's; the event loop's answer comes straight back. The task waits as a whole, for one thing at a
-time. The state of the environment does not change meanwhile, nor that of environments nested in it.
+A context steps its awaitable on its own greenlet. So the awaitable sees the context's variables, and costs no greenlet
+switch until it has to wait. Only a value that it yields to the event loop goes to the greenlet that steps the task, and
+the event loop's answer comes straight back. The task waits as a whole, for one thing at a time. Meanwhile no
+environment in the run changes its state, nested ones included.
 
-This imports no event loop. What is awaited must be made for the event loop that steps the task.
+This module imports no event loop. An awaitable must be made for the event loop that steps the task.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _GUARDS = 3
-"""How many interruptions of a run's own code `AsyncRun` survives; each takes a generator that waits around it."""
+"""How many interruptions of its own code an `AsyncRun` survives. Each needs one more generator around its steps."""
 
 
 def await_(awaitable: Awaitable[T]) -> T:
@@ -89,14 +89,14 @@ class AsyncRun(greenlet):
     def __init__(self, function: Callable[[], object]) -> None:
         driver = getcurrent()
         super().__init__(parent=driver)
-        self.gr_context = driver.gr_context  # not a copy, because the function runs as the task
+        self.gr_context = driver.gr_context  # not a copy: the function sees the task's own variables
         self.computes_since: float | None = None
-        """For whoever measures how long the event loop has not run: when it began to. None: it has just run."""
+        """Since when the run has not let the event loop run, as `greenctx.wasix` notes it. None: it just has."""
         self._task: object = None
         self._function = function
         self._result: object = None
         self._waiting: greenlet | None = self  # the greenlet that waits in `suspend`, or this before it starts
-        self._yielded: object = None  # what the waiting greenlet yields to the event loop
+        self._yielded: object = None  # the value that the waiting greenlet yields to the event loop
         self._driver: greenlet | None = None  # the greenlet that steps this run, while it does
         self._closing = self._unreachable = False
 
@@ -115,7 +115,7 @@ class AsyncRun(greenlet):
             exited.unwrap()
 
     def _guarded(self, guards: int) -> Generator[Any, Any, object]:
-        """Step the run to its end, although up to that many signals interrupt the code of this class."""
+        """Step the run to its end, even if up to that many signals interrupt the code of this class."""
         try:
             return (yield from (self._guarded(guards - 1) if guards > 1 else self._steps(None)))
         except BaseException as error:
@@ -133,7 +133,7 @@ class AsyncRun(greenlet):
             try:
                 answer = yield self._yielded
             except BaseException as raised:
-                # GeneratorExit means that the coroutine is being closed: it is to end, and not to wait again.
+                # GeneratorExit closes the coroutine: it must end, and must not wait again.
                 self._closing = isinstance(raised, GeneratorExit)
                 self._resume(None, raised)
             else:
@@ -170,7 +170,7 @@ class AsyncRun(greenlet):
             raise ResumedWhileAwaiting(f"could not go on where it was stepped: {error}") from error
 
     def is_within_another_task(self) -> bool:
-        """Whether the running code is of another task: the first step of an eager one, which began in this run."""
+        """Whether the running code belongs to another task: an eager task of this run, in its first step."""
         return self._driver is not None and self._task is not _current_task()
 
     def check(self) -> None:
@@ -194,7 +194,7 @@ class AsyncRun(greenlet):
             append_context(error, handled)
             raise
         finally:
-            # The error may have come into the chain of this exception, and the error's traceback refers to this frame.
+            # The chain of this exception may hold the error, whose traceback refers to this frame.
             del handled
         if self._waiting is me:
             self._waiting = None
@@ -215,8 +215,8 @@ async def _wait_for(awaitable: Awaitable[T]) -> T:
 
 
 def _step_to_the_end(coroutine: Coroutine[Any, Any, T], run: AsyncRun) -> T:
-    # A function of its own, so that the `finally` of `await_` covers the backward jump of this loop. CPython leaves the
-    # jump out of the exception table of the function that it is in (its issues 108214 and 130279).
+    # A separate function, so that the `finally` of `await_` covers this loop's backward jump. CPython leaves that jump
+    # out of the exception table of its own function (CPython issues 108214 and 130279).
     try:
         yielded = coroutine.send(None)
         while True:

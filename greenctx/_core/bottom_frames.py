@@ -1,7 +1,7 @@
-"""The Python frames at the bottom of greenlets, for those who decide by them.
+"""The Python frames at the bottom of greenlets, by which trio recognizes the user's code.
 
-trio lets Ctrl-C wait while its own code runs, and takes all code for its own below which it finds no task's frame. The
-frames of a greenlet end at the greenlet's bottom. So there has to be a frame whose code trio knows as the user's.
+trio defers Ctrl-C while its own code runs, and takes code for its own if no frame below it belongs to a task. The
+frames of a greenlet end at its bottom. So the bottom frame must be one that trio knows as the user's.
 """
 
 from __future__ import annotations

@@ -25,16 +25,16 @@ MAIN_NAME = "main"
 class Context(Coroutine):
     """A context, main included.
 
-    It has a greenlet and is not one itself, because greenlet takes longer to switch between objects of a subclass. The
-    greenlet's parent is main's greenlet. While the context is being destroyed, it is the destroyer's.
+    It has a greenlet and is not one itself, because greenlet switches objects of a subclass more slowly. The greenlet's
+    parent is main's greenlet, or the destroyer's while the context is being destroyed.
     """
 
     __slots__ = ()
 
     greenlet: Any
-    """A `greenlet`; None if the context was destroyed before it started, because an unstarted one refers to `run`."""
+    """A `greenlet`. None once destroyed before it started: an unstarted greenlet refers to `run`, a reference cycle."""
     context_id: int
-    """0, main's, until `create_context` takes an id for it."""
+    """0, the id of main, until `create_context` assigns one."""
     created_at: float
     """A time of `time.monotonic`; for main, when it began."""
     registry: Registry
@@ -47,7 +47,7 @@ class Context(Coroutine):
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """The name that reports show."""
         return MAIN_NAME if self.entrypoint is None else name_of(self.entrypoint)
 
     @property
@@ -78,7 +78,7 @@ def main_context(registry: Registry, me: greenlet) -> Context:
 
 
 class BoundEntrypoint(partial[object]):
-    """An entrypoint with its arguments, and with the name of its context if it was given one."""
+    """An entrypoint with its arguments, and the name of its context if `create_context` was given one."""
 
     context_name: str | None = None
 
@@ -95,7 +95,7 @@ def bind(entrypoint: Callable[..., object], args: tuple[object, ...], name: str 
 
 
 def check_is_id(context_id: object) -> None:
-    """Raise TypeError unless the object may be the id of a context. For ids that were not found."""
+    """Raise TypeError for an object that cannot be the id of a context. Called for ids that were not found."""
     if not hasattr(context_id, "__index__"):
         raise TypeError(f"the id of a context is an int, which create_context returned, not {context_id!r}")
 
@@ -117,13 +117,13 @@ class Registry(Tables):
     """Maps ids to contexts. It holds them strongly, so that the garbage collector never unwinds one.
 
     A context is in exactly one of `started`, `unstarted` and `unwinding`. While it waits in ``destroy_context`` for the
-    end of another context it is in none, because nothing but that end may resume it.
+    end of another context it is in no table, because only that end may resume it.
     """
 
     __slots__ = ("needs_frames", "next_id")
 
     started: dict[int, Context]
-    """Contexts that a plain switch may resume, with main and the active one: so a switch need not change the table."""
+    """Contexts that a plain switch may resume. Main and the active context are in it, so a switch changes no table."""
     unstarted: dict[int, Context]
     unwinding: dict[int, Context]
     """Contexts that are being destroyed."""
@@ -134,7 +134,7 @@ class Registry(Tables):
         self.next_id = 1
         self.started, self.unstarted, self.unwinding, self.by_greenlet = {}, {}, {}, {}
         self.needs_frames = False
-        """Whether greenlets are to begin with a frame of Python's (bottom_frames.py)."""
+        """Whether each greenlet begins with a Python frame (bottom_frames.py)."""
 
     def is_destroying(self, context: Context) -> bool:
         """Whether that context waits in ``destroy_context``."""

@@ -78,8 +78,8 @@ class Environment(Admission):
                 self._destroy_remaining(errors)
             raise_errors(errors)
         except BaseException as error:
-            # An interruption may have left contexts or errors behind, and a second one may come right here. More than
-            # two may lose an error, because code that puts things right can be interrupted itself. No context is lost.
+            # One interruption may have left contexts or errors behind, and a second one may come right here. A third
+            # may lose an error, because it can interrupt the repair itself. No context is lost.
             try:
                 self._destroy_remaining(errors)
                 chain_errors(error, errors)
@@ -122,8 +122,8 @@ class Environment(Admission):
         if self._max_contexts is not None and registry.count_live(main) >= self._max_contexts:
             raise TooManyContexts(self._max_contexts)
         context = new_context(registry, bind(entrypoint, args, name), main)
-        # The id is taken only now, and from here on nothing is called: a signal's handler, or a finalizer, may have
-        # created another context during the calls above.
+        # The id is taken only now, because a signal handler or a finalizer may have created another context during the
+        # calls above. From here on nothing is called.
         context.context_id = context_id = registry.next_id
         registry.next_id = context_id + 1
         registry.unstarted[context_id] = registry.by_greenlet[context.greenlet] = context
@@ -162,7 +162,7 @@ class Environment(Admission):
             return False
         handled = sys.exception()
         try:
-            # Once, unless other code resumes this greenlet while the victim waits in its cleanup.
+            # The loop runs once, unless other code resumes this greenlet while the victim waits in its cleanup.
             while not victim.has_ended:
                 self._cancel(victim, me)
         except ExitCarrier as error:
@@ -172,12 +172,12 @@ class Environment(Admission):
             append_context(error, handled)
             raise
         finally:
-            # The error may have come into the chain of this exception, and the error's traceback refers to this frame.
+            # The chain of this exception may hold the error, whose traceback refers to this frame.
             del handled
         return True
 
     def _destroy_remaining(self, errors: list[BaseException]) -> None:
-        """Destroy every context that is left, and collect the errors, interruptions among them."""
+        """Destroy every remaining context, and collect the errors, interruptions included."""
         # Outside of the `try` nothing is called: the set is a display, not `set(...)`. So only an interruption at the
         # loop's backward jump, which no `try` in this function covers, ends this early. `run_main_context` goes on
         # then.
@@ -190,8 +190,8 @@ class Environment(Admission):
                 errors += [error]
 
     def _destroy_each(self, context_ids: list[int], errors: list[BaseException]) -> None:
-        # A function of its own, so that the caller's `try` covers the backward jump of this loop. CPython leaves the
-        # jump out of the exception table of the function that it is in (its issues 108214 and 130279).
+        # A separate function, so that the caller's `try` covers this loop's backward jump. CPython leaves that jump out
+        # of the exception table of its own function (CPython issues 108214 and 130279).
         for context_id in context_ids:
             try:
                 self.destroy_context(context_id)

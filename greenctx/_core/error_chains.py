@@ -1,4 +1,4 @@
-"""Several errors of one call: none is lost, and an interruption is raised as an interruption."""
+"""Several errors of one call: all of them are raised together, and an interruption is raised as itself."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def raise_errors(errors: list[BaseException]) -> None:
 
 
 def _combine(errors: list[BaseException]) -> BaseException:
-    # asyncio cancels by its own exception, and does not look for it in groups. Looked up only where it was imported.
+    # asyncio cancels by its own exception, and does not look for it in groups. This must not import asyncio.
     canceled = getattr(sys.modules.get("asyncio"), "CancelledError", SystemExit)
     for error in errors:
         if isinstance(error, (KeyboardInterrupt, SystemExit, canceled)):
             chain_errors(error, [other for other in errors if other is not error])
             return error
-    # A copy, because the group keeps the list that it was made from in its args, and the caller clears the list.
+    # A copy, because the group keeps its list in its args, and the caller clears the list.
     return errors[0] if len(errors) == 1 else BaseExceptionGroup(_MESSAGE, [*errors])
 
 
@@ -61,7 +61,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _part(error: BaseException, known: set[int]) -> None:
-    """End the chain of ``error`` where it comes to a known error, by its id, so that to append it makes no ring."""
+    """End the chain of ``error`` before an error whose id is known, so that appending the chain makes no ring."""
     for link in _chain(error):
         if id(link.__context__) in known:
             link.__context__ = None

@@ -1,4 +1,4 @@
-"""Plain functions, told apart from coroutine functions, whose call runs nothing."""
+"""Tell plain functions from coroutine functions, whose call runs nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ASYNC: Final = 0x80 | 0x200
 
 
 def is_plain(function: Any) -> bool:
-    """Return whether a call of this function runs it: it is not made by ``async def``."""
+    """Return whether calling the function runs it, as it does not if ``async def`` made it."""
     while isinstance(function, partial):
         function = function.func
     code = getattr(function, "__code__", None)
@@ -21,7 +21,7 @@ def is_plain(function: Any) -> bool:
 
 
 def check_is_no_coroutine(role: str, result: object) -> None:
-    """Raise TypeError for what a coroutine function returns, which has not even begun to run."""
+    """Raise TypeError for a coroutine that a function returned: none of its code has run."""
     if isinstance(result, Coroutine):
         result.close()
         raise TypeError(_said(role, result))

@@ -41,7 +41,8 @@ class Scope(Protocol):
     def encloses(self, me: greenlet, /) -> bool:
         """Whether a scope that begins on that greenlet is nested in this one.
 
-        It is not if a task, or a thread, that was started from a context has only inherited the context variable.
+        It is not if that greenlet runs a task or thread that a context started, which only inherited the context
+        variable.
         """
         ...
 
@@ -69,7 +70,7 @@ def current_context_id() -> int:
 
 
 def of_this_thread() -> Scope | None:
-    """Return the current scope; None if this thread has only inherited it with context variables of another thread.
+    """Return the current scope; None if this thread only inherited it with another thread's context variables.
 
     A thread inherits them by `asyncio.to_thread`, for example. While a guest runs in a thread, the environment of that
     thread refuses all calls; the environment of another thread must not.
@@ -110,7 +111,7 @@ def root_of(me: greenlet) -> greenlet:
 
 
 class NoContexts:
-    """The scope of a guest that is to have no environment, although a context may call it."""
+    """The scope of a guest without an environment, even where a context calls the guest."""
 
     active_context_id = MAIN
 

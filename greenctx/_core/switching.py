@@ -1,19 +1,19 @@
 """The switch, and the start, the end and the cancellation of a context: the specification, and its compiled twin.
 
-What is written here in Python is the specification, and what runs under ``GREENCTX_PURE=1`` or where the twin was not
-built. Otherwise the bottom of this module replaces the classes by those of `_switching.pyx`: the same names in the same
-order, as `heapq` and `bisect` do it. Whoever changes one twin changes the other. The tests run on both.
+The Python code here is the specification. It runs under ``GREENCTX_PURE=1``, and where the twin was not built.
+Otherwise the bottom of this module replaces its classes by those of `_switching.pyx`, as `heapq` and `bisect` do: the
+same names in the same order. Change both twins together; the tests run on both.
 
-A switch changes one fact, which context is active; the registry stays as it is. (To take the target out of the registry
-and put the caller in cost 0.2 bare switches, and was one more state that an interruption could leave half done.) Two
+A switch changes one fact, which context is active, and leaves the registry alone. An earlier design took the target out
+of the registry and put the caller in. That cost 0.2 bare switches, and an interruption could leave it half done. Two
 rules keep the state right whatever happens:
 
-- Announce, then switch. Between the first change of state and the greenlet switch that it announces nothing is called,
-  because CPython looks for signals when a function begins and after each call of a function in C: a KeyboardInterrupt
-  in between would leave a context active that does not run.
-- Whoever wakes up looks. A context that is resumed sees to it that it is the active one, whether an environment has
-  resumed it, other code that switches greenlets (gevent), or an exception. If that is interrupted as well, the next
-  call of that context does it (`admit`).
+- Announce, then switch. Nothing is called between the first change of state and the greenlet switch, because CPython
+  looks for signals when a function begins and after each call of a function in C. A KeyboardInterrupt there would leave
+  a context active that does not run.
+- Whoever wakes up looks. A resumed context makes itself the active one, whatever resumed it: a switch, other code that
+  switches greenlets (gevent, for example), or an exception. If an interruption prevents that, `admit` does it at the
+  next call of that context.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Coroutine:
 class Switching:
     """Base of environments: the attributes that a switch reads and changes, the switch and the cancellation.
 
-    They are explained where they are set, in admission.py, which also has the methods that are called here.
+    admission.py sets and explains these attributes, and has the methods that this class calls.
     """
 
     __slots__ = ("_active", "_admitted", "_is_plain", "_main", "_main_can_start_others", "_outer", "_registry")
@@ -133,7 +133,7 @@ class Switching:
         if target is None:
             target = resumed = self._registry.take_unstarted(context_id)
             if me is self._main:
-                self._main_can_start_others = True  # wherever it was when another context switched to it
+                self._main_can_start_others = True  # its former wait is over, wherever that was
             elif self._main_can_start_others:
                 # A greenlet begins at the depth of the one that starts it, of recursion and of the native stack: a
                 # chain of starts would overflow. So main, which waits in its own switch_context, is resumed to start
@@ -154,9 +154,9 @@ class Switching:
             raise
 
     def _woken_by_other(self, me: Any) -> None:
-        """Go on in ``me``, which was resumed without having been made the active context.
+        """Go on in ``me``, which was resumed but not made the active context.
 
-        Main is resumed so to start others: the active context has not started then.
+        Main is resumed like this to start another context: the active context has not started then.
         """
         while me is self._main and (active := self._active) is not None and not active.has_started:
             if self._active is active:  # a signal's handler may have destroyed it in the call of `has_started`

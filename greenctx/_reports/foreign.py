@@ -1,4 +1,4 @@
-"""What others wrote, a guest or a file: read it up to a limit, and show it without what would drive a terminal."""
+"""Foreign text, from a guest or a file: read it up to a limit, and escape what would control a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 HEAD = 4096
-"""Bytes that are read before anything is known of a file."""
+"""How many bytes of a file are read before it is judged."""
 
 _PART = 2**20
 
@@ -23,7 +23,7 @@ def read_file(name: str, max_bytes: int, is_plausible: Callable[[bytes], bool]) 
 
 
 def read(file: BinaryIO | RawIOBase, max_bytes: int, is_plausible: Callable[[bytes], bool]) -> bytes:
-    """Return the content of a binary file, or no more than its head if that is not plausible.
+    """Return the content of a binary file, or only its head if the head is not plausible.
 
     Raises ValueError for more than ``max_bytes``. A device such as /dev/zero has no end.
     """

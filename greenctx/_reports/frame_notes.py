@@ -1,4 +1,4 @@
-"""Notes in dumps of stacks. A module of its own, because dumps import traceback and dataclasses, which take long."""
+"""Notes in dumps of stacks. Kept apart from the dumps, which import traceback and dataclasses: that takes long."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 notes: dict[CodeType, Callable[[FrameType], str]] = {}
-"""By code object: a function that says, above a frame of that code, what the Python stack does not show."""
+"""By code object: a function that returns a line to show above a frame of that code."""

@@ -1,4 +1,4 @@
-"""The logger ``greenctx`` as an instrument: it says at DEBUG what becomes of contexts."""
+"""The logger ``greenctx`` as an instrument: it logs creations, ends and destructions of contexts at DEBUG."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Log:
     """An instrument that logs one line for each creation, destruction and error.
 
-    An error is logged once, for the first context that ends with it, although it goes on to others. An error that ends
-    main is not logged, because ``run_main_context`` raises it.
+    An error is logged once, for the first context that it ends, even if it then ends others. An error that ends main is
+    not logged, because ``run_main_context`` raises it.
     """
 
     def __init__(self) -> None:

@@ -1,12 +1,11 @@
-"""Environments with instruments: the operations once more, with reports around them.
+"""Environments with instruments: each operation of an environment, with reports around it.
 
-An environment without instruments has another class, which knows nothing of this module. So its operations cost nothing
-more.
+An environment without instruments has another class, which knows nothing of this module, and pays nothing for it.
 
 A context does not report its switch before it switches, because the switch may fail. Instead the context that runs next
 compares the state of the environment with what was reported last (`_report_changes`): in its first call, and as soon as
-it is resumed. So nothing that greenlets can do escapes: errors that are raised in main, cancellation, starts by way of
-main, contexts that gevent resumes, interruptions.
+it is resumed. So no change goes unreported: errors raised in main, cancellation, starts by way of main, contexts that
+gevent resumes, interruptions.
 """
 
 from __future__ import annotations
@@ -51,13 +50,13 @@ class ReportingEnvironment(Environment):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not hasattr(self, "_reports"):  # made by the class of an environment that has instruments
+        if not hasattr(self, "_reports"):  # set by the class of an environment that has instruments
             self._begin_reports(Reports([]))
 
     def _begin_reports(self, reports: Reports) -> None:
         self._reports = reports
-        # What was reported: how many contexts were created, which one is active, which ones live, and which of them are
-        # being destroyed. And the target of the latest switch.
+        # What was reported: how many contexts were created, the active one, those alive, and those being destroyed. And
+        # the target of the latest switch.
         self._next_id = self._registry.next_id
         self._seen = MAIN
         self._seen_greenlet: greenlet | None = None
@@ -84,13 +83,13 @@ class ReportingEnvironment(Environment):
         if callable(entrypoint) and is_plain(entrypoint):
             context_id = super().create_context(_Observed(self, bind(entrypoint, args, name)))
         else:
-            context_id = super().create_context(entrypoint, *args, name=name)  # which refuses it
+            context_id = super().create_context(entrypoint, *args, name=name)  # raises the TypeError
         self._report_changes()
         return context_id
 
     def switch_context(self, context_id: int) -> None:
         me = getcurrent()
-        # Mostly there is nothing to report. This finds out without a call.
+        # Usually there is nothing to report, and seeing that takes no call.
         settled = me is self._seen_greenlet and me is self._admitted and self._next_id == self._registry.next_id
         if not settled or self._reports.pending:
             self._report_changes()
@@ -126,14 +125,13 @@ class ReportingEnvironment(Environment):
     @property
     def active_context_id(self) -> int:
         if self._reports.deliverer is not None and self._reports.deliverer is getcurrent():
-            return self.active_id()  # to an instrument, or a filter of the log that one writes: it changes nothing
+            return self.active_id()  # called by an instrument, or a filter of its log: changes nothing
         return self._report_changes()
 
     def _report_changes(self, error: BaseException | None = None) -> int:
-        """Report what has happened; return the id of the active context, the caller's.
+        """Report all changes; return the id of the active context, which is the caller.
 
-        ``error`` is the exception of the call in which it happened. Raises what every operation raises if the caller
-        may not call it.
+        ``error`` is the exception of the call that made the changes. Refuses a caller as every operation does.
         """
         reports, me = self._reports, getcurrent()
         if reports.deliverer is not None and reports.deliverer is me:
@@ -164,7 +162,7 @@ class ReportingEnvironment(Environment):
             context_id = self._next_id
             context = self._registry.unstarted.get(context_id)
             entrypoint = None if context is None else self._entrypoint_of(context)
-            self._next_id = context_id + 1  # from here on without a call
+            self._next_id = context_id + 1  # from here on nothing is called
             if context is not None:
                 self._reports.pending += [("context_created", context_id, entrypoint)]
                 self._alive[context_id] = context
@@ -213,7 +211,7 @@ class ReportingEnvironment(Environment):
         self._reports.deliver(self)
 
     def _report_end(self, context_id: int, error: BaseException | None) -> None:
-        """Report the end of the calling context, once. If this is interrupted, the context may end otherwise."""
+        """Report the end of the calling context, once. An interruption here may become the context's end instead."""
         self._report_changes(error)
         self._report_ended(context_id, error)
         self._reports.deliver(self)

@@ -1,4 +1,4 @@
-"""The delivery of reports: what the instruments of an environment have to be told."""
+"""The delivery of events to the instruments of an environment."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ EVENTS = (
 """The names of an instrument's methods. `greenctx.Instrument` documents them, with their arguments."""
 
 no_ops: set[object] = set()
-"""Functions that do nothing, and so need not be called: the methods of the class `greenctx.Instrument` itself."""
+"""The methods of the class `greenctx.Instrument` itself, which do nothing, and so need not be called."""
 
 
 class Reports:
     """The events that the instruments of one environment have not been told yet.
 
-    Code that notices an event adds it to ``pending`` and notes that it has noticed it, with no call between the two:
-    by ``+=`` and not by ``append``, after which CPython would look for signals. Then it calls `deliver`. So nothing is
-    lost, or told twice, when that is interrupted.
+    Code that notices an event adds it to ``pending`` and notes that it has noticed it, with no call between the two: by
+    ``+=`` and not by ``append``, after which CPython would look for signals. Then it calls `deliver`. So an
+    interruption loses no event, and tells none twice.
     """
 
     __slots__ = ("_subscribers", "_told", "deliverer", "pending")
@@ -50,13 +50,13 @@ class Reports:
         self.pending: list[tuple[Any, ...]] = []
         """The name of a method and its arguments, for each event."""
         self.deliverer: greenlet | None = None
-        """The greenlet in which an instrument is being told something."""
+        """The greenlet that is calling an instrument."""
         self._told = 0  # how many events came before the first of `pending`
         self._subscribers = [_Subscriber(instrument) for instrument in instruments]
 
     def deliver(self, environment: Environment) -> None:
         """Tell every instrument the events that it has not been told yet."""
-        if self.deliverer is not None:  # an instrument waits in its method (for gevent, for example), and will be told
+        if self.deliverer is not None:  # an instrument waits in its method (for gevent, say), and gets these later
             return
         self.deliverer = getcurrent()
         try:
@@ -65,8 +65,8 @@ class Reports:
             self.deliverer = None
 
     def _tell(self, environment: Environment) -> None:
-        # A function of its own, so that the `finally` of `deliver` covers the backward jumps of these loops. CPython
-        # leaves them out of the exception table of the function that they are in (its issues 108214 and 130279).
+        # A separate function, so that the `finally` of `deliver` covers the backward jumps of these loops. CPython
+        # leaves such jumps out of the exception table of their own function (CPython issues 108214 and 130279).
         end = self._told + len(self.pending)
         for subscriber in self._subscribers:
             while subscriber.told < end:
@@ -89,7 +89,7 @@ class Reports:
             logger.exception(
                 "the instrument %r raised in %s and is removed; the program goes on", subscriber.instrument, name
             )
-        except Exception:  # of a filter's, say; logging itself contains what handlers raise, and reports it like this
+        except Exception:  # from a filter, say; logging reports what handlers raise, in the same way
             if logging.raiseExceptions and sys.stderr is not None:
                 with suppress(Exception):
                     traceback.print_exc()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from greenctx._core.environment import Environment
 
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
-"""How the files of this package begin."""
+"""The prefix of the file names of this package."""
 
 State = Literal["active", "suspended", "not started", "being destroyed", "destroying another"]
 
@@ -37,7 +37,7 @@ class ContextInfo:
 
     id: int
     name: str
-    """The name of its entrypoint, which a guest has in its name section; "main" for main."""
+    """The name of its entrypoint, from the name section if the entrypoint is a guest's; "main" for main."""
     state: State
     """A context that unwinds is "active", too. One that waits in ``destroy_context`` is "destroying another"."""
     entrypoint: Callable[[], object] | None
@@ -66,7 +66,7 @@ def format_stacks(environment: Environment, caller: FrameType, own_frames: bool)
     found: list[tuple[ContextInfo, list[FrameType]]] = []
     active, running = environment._active, sys._current_frames().get(environment._thread_id)
     try:
-        # All frames come first, because to read source files lets other threads run.
+        # All frames are collected first, because reading source files lets other threads run.
         for info, context in _look(environment):
             greenlet = context.greenlet
             frame = None if greenlet is None else caller if greenlet is me else greenlet.gr_frame

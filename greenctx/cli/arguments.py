@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = ("run", "demo", "inspect", "timeline", "include")
-"""What a file in the current directory may be named, and is run by `greenctx run` then."""
+"""The commands. A file of the same name in the current directory is run by `greenctx run` only."""
 
 
 class Arguments:
     """The parsed command line."""
 
     command: str
-    # Of `greenctx run` and, but for the first, `greenctx demo`.
+    # Of `greenctx run`; all but the first also of `greenctx demo`.
     argv: Sequence[str] = ()
     """The file and its arguments."""
     dir: Sequence[str] = ()
@@ -34,7 +34,7 @@ class Arguments:
     invoke: str | None = None
     shared_stack: bool = False
     owns_process: bool = False
-    """Whether the process is all ours, as it is when a shell has started the command."""
+    """Whether the process does nothing else, as when a shell has started the command."""
     # Of `greenctx inspect` and `greenctx timeline`.
     file: str
     json: bool = False

@@ -1,4 +1,4 @@
-"""Compile a guest in a process that can be ended: in this one, wasmtime's compiler heeds neither time nor memory."""
+"""Compile a guest in a child process, which can be ended: wasmtime's compiler heeds no limit of time or memory."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_MEMORY = 4 * 2**30
-"""Bytes of address space in which a module is compiled."""
+"""The address space of the child process, in bytes."""
 
 MIN_SIZE = 8192
-"""Of a file. Smaller modules are compiled in this process: it takes longer to make another one."""
+"""Of a file, in bytes. Smaller modules are compiled in this process, because making a child takes longer."""
 
 
 def compile_apart(load: Callable[[], object], name: str, seconds: float) -> None:
-    """Load a program in a child, to see whether that is possible within the limits.
+    """Load a program in a child process, to check that loading stays within the limits.
 
     The child leaves the compiled module in the cache, so that loading it here is quick. Without a cache it is compiled
     again, which takes as long as in the child. Only for a process without threads. Raises `TimeLimitExceeded`, and
-    `InvalidProgram` if the memory is not enough. Whatever else is wrong is found once more when it is loaded here.
+    `InvalidProgram` if the memory is not enough. Loading the program here raises every other error.
     """
     try:
         if not hasattr(os, "fork") or os.stat(name).st_size < MIN_SIZE:
@@ -37,14 +37,14 @@ def compile_apart(load: Callable[[], object], name: str, seconds: float) -> None
     status = None
     try:
         os.close(writing)
-        ended, _, _ = select.select([reading], [], [], seconds)  # which has an end when the child has
+        ended, _, _ = select.select([reading], [], [], seconds)  # the pipe ends when the child does
         if not ended:
             raise TimeLimitExceeded(seconds)
         status = os.waitpid(child, 0)[1]
     finally:
         os.close(reading)
         if status is None:
-            import signal  # which most runs do not need
+            import signal  # needed by few runs
 
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -61,7 +61,7 @@ def _load_and_exit(load: Callable[[], object]) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        null = os.open(os.devnull, os.O_RDWR)  # wasmtime says something when it has no memory, and aborts
+        null = os.open(os.devnull, os.O_RDWR)  # without memory wasmtime prints a message and aborts
         for descriptor in range(3):
             os.dup2(null, descriptor)
         load()

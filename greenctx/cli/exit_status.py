@@ -16,7 +16,7 @@ EXIT_TRAP = 134
 """The status of a guest that trapped, as in wasmtime's own command."""
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-"""The status of a guest that SIGTERM has ended, where something was to be written first."""
+"""The status of a run that SIGTERM has ended, where a trace had to be written first."""
 EXIT_TIMEOUT = 124
 EXIT_USAGE = 2
 EXIT_NOT_RUNNABLE = 1
@@ -40,7 +40,7 @@ def say(text: str) -> None:
 
 
 def show(text: str) -> int:
-    """Print lines to stdout; return the status. A reader who has read enough is no failure."""
+    """Print lines to stdout; return the status. A pipe whose reader has closed it is not a failure."""
     try:
         _write(sys.stdout, sys.__stdout__, text)
     except BrokenPipeError:
@@ -62,11 +62,11 @@ def forget_unwritten() -> None:
 def _write(stream: TextIO | None, original: TextIO | None, text: str) -> None:
     if stream is None:  # its descriptor was closed when Python started
         return
-    if stream is not original:  # somebody has replaced it
+    if stream is not original:  # other code has replaced it
         stream.write(text)
         return
-    # Not by the stream, because a signal's handler may have interrupted it in the middle of a line, and because what it
-    # cannot write changes the status at exit.
+    # The stream is bypassed: a signal handler may have interrupted it in the middle of a line, and text that it cannot
+    # write would change the status at exit.
     left = text.encode(stream.encoding or "ascii", "backslashreplace")
     while left:
         left = left[os.write(stream.fileno(), left) :]

@@ -9,7 +9,7 @@ from greenctx.errors import InvalidProgram
 
 
 def inspect(file: str, as_json: bool) -> int:
-    """Print what the file is. The status says whether it can be run, is a module that cannot, or is no module."""
+    """Print a report on the file. The status says whether it can be run, is another module, or is not a module."""
     from greenctx.wasix._program.inspection import inspect_file
 
     try:

@@ -64,12 +64,12 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Parse the command line. Raises SystemExit after it has printed a help text, or what is wrong."""
+    """Parse the command line. Raises SystemExit after printing a help text or an error."""
     if argv and argv[0] not in COMMANDS and _names_a_module(argv[0]):
         argv = ["run", *argv]
     given = Arguments()
     if len(argv) > 1 and argv[0] == "run" and not argv[1].startswith("-"):
-        # No options, the usual case. To import argparse and make a parser takes a tenth of a small guest's run.
+        # The usual case, without options. Importing argparse and making a parser takes a tenth of a small guest's run.
         given.command, given.argv = "run", argv[1:]
         return given
     from greenctx.cli.parser import parse_by_argparse
@@ -85,8 +85,8 @@ def _names_a_module(text: str) -> bool:
 def _no_collection(freeze: bool) -> Iterator[None]:
     """Keep Python's garbage collector from running. With ``freeze`` it never looks at the objects made meanwhile.
 
-    wasmtime's package makes tens of thousands of objects, none of which is garbage before the end. To look through them
-    again and again, and at exit, takes longer than a small guest. Only a process of our own may freeze them.
+    wasmtime's package makes tens of thousands of objects, which all live to the end. Traversing them again and again,
+    and at exit, takes longer than a small guest. Only a process that does nothing else may freeze them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -100,10 +100,10 @@ def _no_collection(freeze: bool) -> Iterator[None]:
 
 
 def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
-    """Send Ctrl-C once more if it came in a ``__del__`` of wasmtime's, where Python drops exceptions."""
+    """Send Ctrl-C once more if it came in a ``__del__`` of wasmtime's package, where Python drops exceptions."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
         _thread.start_new_thread(_thread.interrupt_main, ())
-    elif not getattr(lost.object, "__module__", "").startswith("wasmtime"):  # which raises for an object half made
+    elif not getattr(lost.object, "__module__", "").startswith("wasmtime"):  # may find an object half made
         sys.__unraisablehook__(lost)
 
 
@@ -112,5 +112,5 @@ def _occupy_standard_streams() -> None:
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed, and the lowest such number, which the next file gets
+        except OSError:  # closed: the next file gets this number, the lowest free one
             os.open(os.devnull, os.O_RDWR)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
-    """Give the instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
+    """Yield the instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
     with ExitStack() as stack:
         instruments: list[Instrument] = []
         if given.dump_on_signal:
@@ -65,7 +65,7 @@ def _close(trace: Trace) -> None:
     try:
         try:
             trace.close()
-        except KeyboardInterrupt:  # a second one, while the first ends the program
+        except KeyboardInterrupt:  # a second one, while the first unwinds the program
             trace.close()
             raise
     except OSError as error:
@@ -73,7 +73,7 @@ def _close(trace: Trace) -> None:
 
 
 def _unwind_on_sigterm() -> Callable[[], object]:
-    """End the program by an exception when SIGTERM comes, so that the trace has all events. Return what ends that."""
+    """Let SIGTERM raise an exception, so that the trace has all events. Return a function that undoes this."""
     import signal
 
     def end(*_: object) -> None:
@@ -87,10 +87,10 @@ def _unwind_on_sigterm() -> Callable[[], object]:
 
 
 def _dump_on_signal() -> Callable[[], object]:
-    """Print the stacks of all contexts at each SIGUSR1; return a function that ends this."""
+    """Print the stacks of all contexts at each SIGUSR1. Return a function that undoes this."""
     import signal
 
-    # Here and not in the handler, which may interrupt the import of a module that this one needs.
+    # Not in the handler, which may interrupt the import of a module that this one needs.
     import greenctx._reports.snapshot  # noqa: F401
 
     if not hasattr(signal, "SIGUSR1"):

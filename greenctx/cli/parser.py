@@ -25,16 +25,16 @@ ELSEWHERE = {
     "--volume": "--dir HOST::GUEST",
     "--map-dir": "--dir HOST::GUEST",
 }
-"""What other commands call it, and what it is called here."""
+"""Options of other commands, and the same options here."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, like every other refusal."""
+        """Print one line, like every other refusal."""
         self.exit(fail(EXIT_USAGE, f"{message} (see {self.prog} --help)"))
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Print a help text. A stream that cannot be written to is no error, as from Python 3.12 on."""
+        """Print a help text. A stream that cannot be written to is not an error, as from Python 3.12 on."""
         with suppress(OSError):
             super()._print_message(message, file)
 
@@ -48,7 +48,7 @@ class _Version(argparse.Action):
 
 
 def parse_by_argparse(argv: Sequence[str], given: Arguments) -> Arguments:
-    """Set what is given, and leave alone what is not: `Arguments` has the defaults."""
+    """Set only the options that are given: `Arguments` has the defaults."""
     parser, commands = _make_parsers()
     _, unknown = parser.parse_known_args(argv, given)
     if unknown:

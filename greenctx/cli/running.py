@@ -42,7 +42,7 @@ def run_file(given: Arguments, argv: Sequence[str]) -> int:
     argv = [*(argv[1:] if argv[:1] == ["--"] else argv)]
     if not argv:
         return fail(EXIT_USAGE, "no FILE to run (see greenctx run --help)")
-    if argv[1:2] == ["--"]:  # as other commands are told that an argument is the guest's, which it is here anyway
+    if argv[1:2] == ["--"]:  # other commands need it before a guest's arguments; greenctx does not
         del argv[1]
     preopens = dict(_split_dir(text) for text in given.dir)
     variables = dict(_split_variable(text) for text in given.env)
@@ -112,7 +112,7 @@ def _status_of(run: Callable[[], int]) -> int:
 
 
 def _lines(error: Exception) -> list[str]:
-    """What it says, and where in the guest it came from."""
+    """Return the error's message and its notes, which say where in the guest it was raised."""
     return "\n".join([str(error), *getattr(error, "__notes__", [])]).splitlines()
 
 

@@ -1,4 +1,4 @@
-"""What ``greenctx --version`` says. It imports neither wasmtime nor greenctx.wasix, which takes long and may fail."""
+"""The text of ``greenctx --version``. It imports neither wasmtime nor greenctx.wasix, which takes long and may fail."""
 
 from __future__ import annotations
 
