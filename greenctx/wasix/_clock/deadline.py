@@ -1,4 +1,4 @@
-"""Deadlines: until when a program has to have ended, and how deadlines nest."""
+"""Deadlines: when a program must have ended, and how deadlines nest."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _innermost: ContextVar[Deadline | None] = ContextVar("greenctx.deadline", defaul
 
 
 class Deadline:
-    """A point in time at which a program has to have ended, or none.
+    """The time at which a program must have ended, if there is one.
 
-    While it is entered it holds for the programs that host functions run meanwhile, too: their deadlines are no later.
+    While it is entered, the programs that host functions run have the same deadline or an earlier one.
     """
 
     def __init__(self, seconds: float | None, yield_every: float = YIELD_SECONDS) -> None:
         self.yield_every = yield_every
-        """On an event loop: for how many seconds a guest may compute before the loop's other tasks have their turn."""
+        """On an event loop: how many seconds a guest may compute before the loop runs its other tasks."""
         self.seconds = seconds
-        """The limit that the point in time was made of."""
+        """The limit of time, in seconds, as the program was given it."""
         self.ends_at = None if seconds is None else monotonic() + seconds
-        """The point in time, by the native part's `monotonic`."""
+        """The time of the deadline, by the native part's `monotonic`."""
         self._holds = False
 
     @classmethod
     def within_current(cls, seconds: float | None, yield_every: float = YIELD_SECONDS) -> Deadline:
-        """Return a deadline so many seconds from now or, if that is earlier, the one that is entered now."""
+        """Return a deadline so many seconds from now, or the one that is entered now if that is earlier."""
         deadline, outer = cls(seconds, yield_every), _innermost.get()
-        if outer is None or not outer._holds:  # a task that its program has started inherits it, and may live longer
+        if outer is None or not outer._holds:  # a task that its program started inherits it, and may live longer
             return deadline
         if outer.ends_at is not None and (deadline.ends_at is None or outer.ends_at < deadline.ends_at):
             deadline.seconds, deadline.ends_at = outer.seconds, outer.ends_at
@@ -51,15 +51,15 @@ class Deadline:
     def __exit__(self, *_: object) -> None:
         self._holds = False
         _innermost.reset(self._token)
-        del self._token  # refers to the context, in which this object is
+        del self._token  # refers to the context, which refers to this object
 
     def check(self) -> None:
-        """Raise `TimeLimitExceeded` from that point in time on."""
+        """Raise `TimeLimitExceeded` if the deadline is over."""
         if self.left() == 0:
             raise self.exceeded()
 
     def left(self) -> float | None:
-        """Return how many seconds are left; None: there is no such point."""
+        """Return how many seconds are left; None without a limit."""
         return None if self.ends_at is None else max(0.0, self.ends_at - monotonic())
 
     def exceeded(self) -> TimeLimitExceeded:

@@ -1,13 +1,13 @@
-"""Epochs, at whose ends guests give control back: what ends an engine's epochs, and how a guest yields then.
+"""Epochs, at whose ends guests yield: what ends an engine's epochs, and how a guest yields.
 
 A program outside of event loops has a native `EpochThread` of its own, which needs no GIL. On event loops there may be
 a thousand runs at a time, and one for each request of a server: too many for a thread each. So one thread in Python
-ends the epochs of all engines whose guests run on event loops. Nobody waits for that thread: it ends by itself when it
-finds nothing to do.
+ends the epochs of all engines whose guests run on event loops. No other thread waits for it: it ends when it finds
+nothing to do.
 
-Nor does anybody wait for a lock. A collection may come anywhere, and with it a ``__del__`` that closes a program, in
-that thread, too; so may a signal's handler. What the thread and the runs share changes in single steps, each of which
-the GIL makes whole, and in an order that is right whoever comes in between.
+No code waits for a lock either. A ``__del__`` that closes a program may run anywhere, in that thread too, because a
+collection may; so may a signal handler. The state that the thread and the runs share changes in single steps, each
+atomic under the GIL, and in an order that is right whatever runs in between.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from wasmtime import Engine, Store
 
 EPOCH_MICROSECONDS = 10_000
-"""Of a program outside of event loops: how soon Ctrl-C and deadlines are noticed, and the GIL is released."""
+"""An epoch outside of event loops: how soon a guest notices Ctrl-C and deadlines, and releases the GIL."""
 
 MAX_EPOCH_SECONDS = 0.01
-"""Between two ends of epochs, in seconds: so soon a new run has its pace, and a time limit is noticed."""
+"""The longest epoch, in seconds: a new run waits this long at most for its own pace, and a limit of time for notice."""
 
 
 def yield_every_epoch(store: Store) -> None:
     """Let guests give control back to Python whenever the engine's epoch ends, and never trap for it."""
-    # Not by wasmtime_context_epoch_deadline_async_yield_and_update: a collection yields, too, and would look the same.
+    # wasmtime_context_epoch_deadline_async_yield_and_update will not do: a collection yields in the same way.
     store.set_epoch_deadline(1)
     capi.call_at_epoch_end(store, ON_EPOCH_END)
 
@@ -44,8 +44,8 @@ def yield_every_epoch(store: Store) -> None:
 def epoch_thread(engine: Engine) -> EpochThread:
     """Return what ends the engine's epoch every `EPOCH_MICROSECONDS` while it is entered.
 
-    Whoever polls a guest then gets control back once an epoch: to notice a signal, which only the main thread can, or
-    a deadline, or to let other threads run.
+    The code that polls a guest then gets control back once an epoch: to notice a signal (in the main thread) or a
+    deadline, and to let other threads run.
     """
     handle = capi.clone_engine(engine)
     return EpochThread(handle, capi.engine_address(handle), EPOCH_MICROSECONDS)
@@ -53,12 +53,12 @@ def epoch_thread(engine: Engine) -> EpochThread:
 
 def can_be_signalled() -> bool:
     """Return whether Python runs signal handlers in the calling thread."""
-    # Not by `current_thread`, which under gevent is another one for each greenlet. Where the process is a child of a
-    # fork, Python does not know what its main thread is called there: on Linux it is called as the process.
+    # `current_thread` will not do: under gevent each greenlet has its own. In a child of a fork, Python does not know
+    # the native id of the main thread. On Linux it is the id of the process.
     return threading.get_native_id() in (os.getpid(), threading.main_thread().native_id)
 
 
-# With the GIL held, so that nobody can close it meanwhile. It is one addition.
+# Called with the GIL held, so that no other thread can close the engine meanwhile. It is one addition.
 _increment_epoch = capi.quick_function("engine_increment_epoch", 1)
 
 
@@ -68,11 +68,11 @@ start_new_thread, allocate_lock = _thread.start_new_thread, _thread.allocate_loc
 _active: set[ref[SharedEpochThread]] = set()
 _thread_runs = allocate_lock()  # locked while the thread runs; acquired without waiting, and released
 _process = os.getpid()
-"""The process whose thread that is."""
+"""The process that the thread belongs to."""
 
 
 class SharedEpochThread:
-    """Ends the epochs of one engine while it has subscriptions, as often as the most demanding one asks for."""
+    """Ends the epochs of one engine while it has subscriptions, at the pace of the quickest."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = capi.clone_engine(engine)
@@ -81,7 +81,7 @@ class SharedEpochThread:
         self._reference = ref(self)
 
     def every(self, seconds: float) -> EpochSubscription:
-        """Return what a run enters: so many seconds apart, at most, epochs end meanwhile."""
+        """Return a context manager for a run. While it is entered, epochs are at most so many seconds long."""
         return EpochSubscription(self, seconds)
 
     @property
@@ -90,7 +90,7 @@ class SharedEpochThread:
         return min([one.seconds for one in self._subscriptions.copy()], default=None)
 
     def begin(self, subscription: EpochSubscription) -> None:
-        if _process != os.getpid():  # a child of a fork that Python was not told of, as uWSGI's are
+        if _process != os.getpid():  # a child of a fork that Python does not know of (uWSGI's)
             _forget_thread()
         self._subscriptions.add(subscription)
         _active.add(self._reference)
@@ -106,7 +106,7 @@ class SharedEpochThread:
         self._subscriptions.discard(subscription)  # the thread finds out, and drops the engine
 
     def close(self) -> None:
-        """Let go of the engine, even if interrupted runs are still subscribed."""
+        """Close the engine, even if interrupted runs are still subscribed."""
         self._address = None
         self._engine.close()
 
@@ -136,7 +136,7 @@ class EpochSubscription:
 
 
 def _start_thread() -> None:
-    """See to it that the thread runs."""
+    """Start the thread unless it runs."""
     if _thread_runs.acquire(blocking=False):
         try:
             start_new_thread(_run, ())
@@ -151,14 +151,14 @@ def _run() -> None:
             _end_epochs()
         finally:
             _thread_runs.release()
-        # A run that has begun since then may have found that this thread still runs, and started none.
+        # A run that began before the release may have found this thread running, and started none.
         if not _active or not _thread_runs.acquire(blocking=False):
             return
 
 
 def _end_epochs() -> None:
     """End epochs until no run is subscribed."""
-    never = allocate_lock()  # a lock that is never released, to wait for: gevent may have replaced time.sleep
+    never = allocate_lock()  # a lock that is never released, to sleep on: gevent may have replaced time.sleep
     never.acquire()
     while _active:
         never.acquire(timeout=min(map(_pace, _active.copy()), default=MAX_EPOCH_SECONDS))
@@ -183,7 +183,7 @@ def _end_epoch_of(reference: ref[SharedEpochThread]) -> None:
 
 
 def _forget_thread() -> None:
-    """In a child of a fork, where there is none."""
+    """Forget the parent's thread in a child of a fork, which has none."""
     global _thread_runs, _process
     _thread_runs = allocate_lock()
     _process = os.getpid()

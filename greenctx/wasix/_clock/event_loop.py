@@ -1,4 +1,4 @@
-"""Waiting by the event loop that a program runs on: asyncio's by itself, any other (trio's) by means of anyio."""
+"""Waiting by the event loop that a program runs on: directly on asyncio, by way of anyio on others (trio, say)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def anyio_unless_asyncio() -> Any:
-    """Return the module anyio where the task that runs is not asyncio's, else None."""
+    """Return the module anyio if the running task is not one of asyncio, else None."""
     try:
         if asyncio.current_task() is not None:
             return None
-    except RuntimeError:  # no event loop of asyncio's runs
+    except RuntimeError:  # asyncio runs no event loop here
         pass
     try:
         import anyio
@@ -37,12 +37,12 @@ async def give_way() -> None:
 
 
 async def wait(wanted: Collection[Wait], seconds: float) -> None:
-    """Wait until one of those is ready, or for so long."""
+    """Wait until a descriptor is ready, or for so long."""
     anyio = anyio_unless_asyncio()
     with ExitStack() as cleanup:
         copies = []
         for descriptor, to_write in wanted:
-            # A loop has one reader for each descriptor, and somebody else may wait for the same one: hence the copy.
+            # A loop takes one reader for each descriptor, and other code may wait for the same one: hence the copy.
             copies.append((os.dup(descriptor), to_write))
             cleanup.callback(os.close, copies[-1][0])
         await (_wait_by_asyncio(copies, seconds) if anyio is None else _wait_by(anyio, copies, seconds))

@@ -1,4 +1,4 @@
-"""Readiness of file descriptors: what can be waited for, and the system's call that tells what is ready."""
+"""The readiness of file descriptors: what a program may wait for, and the system call that waits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 Wait = tuple[int, bool]
-"""A file descriptor to wait for: until it can be written to, if true; else until it can be read from."""
+"""A file descriptor to wait for, and whether to wait until it can be written to, or else read from."""
 
 
 def find_ready(wanted: Collection[Wait], seconds: float) -> set[Wait]:
-    """Wait for so long until one of those is ready; return all that are. Raises OSError for one that is not open."""
+    """Wait until a descriptor is ready, for so long at most; return all ready ones. Raises OSError for a closed one."""
     if not wanted:
         return set()
     if not hasattr(select, "poll"):
@@ -28,7 +28,7 @@ def find_ready(wanted: Collection[Wait], seconds: float) -> set[Wait]:
         poll.register(descriptor, mask)
     found = dict(poll.poll(seconds * 1000))
     if any(mask & select.POLLNVAL for mask in found.values()):
-        raise OSError(EBADF, "not an open file descriptor")
+        raise OSError(EBADF, "a closed file descriptor")
     # Reading and writing do not block on an error or a hang-up either, so both count as ready.
     return {
         (descriptor, to_write)
@@ -38,13 +38,13 @@ def find_ready(wanted: Collection[Wait], seconds: float) -> set[Wait]:
 
 
 def _find_ready_without_poll(wanted: Collection[Wait], seconds: float) -> set[Wait]:
-    """The same where there is no poll: on Windows, and where eventlet has removed it, whose select lets others run."""
+    """The same without poll: on Windows, and where eventlet removed it, whose select lets other greenlets run."""
     to_read = [descriptor for descriptor, to_write in wanted if not to_write]
     to_write = [descriptor for descriptor, to_write in wanted if to_write]
     try:
         can_read, can_write, _ = select.select(to_read, to_write, [], seconds)
     except OSError:
-        if os.name == "nt":  # which can wait for sockets only
+        if os.name == "nt":  # it can wait for sockets only
             return set(wanted)
         raise
     return {(descriptor, False) for descriptor in can_read} | {(descriptor, True) for descriptor in can_write}

@@ -1,4 +1,4 @@
-"""Waiting on behalf of a guest: interruptibly, no longer than its deadline, and with the event loop if there is one."""
+"""Waiting for a guest: interruptibly, no longer than its deadline, and by the event loop if there is one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from greenctx.wasix._clock.readiness import Wait
 
 MAX_LOOP_WAIT = 3600.0
-"""Of one wait by an event loop, in seconds: loops have limits. A longer wait is done in parts."""
+"""The longest single wait by an event loop, in seconds: loops have limits. A longer wait is done in parts."""
 
 MAX_SYSTEM_WAIT = 0.25
-"""Of one call of the system's, in seconds. A signal that comes right before such a call, or to another thread, does not
-end it."""
+"""The longest system call, in seconds: a signal right before the call, or to another thread, does not end it."""
 
 
 def checkpoint(deadline: Deadline) -> None:
@@ -31,20 +30,20 @@ def checkpoint(deadline: Deadline) -> None:
         return
     now = monotonic()
     if run.computes_since is None:
-        # The loop has let it run some time in the epoch that ends here. An epoch is half of `yield_every`, so the next
-        # one is the last, also if it ends a little early.
+        # The run got control back at some time within the epoch that ends here. An epoch is half of `yield_every`, so
+        # the next epoch is the last, even if it ends a little early.
         run.computes_since = now - deadline.yield_every / 4
     elif now - run.computes_since >= deadline.yield_every / 2:
-        from greenctx.wasix._clock import event_loop  # with asyncio, which takes long to import
+        from greenctx.wasix._clock import event_loop  # imports asyncio, which takes long
 
         await_(event_loop.give_way())
         deadline.check()
 
 
 def wait_until_ready(deadline: Deadline, seconds: float | None, wanted: Collection[Wait] = ()) -> set[Wait]:
-    """Wait for so long, or without end, or until one of those is ready; return those that are.
+    """Wait until a descriptor is ready, for so long or without end; return the ready ones.
 
-    On an event loop other tasks run meanwhile. Signal handlers do, so Ctrl-C ends it with KeyboardInterrupt. Raises
+    On an event loop other tasks run meanwhile. Signal handlers run too, so Ctrl-C raises KeyboardInterrupt. Raises
     `TimeLimitExceeded`, and OSError for a descriptor that is not open.
     """
     until = None if seconds is None else monotonic() + seconds

@@ -1,7 +1,7 @@
-"""Backtraces of guests, without the frames of other calls: what a call has ended with, and notes on exceptions.
+"""Backtraces of guests, without the frames of other calls: in the traps that end calls, and in notes on exceptions.
 
-Where guests hold references, the calls of a store stand one upon the other on top of one that never ends, see
-`gc_anchor`. wasmtime walks through all of them. A call's own frames end where those of the anchor begin.
+Where guests hold references, the calls of a store stand on one another, on top of a call that never ends (see
+`gc_anchor`). wasmtime walks through all of them. A call's own frames end where those of the anchor begin.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ANCHOR = f"{ANCHOR_MODULE}!{ANCHOR_FUNCTION}"
 
 
 def take(outcome: Outcome) -> Trap | WasmtimeError | None:
-    """Return the trap or the error that a call has ended with, if any; the next time, None."""
+    """Take the trap or the error that ended a call, if any. The next time, return None."""
     ended = outcome.take()
     if ended is None:
         return None
@@ -35,14 +35,14 @@ def take(outcome: Outcome) -> Trap | WasmtimeError | None:
 
 
 def note_backtrace(error: BaseException, ended: object) -> None:
-    """Note on the error where in the guest the call was that has ended with ``ended``."""
+    """Add a note to the error: the backtrace in ``ended``, which ended the guest's call."""
     backtrace, separator, _ = str(ended).partition("\n\nCaused by:")
     if separator:  # wasmtime 45 has no backtrace for an exception
         error.add_note(backtrace)
 
 
 class _OwnTrap(Trap):
-    """A trap with the frames of the call that has trapped, and no others."""
+    """A trap with only the frames of the call that trapped."""
 
     @property
     def message(self) -> str:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._native.capi import Outcome, Storelike
 
 
-# `_fiber` reads and writes these structures by itself. With another layout it would write over somebody's memory.
+# `_fiber` reads and writes these structures directly. With another layout it would overwrite other memory.
 if PACKAGE_LAYOUT != LAYOUT:
     raise ImportError(
         f"this wasmtime package lays out its structures as {PACKAGE_LAYOUT}; greenctx was built for {LAYOUT}"
@@ -60,7 +60,7 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
     """Call a guest's function: ``func(store, *args)``, but its host functions may switch contexts.
 
     Arguments and result are converted as by `wasmtime.Func.__call__`. Raises `GuestTrap` when the guest traps,
-    `GuestException` when it does not catch an exception, and what a host function raised; the latter two with the
+    `GuestException` when it does not catch an exception, and the exception of a host function. The latter two have the
     guest's backtrace as a note.
     """
     return _call(store, func, args, TypeError)
@@ -86,7 +86,7 @@ def _call(store: Storelike, func: Func, args: Sequence[Any], miscounted: type[Ex
             converted += 1
         _run(store, partial(capi.start_call, store, func, params, results), (func, params, results))
     finally:
-        for index in range(converted):  # an argument that was not converted has no reference to give up
+        for index in range(converted):  # values not converted hold no reference
             unroot(params[index])
     values = [suspending(take_value(store, result)) for result in results]
     return values if len(values) > 1 else values[0] if values else None
@@ -96,9 +96,9 @@ provide(call_func=partial(_call, miscounted=WasmtimeError))  # as of wasmtime.Fu
 
 
 def call_integers(store: Store, func: Func, kinds: str, *args: int) -> int:
-    """`call` for a function of wasmtime's, of integers of those types, such as "i32 i64", that returns an i32.
+    """Call one of wasmtime's own functions, which takes integers of those types ("i32 i64", say) and returns an i32.
 
-    It does without wasmtime's objects for types. Those are slow, and Python drops a KeyboardInterrupt that comes in the
+    This avoids the package's objects for types. They are slow, and Python drops a KeyboardInterrupt that comes in the
     ``__del__`` of one.
     """
     params, results = integers(kinds.split(), args), new_values(1)
@@ -117,7 +117,7 @@ def instantiate(linker: Linker, store: Store, module: Module) -> Instance:
 
 
 def instantiate_pre(pre: InstancePre, store: Store) -> Instance:
-    """The same for a module whose imports were looked up already."""
+    """Instantiate a module whose imports were looked up before."""
     instance = _new_instance()
     _run(store, partial(capi.start_pre_instantiation, pre, store, instance), (pre, instance))
     return instance
@@ -130,12 +130,12 @@ def _new_instance() -> Instance:
 
 
 def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_wait: bool = False) -> None:
-    """Poll a future until it has ended, running host functions in between; raise what it has ended with.
+    """Poll a future until it has ended, running host functions in between; raise the error that ended it.
 
     ``may_wait``: release the GIL around every poll, because the call may wait on its fiber.
     """
     state = state_of(store)
-    # The greenlet is not kept in a variable: its own frame would keep it alive, suspended for ever, when others have
+    # The greenlet is not kept in a variable: its own frame would keep it alive, suspended for ever, once other code has
     # forgotten it.
     scope = admit_caller()
     check_stack_limit(state)
@@ -143,19 +143,19 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
     outcome = capi.Outcome()
     context = capi.context_address(store)
     holds_gil = state.holds_gil and not may_wait
-    # wasmtime reads and writes these until the future is deleted, so whoever holds the fiber holds them.
+    # wasmtime reads and writes these until the future is deleted, so the fiber keeps them alive.
     needed = (outcome, keep_alive, store)
     fiber = Fiber(start(outcome), context, state, needed, scope, getcurrent(), holds_gil)
     on_stack = None
 
     try:
         if state.shadow_stacks is not None:
-            on_stack = state.shadow_stacks.begin(store, fiber)  # may call the guest's malloc, by this function
+            on_stack = state.shadow_stacks.begin(store, fiber)  # may call the guest's malloc, and so this function
         _poll_to_the_end(fiber, store, state, outcome)
     finally:
         # A plain wasmtime.Func that raised has left its exception in a global of the package. The call has just
-        # trapped, so the exception is this call's. One statement without calls takes it, because KeyboardInterrupt may
-        # come after any call: left there, the exception would be raised for the next call that traps.
+        # trapped, so the exception is this call's. If it stayed there, the next call that traps would raise it. One
+        # statement without calls takes it, because KeyboardInterrupt may come after any call.
         raised, capi.plain_funcs.LAST_EXCEPTION = capi.plain_funcs.LAST_EXCEPTION, None
         if fiber.thrown is None:
             fiber.delivered = None  # its traceback refers to this frame: a reference cycle
@@ -172,9 +172,9 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
 
 
 def _poll_to_the_end(fiber: Fiber, store: Store, state: StoreState, outcome: capi.Outcome) -> None:
-    # A function of its own: on Python 3.13 the jump that closes a loop is outside the exception table of the `try`
-    # around the loop, and CPython looks for signals there. An interruption at that jump would leave `_run` without its
-    # `finally`, and the fiber open.
+    # A separate function: CPython looks for signals at the backward jump of a loop, and on 3.13 that jump is outside
+    # the exception table of the `try` around the loop. An interruption there would skip the `finally` of `_run`, and
+    # leave the fiber open.
     while True:
         try:
             function = fiber.poll()
@@ -187,15 +187,15 @@ def _poll_to_the_end(fiber: Fiber, store: Store, state: StoreState, outcome: cap
             if fiber.delivered is not None:
                 exceptions.drop_frames(fiber)
             function.serve(fiber, store)
-        except (GreenletExit, GuestExit):  # these end a context or the program, and are no errors: no backtrace
+        except (GreenletExit, GuestExit):  # these end a context or the program without an error: no backtrace
             raise
         except BaseException as error:
-            if not fiber.is_waiting:  # the error is not of a host function, or came after the function was answered
+            if not fiber.is_waiting:  # not raised by a host function, or after its answer
                 raise
             if not exceptions.throw_into_guest(error, fiber, store):
                 fiber.fail(b"host function raised an exception")
-                # The guest traps at once, and runs no code: wasmtime walks its stack for the trap, and nothing else
-                # would make it do so. While another thread is in the store there is no backtrace.
+                # The guest traps at once, and runs no code. Only for a trap does wasmtime walk the guest's stack. While
+                # another thread is in the store there is no backtrace.
                 with suppress(CalledWithinGuest):
                     while fiber.poll() is YIELDED:
                         pass

@@ -1,4 +1,4 @@
-"""WebAssembly exceptions that leave a guest: raised as `GuestException`, and thrown into guests again as they were."""
+"""WebAssembly exceptions that leave a guest: Python gets a `GuestException`, and guests get the exception again."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def throw_into_guest(error: BaseException, fiber: Fiber, store: Store) -> bool:
-    """Throw the error into the guest that waits for a host function; return whether it is one of that store's guests.
+    """Throw the error into the guest that waits for a host function; return whether it is an exception of that store.
 
     Any other error ends the call with a trap, which the guest cannot catch.
     """
     if not isinstance(error, GuestException) or error.reference is None:
         return False
-    # An exception belongs to its store. In guests of other stores it is a host error like any other.
+    # An exception belongs to its store. For guests of other stores it is a host error like any other.
     if capi_values.exception_store_id(error.reference.address) != state_of(store).store_id:
         return False
     if _loses_references():
@@ -38,7 +38,8 @@ def throw_into_guest(error: BaseException, fiber: Fiber, store: Store) -> bool:
 def _loses_references() -> bool:
     """Return whether wasmtime_context_set_exception counts a reference too few. (wasmtime 45's does.)
 
-    Then one is added before, which is never given back: a small leak, instead of an exception that is freed too early.
+    Then a reference is added before and never given back: a small leak, instead of an exception that is freed too
+    early.
     """
     from importlib.metadata import version  # takes long to import, and is seldom needed
 
@@ -58,10 +59,9 @@ def drop_frames(fiber: Fiber) -> None:
 
 
 def take_uncaught(store: Store, fiber: Fiber, ended: Exception) -> GuestException | None:
-    """Return the `GuestException` to raise for a call that has ended with an exception of the guest's; else None.
+    """Return the `GuestException` to raise for a call that an uncaught exception of the guest ended; else None.
 
-    If the guest has let the exception through that was thrown into it, it is that same object, with its traceback and
-    notes.
+    If that exception was thrown into the guest, this is the same object, with its traceback and notes.
     """
     reference, delivered = fiber.thrown, fiber.delivered
     fiber.delivered = None  # its traceback refers to frames that refer to the fiber: a reference cycle

@@ -1,4 +1,4 @@
-"""Functions, and what holds them, that are used as wasmtime's are, and whose calls suspend."""
+"""Functions, and the objects that hold functions: used as those of wasmtime's package, but their calls suspend."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _provided: dict[str, Callable[..., Any]] = {}
 
 
 def provide(**functions: Callable[..., Any]) -> None:
-    """Set what the classes do. Modules above this one do it, because they need the classes themselves."""
+    """Provide the functions that the classes call. Higher modules do so, because they use the classes themselves."""
     _provided.update(functions)
 
 
 class Func(wasmtime.Func):
-    """A `wasmtime.Func` that is called as ever, ``func(store, *args)``, and whose host functions may switch contexts.
+    """A `wasmtime.Func`: called as usual, ``func(store, *args)``, but host functions that it calls may switch contexts.
 
-    One that is made from a Python function runs that as a host function of `Linker.define_func`.
+    Made from a Python function, it runs the function as a host function, as `Linker.define_func` does.
     """
 
     def __init__(self, store: Storelike, ty: FuncType, func: Callable[..., Any], access_caller: bool = False) -> None:
@@ -40,7 +40,7 @@ class Func(wasmtime.Func):
 
 
 class Instance(wasmtime.Instance):
-    """A `wasmtime.Instance` whose exported functions are each a `Func`."""
+    """A `wasmtime.Instance` whose exported functions are `Func` objects."""
 
     def __init__(self, store: Storelike, module: Module, imports: Sequence[AsExtern]) -> None:
         """Instantiate a module; its start function may call host functions that switch."""
@@ -55,7 +55,7 @@ class Instance(wasmtime.Instance):
 
 
 class Table(wasmtime.Table):
-    """A `wasmtime.Table` whose functions are each a `Func`."""
+    """A `wasmtime.Table` whose functions are `Func` objects."""
 
     def get(self, store: Store, idx: int) -> Any:
         """Return the element at that index."""
@@ -79,7 +79,7 @@ _SUSPENDING: dict[type, type] = {
 
 
 def suspending(item: T) -> T:
-    """Return the item. Calls of the functions that it is, or has, suspend from now on."""
+    """Return the item. If it is a function, or holds functions, their calls suspend from now on."""
     ours = _SUSPENDING.get(type(item))
     if ours is not None:
         item.__class__ = ours

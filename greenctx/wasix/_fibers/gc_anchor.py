@@ -1,12 +1,12 @@
 """The collector's anchor: a guest call that never ends, on which all other calls of a store stand.
 
-A store has one from the first module on whose guests may hold references on their stacks. Before a collection the
-suspended calls are resumed one upon the other, see `wasmtime_patches`. wasmtime then walks their stacks: from each call
-to the one below by what it noted when that one left its last WebAssembly frame.
+A store gets one with the first module whose guests may hold references on their stacks. Before a collection the
+suspended calls are resumed on top of one another (see `wasmtime_patches`). wasmtime then walks their stacks. It finds
+the call below by its notes of where that call left its last WebAssembly frame.
 
-A call that has no such frame, because it is of a host function itself, has taken over the notes of what was below it
-when it began, and those go stale. So all calls begin, and are resumed, right on top of one that stays where it is. Its
-frame also shows where in a backtrace the frames of one call end and those of others begin, see `backtraces`.
+A call of a host function itself has no such frame. It copies the notes of the call that was below it when it began, and
+the copy goes stale. So all calls begin, and are resumed, right on top of a call that stays where it is. Its frame also
+separates the frames of one call from those of others in a backtrace (see `backtraces`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _module = OwnModule(lambda: _TEXT)
 
 
 def admit(module: Module, store: Store) -> None:
-    """Prepare the store for a module that is to be instantiated in it. Raises `ReferencesTooLate`."""
+    """Prepare the store for instantiating that module. Raises `ReferencesTooLate`."""
     state = state_of(store)
     if state.gc_anchor is None and holds_references(module):
         _lay(store, state)
@@ -46,12 +46,13 @@ def admit(module: Module, store: Store) -> None:
 
 def _lay(store: Store, state: StoreState) -> None:
     """Begin the call that never ends."""
-    # A call that is suspended by now began without the anchor below it. One such call does no harm as the lowest on the
-    # stack, with nothing below it. A second one has notes of the first, which go stale when the first ends.
+    # A call that is suspended by now began without the anchor below it. One such call does no harm: it is the lowest on
+    # the stack, with nothing below it. A second one has notes of the first, which go stale when the first ends.
     if state.calls > 1:
         raise ReferencesTooLate(state.calls)
     module = _module.on(store.engine)
-    # By the raw functions: `greenctx.wasix.Linker` would come here again, and `calls.call` would run `_wait`.
+    # The raw functions are used, because `greenctx.wasix.Linker` would call this again, and `calls.call` would run
+    # `_wait`.
     linker = wasmtime.Linker(store.engine)
     host_functions.define_func(linker, "host", "wait", FuncType([], []), _wait, access_caller=False)
     anchor = calls.instantiate(linker, store, module).exports(store)["wait_for_ever"]

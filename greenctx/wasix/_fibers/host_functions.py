@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from greenctx.wasix._native._fiber import Fiber
 
 
+# Not after every call, because the check takes longer than a short function. It is also made when a call into a guest
+# begins, and when an epoch ends.
 FIRST_CALLS = 4
-"""Of each host function, after which it is looked whether it has changed how signals are handled. (It is also looked at
-the beginning of each call into a guest, and at the end of each epoch. To look takes longer than a short function.)"""
+"""How many calls of a host function are followed by a check of the signal handlers, which it may have replaced."""
 
 
 class HostFunction:
@@ -55,7 +56,8 @@ class HostFunction:
             try:
                 result = self.function(caller, *arguments)
             finally:
-                # wasmtime frees its caller when the guest goes on. A Caller that is kept would read freed memory.
+                # wasmtime frees its caller when the guest goes on. A Caller that the function kept would read freed
+                # memory.
                 invalidate_caller(caller)
         else:
             result = self.function(*arguments)
@@ -66,16 +68,20 @@ class HostFunction:
             result = result.value
         try:
             results = self.encode(result, store)
-        except (TypeError, ValueError, OverflowError) as error:  # others come from the value, and propagate unchanged
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+        ) as error:  # other errors propagate unchanged
             check_is_no_coroutine(f"host function {self.name!r}", result)
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
         fiber.answer(results)
 
 
 def _guest_below(frame: FrameType) -> str:
-    """Return the line that stands for a guest's frames in dumps of stacks, below a host function that it has called."""
-    # wasmtime walks stacks when it makes a trap or an exception, and its C API offers no other way. It does not look at
-    # the stacks of suspended fibers, so the guest's own frames are not to be had here.
+    """Return the line that stands for a guest's frames in a dump of stacks, below a host function that it called."""
+    # The guest's own frames are not available: wasmtime walks stacks only when it makes a trap or an exception, and it
+    # does not look at the stacks of suspended fibers.
     function = frame.f_locals.get("self")
     name = function.name if isinstance(function, HostFunction) else "a host function"
     return f"(a guest, which has called {name})"
@@ -96,7 +102,7 @@ def define_func(
 ) -> HostFunction:
     """Define, and return, a host function that runs on the greenlet of the context that calls it.
 
-    ``is_switch``: the function does what WASIX's context_switch does, so `Fiber.poll` may do that without calling it.
+    ``is_switch``: the function is WASIX's context_switch, which `Fiber.poll` may do without calling the function.
     ``unsigned``: integer arguments are unsigned.
     """
     parameters, results = ty.params, ty.results
@@ -106,7 +112,7 @@ def define_func(
     decode, encode = argument_decoder(parameter_kinds, unsigned=unsigned), result_encoder(results, result_kinds)
     host_function = HostFunction(f"{module}.{name}", decode, encode, function, access_caller)
     # A type belongs to the engine that used it first, and wasmtime ends the process when another engine meets it. So a
-    # fresh one is made, unless it has a type that the package cannot make: then it is used as it is.
+    # fresh type is made, unless the package cannot make one: then the given type is used.
     if None not in parameter_kinds:
         ty = FuncType(parameters, results)
     define_async_func(linker, module, name, ty, *callback_addresses(host_function, is_switch))
@@ -114,7 +120,7 @@ def define_func(
 
 
 def check_host_function(ty: object, function: object) -> None:
-    """Raise TypeError unless the arguments are a type and a callable that is no coroutine function."""
+    """Raise TypeError unless the arguments are a type and a callable, but not a coroutine function."""
     if not isinstance(ty, FuncType):
         raise TypeError(f"the type of a host function must be a wasmtime.FuncType, not {ty!r}")
     if not callable(function):

@@ -1,8 +1,8 @@
 """Fiber stacks: how many the kernel allows, and a clear error when there are no more.
 
-Each call into a guest that has not ended has a stack of wasmtime's. A stack takes two of the mappings that Linux allows
-to a process (vm.max_map_count, 65530 by default): near 32,000 suspended guests the next ``mmap`` fails with ENOMEM.
-Python's own allocator fails then, too, and the contexts could not be unwound. So some mappings are left to it.
+Each unfinished call into a guest has a stack of wasmtime's. A stack takes two of the mappings that Linux allows a
+process (vm.max_map_count, 65530 by default). Near 32,000 suspended guests the next ``mmap`` fails with ENOMEM. Python's
+own allocator fails then, too, and contexts could not unwind. So some mappings are left for Python.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_STACKS = None if MAX_MAP_COUNT is None else max(1, (MAX_MAP_COUNT - SPARE_MA
 
 
 class _Spare:
-    """Memory that is kept unused, and freed when there is no other, so that the contexts can be unwound with it."""
+    """Memory kept in reserve, and freed when there is no other, so that the contexts can unwind."""
 
     def __init__(self) -> None:
         self._addresses: mmap.mmap | None = None
@@ -56,17 +56,17 @@ _spare = _Spare()
 
 def check_stack_limit(state: StoreState) -> None:
     """Raise `FiberStacksExhausted` if the store has as many calls as there can be."""
-    _spare.keep()  # again after it was given back, now that there may be memory
+    _spare.keep()  # kept anew if it was freed, as soon as there is memory
     if MAX_STACKS is not None and state.calls >= MAX_STACKS:
         raise FiberStacksExhausted(state.calls, MAX_MAP_COUNT)
 
 
 def explain_exhaustion(error: Exception, state: StoreState) -> Exception:
-    """Return the error to raise for a call that has ended with ``error``: `FiberStacksExhausted` if it says ENOMEM."""
+    """Return the error to raise for a call that ``error`` ended: `FiberStacksExhausted` if the error says ENOMEM."""
     # `check_stack_limit` counts one store's calls. Other stores or the host may have many mappings, too, or the process
     # has a limit of address space.
     if isinstance(error, WasmtimeError) and ENOMEM in str(error).split("\n", 1)[0]:
-        _spare.give_back()  # before anything else: even the exception takes memory
+        _spare.give_back()  # first of all, because even the exception takes memory
         exhausted = FiberStacksExhausted(state.calls, MAX_MAP_COUNT)
         exhausted.__cause__ = error
         return exhausted

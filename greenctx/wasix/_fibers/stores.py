@@ -24,7 +24,7 @@ _STATE = "greenctx.state"
 
 
 class Caller(wasmtime.Caller):
-    """The caller of a host function: wasmtime's, good until the function returns, also while it waits for a context.
+    """The caller of a host function. Valid until the function returns, even while it waits in a switch.
 
     It can be passed to `greenctx.wasix.call` in place of the store.
     """
@@ -34,7 +34,7 @@ class Caller(wasmtime.Caller):
         self.store = store
 
     def get(self, name: str) -> AsExtern | None:
-        """Return that export of the calling instance, if there is one."""
+        """Return the export of the calling instance by that name, if there is one."""
         return suspending(super().get(name))
 
 
@@ -49,7 +49,7 @@ def store_of(store: Storelike) -> Store:
 
 
 def state_of(store: Store) -> StoreState:
-    """Return the record of the store. Raises `CalledWithinGuest` where nobody may use the store now."""
+    """Return the record of the store. Raises `CalledWithinGuest` while the caller must not use the store."""
     state: StoreState | None = store.__dict__.get(_STATE)
     if state is None:
         # wasmtime ends the process when an item meets a store that is not its own, so ids are compared before. The C
@@ -58,7 +58,7 @@ def state_of(store: Store) -> StoreState:
         assert store_id is not None
         state = StoreState(store_id, Deadline(None))
         wasmtime_patches.patch_store(store, state)
-        store.__dict__[_STATE] = state  # last: whoever is interrupted before patches the store once more
+        store.__dict__[_STATE] = state  # last: if an interruption comes before, the next call patches the store again
     state.check()
     return state
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class GuestFrame(NamedTuple):
-    """A frame of a guest's backtrace: what a `wasmtime.Frame` has."""
+    """A frame of a guest's backtrace, with the facts of a `wasmtime.Frame`."""
 
     func_index: int
     func_name: str | None
@@ -29,13 +29,14 @@ class GuestFrame(NamedTuple):
 class GuestTrap(GreenctxError, Trap):
     """The guest trapped. Also a `wasmtime.Trap`, for code that catches these."""
 
-    # The base class asks wasmtime for these each time, of a trap that neither outlives this process nor can be copied.
+    # The base class asks wasmtime for these facts each time. Its trap does not outlive the process, and cannot be
+    # copied.
     message: str = ""
-    """What wasmtime says of it, with the backtrace."""
+    """wasmtime's message, with the backtrace."""
     trap_code: TrapCode | None = None
-    """Why; None when a host function or wasmtime itself ended the call so."""
+    """The reason; None when a host function or wasmtime itself ended the call."""
     frames: Sequence[GuestFrame] = ()  # type: ignore[assignment]
-    """The innermost first."""
+    """The frames of the backtrace, innermost first."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class GuestTrap(GreenctxError, Trap):
         self.trap_code = code
         self.frames = tuple(frames)
         self.context_id = context_id
-        """The context in which the guest trapped. (Main is raised what other contexts end with.)"""
+        """The context in which the guest trapped. (An error that ends another context is raised in main.)"""
         self.context_name = context_name
 
     @property
@@ -60,7 +61,7 @@ class GuestTrap(GreenctxError, Trap):
 
     @classmethod
     def of(cls, trap: Trap) -> GuestTrap:
-        """Take the facts of a trap with which a call has ended that the calling context made."""
+        """Take the facts of a trap that ended a call of the calling context."""
         frames = [
             GuestFrame(frame.func_index, frame.func_name, frame.module_name, frame.module_offset, frame.func_offset)
             for frame in trap.frames
@@ -73,4 +74,4 @@ class GuestTrap(GreenctxError, Trap):
         return self.message
 
 
-GuestTrap.__module__ = "greenctx.wasix"  # where it is public, and pickles look for it
+GuestTrap.__module__ = "greenctx.wasix"  # its public module, where pickles look for it

@@ -40,16 +40,16 @@ if TYPE_CHECKING:
     ResultEncoder: TypeAlias = Callable[[Any, Store], bytes]
 
 I32 = Annotated[int, "i32"]
-"""In annotations of host functions: an ``int`` that is an i32."""
+"""In annotations of host functions: an ``int`` that the guest has as an i32."""
 F32 = Annotated[float, "f32"]
-"""In annotations of host functions: a ``float`` that is an f32."""
+"""In annotations of host functions: a ``float`` that the guest has as an f32."""
 
 # The codes of `struct`, in the order of wasmtime_valkind_t: the index of a kind is its number. The wasmtime package
-# converts all other kinds. Formats begin with "=", for native byte order and no padding but what they say.
+# converts all other kinds. Formats begin with "=": native byte order, and only the padding that they name.
 _CODES: dict[str | None, str] = {"i32": "i", "i64": "q", "f32": "f", "f64": "d"}
 _UNSIGNED_CODES = _CODES | {"i32": "I", "i64": "Q"}
 
-# A tuple: where memory is short, CPython (3.11 to 3.13) crashes when it cannot begin to iterate over a dict's items.
+# A tuple, because CPython 3.11 to 3.13 crashes when memory is too short to begin an iteration over a dict's items.
 _KINDS: Final = tuple((kind, getattr(ValType, kind)()) for kind in ("i32", "i64", "f32", "f64", "externref", "funcref"))
 
 
@@ -70,7 +70,7 @@ def func_type(text: str) -> FuncType:
 
 
 def type_text(ty: FuncType) -> str:
-    """Return the text of which `func_type` makes that type, with "?" for types of which Python has no values."""
+    """Return the text from which `func_type` makes that type, with "?" for types of which Python has no values."""
     parameters, results = (" ".join(kind_of(one) or "?" for one in types) for types in (ty.params, ty.results))
     return f"{parameters} -> {results}".strip()
 
@@ -94,10 +94,10 @@ def argument_decoder(kinds: list[str | None], *, unsigned: bool = False) -> Argu
 
 
 def result_encoder(types: list[ValType], kinds: list[str | None]) -> ResultEncoder:
-    """Return the function that converts what a host function returns to raw results of those types.
+    """Return the function that converts a host function's result to raw results of those types.
 
-    That is None for no results, a value for one, a sequence for several. It raises TypeError, ValueError or
-    OverflowError when a value is not what it must be, and what the value's own conversion to a number raises.
+    The result is None for no types, a value for one, a sequence for several. The converter raises TypeError, ValueError
+    or OverflowError for a wrong value. Errors of the value's own conversion to a number propagate.
     """
     each = [
         _integer(kind) if kind in ("i32", "i64") else _float(kind) if kind in ("f32", "f64") else _reference(ty)
@@ -118,7 +118,7 @@ def result_encoder(types: list[ValType], kinds: list[str | None]) -> ResultEncod
             for encode, one in zip(each, values, strict=True):
                 encoded += [encode(one, store)]
         except BaseException:
-            for one in encoded:  # the guest would have owned the references in them
+            for one in encoded:  # the guest would have owned their references
                 unroot_bytes(one)
             raise
         return b"".join(encoded)
@@ -127,7 +127,7 @@ def result_encoder(types: list[ValType], kinds: list[str | None]) -> ResultEncod
 
 
 def _integer(kind: str) -> ResultEncoder:
-    """Signed or unsigned, as long as it fits. A float, which C would truncate, raises TypeError."""
+    """Accept a signed or unsigned integer that fits. A float, which C would truncate, raises TypeError."""
     pack, pack_unsigned = _packing(kind, _CODES[kind]), _packing(kind, _CODES[kind].upper())
 
     def integer(value: Any, _: Store) -> bytes:
@@ -142,7 +142,7 @@ def _integer(kind: str) -> ResultEncoder:
 
 
 def _float(kind: str) -> ResultEncoder:
-    """Rounded, as C does."""
+    """Round the value, as C does."""
     pack = _packing(kind, _CODES[kind])
     convert = ctypes.c_float if kind == "f32" else ctypes.c_double  # struct replaces what `__float__` raises
 
@@ -167,5 +167,5 @@ def _packing(kind: str, code: str) -> Callable[[Any], bytes]:
 
 
 def _padded(code: str) -> str:
-    """Return the format of a number of that code, and of the rest of the raw value after it."""
+    """Return the format of a number of that code, with the rest of the raw value as padding."""
     return f"{code}{VALUE_SIZE - VALUE_OFFSET - Struct('=' + code).size}x"

@@ -1,24 +1,24 @@
 """Every patch of the wasmtime package. Importing `greenctx.wasix` makes them.
 
-Three patches are for the whole process, so code that uses wasmtime without greenctx meets them, too:
+Three patches apply to the whole process, so code that uses wasmtime without greenctx meets them, too:
 
-- ``Store.__init__`` and ``Store.set_wasi`` leave a mark on each store. wasmtime panics, which ends the process, when a
-  guest calls WASI in a store without WASI's settings, and it cannot be asked beforehand. Stores that are older than
-  the patch have no mark, and are let through.
+- ``Store.__init__`` and ``Store.set_wasi`` leave a mark on each store. When a guest calls WASI in a store without
+  WASI's settings, wasmtime panics, which ends the process, and offers no way to ask beforehand. Stores older than the
+  patch have no mark, and are let through.
 - ``wasmtime_externref_new``, which the package calls for each reference to a Python object. Making a reference may take
-  a collection. For stores that greenctx does not know the patch calls wasmtime's function and nothing else.
-- ``WasmtimeError._from_ptr``, which makes the library's errors. One of them tells users of the C API to call "`*_async`
-  functions", which the package lacks; it says what to write instead.
+  a collection. For stores that greenctx does not know, the patch only calls wasmtime's function.
+- ``WasmtimeError._from_ptr``, which makes the library's errors. One of them advises users of the C API to call
+  "`*_async` functions", which the package lacks. The patch appends what to write instead.
 
-Two patches are for a store that greenctx knows, from its first use with greenctx on:
+Two patches apply to a store from its first use with greenctx on:
 
-- ``store.gc`` runs the collector so that it finds what suspended guests hold.
+- ``store.gc`` runs the collector so that it finds the references of suspended guests.
 - ``store._delete`` refuses to delete the store while a guest is suspended in it.
 
-wasmtime's collector finds what guests hold by walking their stacks, and it does not walk the stacks of suspended
-fibers. What only those guests hold it would free, or move without telling them. At best a guest then found one
-exception's payload in another; at worst the process ended. So `StoreState` runs the collector only with all suspended
-calls on the stack below it, at the host's request here as in guests. `gc_anchor` knows which guests need that.
+wasmtime's collector finds the references of guests by walking their stacks, but not the stacks of suspended fibers. It
+would free or move an object that only such a guest refers to. At best the guest then found one exception's payload in
+another; at worst the process ended. So `StoreState` runs every collection with all suspended calls on the stack below
+it. `gc_anchor` decides which guests need that.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from greenctx.wasix._native._fiber import StoreState
 
 _LACKS_WASI = "greenctx.lacks_wasi"
-"""The mark, a key in the store's ``__dict__``. No attribute can have that name."""
+"""The mark: a key in the store's ``__dict__``, and not a name that an attribute can have."""
 
 _by_context: WeakValueDictionary[int, StoreState] = WeakValueDictionary()
-"""The states of known stores, by the address of the store's context: all that wasmtime_externref_new is told."""
+"""The states of known stores, by the address of the store's context, which wasmtime_externref_new gets."""
 
 _init, _set_wasi = Store.__init__, Store.set_wasi
 
@@ -63,8 +63,7 @@ def _new_externref(context: int, handle: int, result: int) -> bool | None:
     return None if state is None else state.new_externref(context, handle, result, of_this_thread())
 
 
-# Once, when this module is imported. The package has no hook for any of them, and a subclass of Store would miss the
-# stores that other code makes.
+# The package has no hook for any of these, and a subclass of Store would miss the stores that other code makes.
 Store.__init__ = _init_and_mark  # type: ignore[method-assign]
 Store.set_wasi = _set_wasi_and_unmark  # type: ignore[method-assign]
 capi.intercept_externref_new(_new_externref)
@@ -81,7 +80,7 @@ def lacks_wasi(store: Store) -> bool:
 
 
 def patch_store(store: Store, state: StoreState) -> None:
-    """Patch a store that greenctx has not known until now."""
+    """Patch a store at its first use with greenctx."""
     _guard_deletion(store, state)
     # A weak reference: the store refers to this function, and the cycle would delay the end of stores.
     reference, context = ref(store), capi.context_address(store)
@@ -106,7 +105,8 @@ def _guard_deletion(store: Store, state: StoreState) -> None:
         if state.calls:
             if alive is not None:
                 raise StoreInUse(state.calls)
-            # The calls are being collected with the store. The last of them frees the state; that deletes the store.
+            # The calls are being collected with the store. The last of them frees the state, which then deletes the
+            # store.
             state.remove_anchor()
             finalize(state, capi.delete_store, pointer).atexit = False
             return

@@ -1,1 +1,1 @@
-"""Linkers: which import a guest gets from where."""
+"""Linkers: where each import of a guest comes from."""

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class CallReports:
-    """Makes the host functions of a linker report their calls: all of them, from the beginning or from `begin` on."""
+    """Makes all host functions of a linker report their calls, from the first or from `begin` on."""
 
     def __init__(self, *, begun: bool) -> None:
         self._begun = begun
         self._silent: list[ref[HostFunction]] = []
-        """Those that do not report. Weak references, because a host function may refer to the linker."""
+        """The functions that do not report yet. Weak references, because a host function may refer to the linker."""
 
     def add(self, host_function: HostFunction) -> None:
         if self._begun:
@@ -29,7 +29,7 @@ class CallReports:
             self._silent += [ref(host_function)]
 
     def begin(self) -> None:
-        """From now on, report also the calls of host functions that were added before."""
+        """From now on, report all calls, also of host functions added before."""
         self._begun = True
         while self._silent:
             host_function = self._silent.pop()()
@@ -44,7 +44,7 @@ def _report(host_function: HostFunction) -> None:
 def reporting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a host function that does the same, and reports each call."""
     from greenctx._reports.reporting_environment import (
-        ReportingEnvironment,  # which takes long to import, and is seldom needed
+        ReportingEnvironment,  # takes long to import, and is seldom needed
     )
 
     @wraps(function)

@@ -1,6 +1,6 @@
 """WASI's two kinds of modules, as `Linker.define_module` defines them.
 
-Each call of a command's function is to a fresh instance. The others, reactors, are instantiated once.
+Each call of a command's function gets a fresh instance. Any other module is a reactor, and is instantiated once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UNUSED_EXPORTS = {
     "__dso_handle",
     "__rtti_base",
 }
-"""What toolchains make commands export besides functions. It is not defined: there is no instance to take it from."""
+"""Exports that toolchains add to commands besides functions. They are not defined: no instance has them."""
 
 
 def is_command(module: Module) -> bool:
@@ -46,7 +46,7 @@ def is_command(module: Module) -> bool:
 
 
 def functions_of(command: Module) -> list[tuple[str, FuncType]]:
-    """Return the functions that a command exports. Raises `WasmtimeError` if it exports anything else of use."""
+    """Return the functions that a command exports. Raises `WasmtimeError` if it exports other items of use."""
     functions: list[tuple[str, FuncType]] = []
     for export in command.exports:
         if isinstance(export.type, FuncType):

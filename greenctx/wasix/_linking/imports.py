@@ -1,4 +1,4 @@
-"""What a module imports, checked against a linker before the module is instantiated."""
+"""A module's imports, checked against a linker before the module is instantiated."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Key = tuple[str, str]
 
 
 _imports: WeakKeyDictionary[Module, Sequence[Key]] = WeakKeyDictionary()
-"""Those that were asked for: to read them takes as long as a tenth of a small run."""
+"""A cache: reading the imports of a module takes a tenth of a small run."""
 
 
 def imports_of(module: Module) -> Sequence[Key]:
-    """Return what the module imports. Raises TypeError for anything but a module."""
+    """Return the imports of the module. Raises TypeError for any other object."""
     if not isinstance(module, Module):
         raise TypeError(f"expected a wasmtime.Module, not {module!r}")
     keys = _imports.get(module)
@@ -37,7 +37,7 @@ def imports_of(module: Module) -> Sequence[Key]:
 
 
 def import_name(wanted: ImportType) -> str:
-    """Return the import's name as messages have it."""
+    """Return the import's name for messages."""
     return f"{wanted.module}.{wanted.name}"
 
 
@@ -68,7 +68,8 @@ def check_imports(name: str, linker: Linker, store: Store, module: Module) -> No
 
 def check_engine(linker: Linker, module: Module) -> None:
     """Raise `WrongStore` if the module belongs to another engine."""
-    # A module does not tell its engine. wasmtime 50 looks at that before the imports, 45 after them.
+    # A module does not tell its engine, so wasmtime is asked. wasmtime 50 checks the engine before the imports, 45
+    # after them.
     try:
         Linker.instantiate_pre(linker, module)
     except WasmtimeError as error:

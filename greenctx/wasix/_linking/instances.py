@@ -1,4 +1,4 @@
-"""Functions and instances that are made without a linker, as `wasmtime.Func` and `wasmtime.Instance`."""
+"""Functions and instances made without a linker, like `wasmtime.Func` and `wasmtime.Instance`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _make_func(store: Storelike, ty: FuncType, function: Callable[..., Any], acc
 
 
 def _make_instance(store: Storelike, module: Module, imports: Sequence[AsExtern]) -> Instance:
-    # By a linker, because wasmtime's C API has no way to instantiate with a list of imports on a fiber.
+    # A linker is used, because wasmtime's C API cannot instantiate with a list of imports on a fiber.
     names = imports_of(module)
     defined: dict[Key, AsExtern] = {}
     if len(names) != len(imports):

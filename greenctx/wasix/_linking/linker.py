@@ -39,8 +39,8 @@ class Linker(wasmtime.Linker):
     """A `wasmtime.Linker` whose host functions run on the calling context's greenlet, where they may switch.
 
     The functions of its instances suspend when they are called, ``func(store, *args)``. Once a store has such a host
-    function, wasmtime refuses calls of its own `wasmtime.Func`; `greenctx.wasix.call` calls any. If store, engine and
-    items do not belong together, wasmtime would end the process; the linker raises `WrongStore`.
+    function, wasmtime refuses to call a plain `wasmtime.Func`; `greenctx.wasix.call` calls any function. If store,
+    engine and items do not belong together, the linker raises `WrongStore`, where wasmtime would end the process.
 
     **Unsafe**: `define` and `define_instance` take a plain `wasmtime.Func` as it is, and its Python then runs on the
     guest's fiber. Calls to the environment from there are refused, but a bare greenlet (or gevent) switch aborts the
@@ -50,7 +50,7 @@ class Linker(wasmtime.Linker):
     def __init__(self, engine: Engine, *, report_host_calls: bool = False) -> None:
         """With ``report_host_calls``, report calls of host functions to the instruments of the current environment.
 
-        Those are the functions of `define_func`, and WASI's and WASIX's where wasmtime does not serve them itself.
+        Host functions here are those of `define_func`, and the WASI and WASIX functions that greenctx serves itself.
         """
         if not isinstance(engine, Engine):
             raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
@@ -59,12 +59,12 @@ class Linker(wasmtime.Linker):
         self._allow_shadowing = False
         self._has_wasi = self._has_wasix = self._has_wasix_files = False
         self.definitions = 0
-        """How many the embedder has made. Those of WASI and WASIX do not count."""
+        """How many definitions the embedder has made, without those of WASI and WASIX."""
         self.may_use_files = True
-        """Whether guests may be given directories, by the settings of WASI that their stores have."""
+        """Whether the WASI settings of guests' stores may have directories."""
         self._descriptors = DescriptorTables()
         self._without_wasi: set[Key] = set()
-        """What is defined, except for functions of WASI that use WASI."""
+        """The names of all definitions, except functions that need the store's WASI settings."""
         self._defining = Lock()  # a program may run in several threads at once
         self._owners: dict[Key, int] = {}
         """The ids of the stores that definitions belong to. Host functions belong to no store."""
@@ -80,7 +80,7 @@ class Linker(wasmtime.Linker):
         self._allow_shadowing = allow
 
     def define(self, store: Storelike, module: str, name: str, item: AsExtern) -> None:
-        """Define something of the store's. For a Python function use `define_func`, which is safe."""
+        """Define an item of the store. For a Python function use `define_func`, which is safe."""
         check_belongs(self._requirements().check(store), item)
         super().define(store, module, name, item)
         self._note(module, name, store_id_of(item))
@@ -91,7 +91,7 @@ class Linker(wasmtime.Linker):
     ) -> None:
         """Define a host function. It may switch contexts, call guests by `greenctx.wasix.call`, and raise.
 
-        With ``access_caller`` its first argument is a `Caller`: the guest's exports, good until it returns.
+        With ``access_caller`` its first argument is a `Caller`: the guest's exports, valid until the function returns.
         """
         host_functions.check_host_function(ty, func)
         defined = host_functions.define_func(self, module, name, ty, func, access_caller)
@@ -100,12 +100,12 @@ class Linker(wasmtime.Linker):
 
     def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
         """Define the decorated function, typed by its annotations and perhaps ``async``: see `typed_functions`."""
-        from greenctx.wasix._linking.typed_functions import defining  # with inspect, which takes long to import
+        from greenctx.wasix._linking.typed_functions import defining  # imports inspect, which takes long
 
         return defining(self.define_func, module, name)
 
     def define_instance(self, store: Storelike, name: str, instance: wasmtime.Instance) -> None:
-        """Define all exports of an instance of the store's."""
+        """Define all exports of an instance in the store."""
         if not isinstance(instance, wasmtime.Instance):
             raise TypeError(f"expected a wasmtime.Instance, not {instance!r}")
         check_belongs(self._requirements().check(store), instance)
@@ -122,8 +122,8 @@ class Linker(wasmtime.Linker):
     def define_module(self, store: Storelike, name: str, module: Module) -> None:
         """Define the exports of a module, a command or a reactor of WASI.
 
-        A command exports ``_start``: each call of its functions is to a fresh instance. Any other module is
-        instantiated now, and its ``_initialize`` is called if it has one.
+        A command exports ``_start``: each call of its functions gets a fresh instance. Any other module is instantiated
+        now, and its ``_initialize`` is called if it has one.
         """
         store = self._requirements(imports_of(module)).check(store)
         if commands.is_command(module):
@@ -137,11 +137,11 @@ class Linker(wasmtime.Linker):
             self._define_instance(store, name, instance, [export.name for export in module.exports])
 
     def define_wasi(self, stdio: Stdio | None = None) -> None:
-        """Define WASI preview 1: wasmtime's own, but for ``proc_exit``, which raises `GuestExit`, and calls that wait.
+        """Define WASI preview 1: by wasmtime, except ``proc_exit``, which raises `GuestExit`, and calls that wait.
 
-        With ``stdio``, reading and writing the standard streams is not left to wasmtime either, and can be interrupted.
-        As with `wasmtime.Linker`, call the store's ``set_wasi`` before you instantiate a module that uses WASI;
-        otherwise that raises `WasiNotSet`.
+        With ``stdio``, greenctx also reads and writes the standard streams itself, so that it can be interrupted. As
+        with `wasmtime.Linker`, call the store's ``set_wasi`` before you instantiate a module that uses WASI. Otherwise
+        instantiating it raises `WasiNotSet`.
         """
         super().define_wasi()
         self._has_wasi = True
@@ -154,9 +154,9 @@ class Linker(wasmtime.Linker):
     def define_wasix(self, *, files: bool = True) -> None:
         """Define the WASIX context calls, for 32 and 64 bits, and WASIX's other calls, for 32 bits.
 
-        Outside an environment the context calls return notsup. The calls about files are for guests that have
-        `define_wasi` as well, some of whose functions then take longer; ``files=False`` leaves them out.
-        What else a module imports of WASIX is defined when it is instantiated.
+        Outside of an environment the context calls return notsup. The calls about files need `define_wasi`, some of
+        whose functions then take longer; ``files=False`` leaves them out. Other WASIX imports of a module are defined
+        when the module is instantiated.
         """
         self._define_calls(context_calls())
         self._define_calls(WasixCalls(self._descriptors).calls(files=files))
@@ -165,18 +165,18 @@ class Linker(wasmtime.Linker):
             self._replace_wasi(WasiCalls(self._descriptors).calls_for_wasix())
 
     def begin_host_call_reports(self) -> None:
-        """Report calls from now on, as with ``report_host_calls``, also of the host functions defined before."""
+        """Report calls from now on, as with ``report_host_calls``, including calls of functions defined before."""
         self._call_reports.begin()
 
     def define_wasix_imports(self, module: Module) -> list[Key]:
-        """Define what the module imports of WASIX and nothing defines yet: `instantiate` does it, after `define_wasix`.
+        """Define the module's WASIX imports that nothing defines yet. After `define_wasix`, `instantiate` calls this.
 
-        Return the names of what greenctx does not provide: functions that return notsup, or trap.
+        Return the names of the functions that greenctx does not provide: they return notsup, or trap.
         """
         wanted = {key for key in imports_of(module) if key[0] in WASIX_MODULES}
         if not self._has_wasix or wanted <= self._without_wasi:
             return []
-        from greenctx.wasix._linking.wasix_imports import calls_for  # which few programs need
+        from greenctx.wasix._linking.wasix_imports import calls_for  # needed by few programs
 
         with self._defining:
             calls = [*calls_for(module, self._without_wasi, self._descriptors, wasi=self._has_wasi)]
@@ -192,7 +192,7 @@ class Linker(wasmtime.Linker):
             self._note_function(call.module, call.name, defined)
 
     def _replace_wasi(self, calls: Iterable[SystemCall]) -> None:
-        """Define functions in place of wasmtime's WASI functions, which they call."""
+        """Define functions that replace wasmtime's WASI functions, and call them."""
         without_wasi, allow_shadowing = {*self._without_wasi}, self._allow_shadowing
         self.allow_shadowing = True
         try:
@@ -217,7 +217,7 @@ class Linker(wasmtime.Linker):
         self._owners |= dict.fromkeys(unknown, state.store_id)
 
     def get(self, store: Storelike, module: str, name: str) -> AsExtern:
-        """Return what is defined by that name."""
+        """Return the definition of that name."""
         store = self._requirements([(module, name)]).check(store)
         item = suspending(super().get(store, module, name))
         if isinstance(item, Func):
@@ -253,7 +253,7 @@ class Linker(wasmtime.Linker):
             self._owners[module, name] = owner
 
     def _requirements(self, keys: Iterable[Key] = ()) -> StoreRequirements:
-        """Return what those definitions require of a store in which they are used."""
+        """Return the requirements of those definitions on a store that uses them."""
         keys = [*keys]
         owners = {key: self._owners[key] for key in keys if key in self._owners}
         wasi = any(key[0] == WASI_MODULE and key not in self._without_wasi for key in keys)

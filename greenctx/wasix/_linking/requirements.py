@@ -1,4 +1,4 @@
-"""What definitions of a linker require of a store, checked where wasmtime would end the process; and `InstancePre`."""
+"""`InstancePre`, and a linker's requirements on a store, checked where wasmtime would end the process."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _SUSPENDS = "greenctx.suspends"
 
 
 def require_suspending_calls(store: Store) -> None:
-    """Let wasmtime refuse plain calls in the store, by an error.
+    """Make wasmtime refuse plain calls in the store with an error.
 
-    wasmtime does that once a linker was to instantiate a module that imports a host function which suspends. Until then
-    a plain call that comes to such a function ends the process.
+    wasmtime does so after an attempt to instantiate a module that imports a suspending host function. Before that, a
+    plain call that reaches such a function ends the process.
     """
     if _SUSPENDS in store.__dict__:
         return
@@ -40,7 +40,7 @@ def require_suspending_calls(store: Store) -> None:
     with linker:
         host_functions.define_func(linker, "", "", FuncType([], []), _do_nothing, access_caller=False)
         module = Module(store.engine, '(module (import "" "" (func)))')
-        with suppress(WasmtimeError):  # the refusal, which is wanted from now on
+        with suppress(WasmtimeError):  # the first refusal
             linker.instantiate(store, module)
     store.__dict__[_SUSPENDS] = True
 
@@ -49,7 +49,7 @@ def _do_nothing() -> None: ...
 
 
 class StoreRequirements(NamedTuple):
-    """What a store must be for some definitions to be used in it."""
+    """The requirements of some definitions on a store."""
 
     engine: Engine
     owners: Mapping[Key, int]
@@ -57,7 +57,7 @@ class StoreRequirements(NamedTuple):
     wasi: bool
     """Whether ``set_wasi`` must have been called on the store."""
     files: bool
-    """Whether guests may use files then."""
+    """Whether guests may use files."""
 
     def check(self, store: Storelike) -> Store:
         """Return the store. Raises `WrongStore` or `WasiNotSet` if it does not meet the requirements."""

@@ -1,4 +1,4 @@
-"""Host functions as people write them: their wasm types are those of the annotations, and they may be ``async``.
+"""Host functions typed by their annotations, which may be ``async``.
 
 ``int`` is an i64 and `I32` an i32, ``float`` an f64 and `F32` an f32, ``bool`` an i32; a function returns one of these,
 a tuple of them, or None. A first parameter that is a `Caller` gets the guest's exports. An ``async def`` function is
@@ -36,9 +36,9 @@ def defining(define_func: Callable[..., None], module: str, name: str | None) ->
 
 
 def typed(function: Callable[..., Any]) -> tuple[FuncType, Callable[..., Any], bool]:
-    """Return what `Linker.define_func` takes: the type, the function, and whether it has a `Caller`.
+    """Return the arguments of `Linker.define_func`: the type, the function, and whether it takes a `Caller`.
 
-    Raises TypeError for a function that has no type in WebAssembly, and says which annotation it is.
+    Raises TypeError, which names the annotation, for a function without a type in WebAssembly.
     """
     name = getattr(function, "__qualname__", repr(function))
     hints = get_type_hints(function, include_extras=True)
@@ -65,7 +65,7 @@ def _kind(function: str, name: str, annotation: object) -> str:
 
 
 def _adapted(function: Callable[..., Any], booleans: list[int]) -> Callable[..., Any]:
-    """The function to be called with a guest's arguments, of which those at some places are booleans."""
+    """Return the function to call with a guest's arguments; those at some places become booleans."""
     is_async = inspect.iscoroutinefunction(function)
     if not is_async and not booleans:
         return function

@@ -1,4 +1,4 @@
-"""What a module imports from WASIX beyond the calls that every linker defines: declared when a module needs it."""
+"""A module's WASIX imports beyond the calls that every linker defines: declared when a module needs them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def calls_for(
 ) -> Iterator[SystemCall]:
     """Yield a call for each function of WASIX that the module imports, unless that is defined.
 
-    Functions that greenctx does not provide are among them. Unknown names, and types that WASIX's function never had,
-    are not: those imports are refused. Without ``wasi``, WASI's functions are not either.
+    Functions that greenctx does not provide are included. Unknown names, and types that WASIX's function never had, are
+    left out, so that those imports are refused. Without ``wasi``, WASI's functions are left out too.
     """
     provided = {name: _provided(name, descriptors) for name in WASIX_MODULES}
     of_wasi = wasi_in_wasix(descriptors)
@@ -57,7 +57,7 @@ def calls_for(
 
 
 def _provided(module: str, descriptors: DescriptorTables) -> Mapping[tuple[str, str], SystemCall]:
-    """Declare what greenctx provides, by name and type."""
+    """Declare the functions that greenctx provides, by name and type."""
     lone_process = LoneProcessCalls()
     calls = [
         *_calls_of(lone_process, module, LONE_PROCESS_TYPES),

@@ -1,7 +1,7 @@
 """WebAssembly's binary format (core specification, chapter 5): a module's sections, and the values in them.
 
-Modules may be hostile. Reading takes time in proportion to a module's size, whatever the counts and lengths in it say:
-a reader never leaves its section, and each entry takes at least one byte of that. Sections are not copied.
+Modules may be hostile. Reading takes time in proportion to a module's size, whatever counts and lengths it declares: a
+reader never leaves its section, and each entry takes at least one byte of it. Sections are not copied.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _NULLABLE, _NOT_NULLABLE = 0x63, 0x64  # first byte of a reference type that is 
 
 
 class NotUnderstood(Exception):
-    """The binary is not valid, or uses a form that is not known here."""
+    """The binary is not valid, or uses a form that this package does not know."""
 
 
 class Section(NamedTuple):
-    """Where in a module a section is: its header begins at ``begin``, its content is from ``start`` to ``end``."""
+    """The place of a section in a module: its header begins at ``begin``, its content is from ``start`` to ``end``."""
 
     id: int
     begin: int
@@ -51,7 +51,7 @@ class Section(NamedTuple):
 
 
 def sections(code: bytes) -> Iterator[Section]:
-    """Walk over the sections of a module. Raises `NotUnderstood` at one that the end of the module cuts off."""
+    """Yield the sections of a module. Raises `NotUnderstood` at a section that the end of the module cuts off."""
     reader = Reader(code, HEADER, len(code))
     while reader.position < len(code):
         begin = reader.position
@@ -78,7 +78,7 @@ def encode_number(number: int) -> bytes:
 
 
 def replace(code: bytes, replacements: Iterable[tuple[int, int, bytes]]) -> bytes:
-    """Return the code with other bytes from a start to an end. Of two insertions at one place the first comes first."""
+    """Return the code with ranges replaced by other bytes. Two insertions at one place keep their order."""
     parts: list[bytes] = []
     position = 0
     for start, end, content in sorted(replacements, key=lambda one: one[:2]):
@@ -88,7 +88,7 @@ def replace(code: bytes, replacements: Iterable[tuple[int, int, bytes]]) -> byte
 
 
 class Reader:
-    """Reads values, one after the other, up to an end: of a section, or of the module. Raises `NotUnderstood` there."""
+    """Reads values, one after the other, up to the end of a section or module. Raises `NotUnderstood` there."""
 
     def __init__(self, code: bytes, position: int, end: int) -> None:
         self.code = code
@@ -96,7 +96,7 @@ class Reader:
         self._end = end
 
     def peek(self) -> int:
-        """Return the next byte, and stay before it."""
+        """Return the next byte without reading past it."""
         if self.position >= self._end:
             raise NotUnderstood("it ends in the middle, or is no module")
         return self.code[self.position]
@@ -108,7 +108,7 @@ class Reader:
         return byte
 
     def skip(self, count: int) -> None:
-        """Skip bytes. There may be fewer: then whatever is read next raises `NotUnderstood`."""
+        """Skip bytes. If there are fewer, the next read raises `NotUnderstood`."""
         self.position += count
 
     def number(self) -> int:

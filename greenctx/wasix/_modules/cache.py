@@ -1,8 +1,9 @@
 """Compiled modules, kept from one run to the next in the user's cache directory.
 
 wasmtime's own cache is not used, because it trusts its files: of 120 runs, each with one bit of the file changed, 22
-crashed or did something else. Here a file is used only if it is whole, belongs to the user, and was made from the very
-same module by the very same wasmtime. Whatever is wrong with a file or the directory, the module is compiled instead.
+crashed or did something else. Here a file is used only if it is complete, belongs to the user, and was made from the
+very same module by the very same wasmtime. Otherwise, or if anything is wrong with the directory, the module is
+compiled.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from threading import get_ident
 from greenctx.wasix._native.capi import LIBRARY
 
 MAX_BYTES = 256 * 2**20
-"""Of all files together. Beyond that the least recently used files are evicted."""
+"""The size of all files together. Beyond it the least recently used files are evicted."""
 
 _CHECKSUM = 4  # bytes of the checksum at the end of a file
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 class ModuleCache:
-    """The files in a directory. Each holds what the compiled module was made from, the module, and a checksum."""
+    """The files in a directory. Each holds what the compiled module depends on, the module, and a checksum."""
 
     def __init__(self, directory: str) -> None:
         """The directory is made by the first `keep`."""
@@ -31,7 +32,7 @@ class ModuleCache:
 
     @classmethod
     def of_the_user(cls) -> ModuleCache | None:
-        """Return the cache in ``$XDG_CACHE_HOME``, or in ``.cache`` at home; None if there is neither."""
+        """Return the cache in ``$XDG_CACHE_HOME``, or in ``.cache`` at home; None without either."""
         base = os.environ.get("XDG_CACHE_HOME", "")
         if not os.path.isabs(base):
             base = os.path.join(os.path.expanduser("~"), ".cache")
@@ -49,16 +50,16 @@ class ModuleCache:
         if len(content) < len(origin) + _CHECKSUM or not content.startswith(origin) or not content.endswith(checksum):
             return None
         with suppress(OSError):
-            os.utime(path)  # for the eviction of the least recently used
+            os.utime(path)  # marks it as recently used
         return content[len(origin) : -_CHECKSUM]
 
     def keep(self, code: bytes, collector: bool, compiled: bytes) -> None:
-        """Keep the compiled module for the next time, if that is possible."""
+        """Keep the compiled module for the next time, if possible."""
         with suppress(OSError):
             origin = _origin(code, collector)
             content = origin + compiled
             if len(content) > MAX_BYTES:
-                import logging  # which takes long
+                import logging  # takes long to import
 
                 logging.getLogger("greenctx").info("a compiled module of %d bytes is too large: not kept", len(content))
                 return
@@ -71,7 +72,7 @@ class ModuleCache:
         return os.path.join(self.directory, f"{zlib.crc32(origin):08x}-{len(origin):x}")
 
     def _write(self, path: str, content: bytes) -> None:
-        """In one step: whoever reads it meanwhile finds all of the new or all of the old."""
+        """Replaced in one step: a reader finds the whole new file or the whole old one."""
         fresh = f"{path}.{os.getpid()}.{get_ident()}"
         try:
             with open(fresh, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
@@ -95,14 +96,14 @@ class ModuleCache:
 
 
 def _origin(code: bytes, collector: bool) -> bytes:
-    """Return what a compiled module depends on, but for engine and processor, which wasmtime compares itself."""
+    """Return what a compiled module depends on, except engine and processor, which wasmtime compares itself."""
     library = os.stat(LIBRARY)
     made_by = ascii((collector, str(LIBRARY), library.st_size, library.st_mtime_ns, len(code)))
     return made_by.encode() + b"\n" + code
 
 
 def _read_own(path: str) -> bytes:
-    """Return the content of a file that only the user can have written. Raises OSError.
+    """Return the content of a file that only the user can write. Raises OSError.
 
     The process is going to run what the file holds.
     """
@@ -117,4 +118,4 @@ def _read_own(path: str) -> bytes:
 def _check_own(found: os.stat_result) -> None:
     """Raise PermissionError if another user may write to the file."""
     if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
-        raise PermissionError("somebody else's")
+        raise PermissionError("another user's")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._modules.cache import ModuleCache
 
 MAX_BYTES = 2**30
-"""The size of a module that is read. Large programs have a tenth of it."""
+"""The largest module that is read. Large programs have a tenth of it."""
 
 MAX_MESSAGE = 600
 _BINARY_MAGIC = b"\0asm"
@@ -30,7 +30,7 @@ _COMPONENT_LAYER = b"\1\0"
 def read_code(name: str, file: BinaryIO | None = None) -> bytes:
     """Return the content of a file, which may be open already. Raises `InvalidProgram` if it cannot be read.
 
-    Of what cannot be a module it is no more than the head.
+    If the head shows that it cannot be a module, only the head is returned.
     """
     try:
         return read_file(name, MAX_BYTES, _may_be_code) if file is None else read(file, MAX_BYTES, _may_be_code)
@@ -44,7 +44,7 @@ def _may_be_code(head: bytes) -> bool:
 
 
 def to_binary(name: str, code: bytes) -> bytes:
-    """Return a core module's binary, of code in binary or text form. Raises `InvalidProgram` for anything else."""
+    """Return a core module's binary, from code in binary or text form. Raises `InvalidProgram` for other code."""
     if not code.strip():
         raise InvalidProgram(name, "it is empty")
     binary = code if code.startswith(_BINARY_MAGIC) else _from_text(name, code)
@@ -69,8 +69,8 @@ def _from_text(name: str, code: bytes) -> bytes:
 def compile_module(name: str, binary: bytes, cache: ModuleCache | None = None) -> tuple[Engine, Module, bool]:
     """Compile a module, without garbage collection if possible. Raises `InvalidProgram` for an invalid one.
 
-    Return the engine, the module, and whether it needs the collector.
-    A module that is in the cache is loaded instead; another one is put there.
+    Return the engine, the module, and whether it needs the collector. A module in the cache is loaded instead of
+    compiled; a compiled one is put there.
     """
     found = None if cache is None else _load(binary, cache)
     engine, module, collector = found or _compile_anew(name, binary, cache)
@@ -90,7 +90,7 @@ def _load(binary: bytes, cache: ModuleCache) -> tuple[Engine, Module, bool] | No
 
 
 def _compile_anew(name: str, binary: bytes, cache: ModuleCache | None) -> tuple[Engine, Module, bool]:
-    # A collection does not see the stacks of suspended fibers, so guests that can do without a collector get none.
+    # A collection does not see the stacks of suspended fibers, so guests that need no collector get none.
     collector = False
     try:
         engine, module = compile_binary(binary, collector=False)
@@ -128,7 +128,7 @@ def switches_contexts(module: Module) -> bool:
 
 
 def never_waits(module: Module) -> bool:
-    """Whether the guest cannot wait on its fiber: the module imports nothing that may wait there."""
+    """Whether the guest never waits on its fiber: the module imports no function that may wait there."""
     return not any(
         isinstance(wanted.type, MemoryType)  # in a shared memory it may wait for another thread
         or (wanted.module == WASI_MODULE and WAITING_CALLS.match(wanted.name or ""))

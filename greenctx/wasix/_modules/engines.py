@@ -1,7 +1,7 @@
-"""Engines of greenctx's own: how they differ from wasmtime's default, and where they may compile on several threads.
+"""The engines that greenctx makes: how they differ from wasmtime's default, and when they compile on several threads.
 
-wasmtime compiles on the threads of rayon's pool, one for the process. A child of a fork has the pool but not its
-threads, and waits for them for ever. Where the pool cannot start its threads it ends the process.
+wasmtime compiles on rayon's pool of threads, one pool for the process. A child of a fork has the pool without its
+threads, and would wait for them for ever. A pool that cannot start its threads ends the process.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MIN_PARALLEL_BYTES: Final = 4096
-"""What is smaller compiles in less time than a pool of threads takes to start."""
+"""A smaller module compiles in less time than a pool of threads takes to start."""
 
 _thread = unpatched("_thread")
 _process = os.getpid()
-"""Where the pool may have been started, by whoever uses wasmtime. (Not by a hook for forks: uWSGI calls none.)"""
+"""The process in which the pool may have started. (Not tracked by a hook for forks: uWSGI calls none.)"""
 _pool_started = False
 
 
 def new_engine(*, collector: bool, size: int) -> Engine:
-    """Make an engine to compile so many bytes of a module, with or without wasmtime's collector."""
+    """Make an engine for a module of that size in bytes, with or without wasmtime's collector."""
     config = _config(collector)
     config.parallel_compilation = size >= MIN_PARALLEL_BYTES and _has_pool()
     engine = Engine(config)
-    let_traps_through()  # which has to see wasmtime's signal handlers in place once
+    let_traps_through()  # must see wasmtime's signal handlers in place once
     return engine
 
 
@@ -42,14 +42,14 @@ def _config(collector: bool) -> Config:
     config.epoch_interruption = True
     config.gc_support = collector
     config.wasm_exceptions = collector  # without the collector, wasmtime 50 panics on a try_table
-    # Copy-on-write needs a file that stays open. Daemons close it: another file that then gets its number would be
+    # Copy-on-write needs a file that stays open. Daemons close it. Another file that then gets its number would be
     # mapped as a guest's memory, and closed with the module.
     config.memory_init_cow = False
     return config
 
 
 def compile_on(engine: Engine, text: str) -> Module:
-    """Compile a module of greenctx's own on any engine, also where that one has no threads to do it."""
+    """Compile one of greenctx's own modules on any engine, even if that engine has no threads for it."""
     if _has_pool():
         return Module(engine, text)
     for config in _likely_configs():
@@ -62,11 +62,11 @@ def compile_on(engine: Engine, text: str) -> Module:
 
 
 class OwnModule:
-    """A module of greenctx's own, compiled once for each engine. ``text`` is called for its text."""
+    """One of greenctx's own modules, compiled once for each engine. ``text()`` returns its text."""
 
     def __init__(self, text: Callable[[], str]) -> None:
         self._text = text
-        # A Module does not refer to its Engine object, so the entry ends with that.
+        # A Module does not refer to its Engine object, so the entry disappears with the engine.
         self._modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
 
     def on(self, engine: Engine) -> Module:
@@ -77,7 +77,7 @@ class OwnModule:
 
 
 def _likely_configs() -> Iterator[Config]:
-    """Yield the configurations of engines that are made here, and of those that hosts are likely to make."""
+    """Yield the configurations of greenctx's engines, and of engines that hosts are likely to make."""
     yield _config(collector=False)
     yield _config(collector=True)
     for epochs in (False, True):
@@ -89,11 +89,11 @@ def _likely_configs() -> Iterator[Config]:
 
 
 def _has_pool() -> bool:
-    """Return whether the process has the threads to compile on, or can have them."""
+    """Return whether the process has the threads to compile on, or can start them."""
     global _pool_started
     if os.getpid() != _process:
         return False
-    # Twice as many: the system may still count some of these when the pool starts its own.
+    # Twice the number, because the system may still count these when the pool starts its own.
     _pool_started = _pool_started or can_start_threads(2 * _pool_size())
     return _pool_started
 
@@ -105,7 +105,7 @@ def _pool_size() -> int:
 
 
 def can_start_threads(count: int) -> bool:
-    """Return whether so many threads can run at a time, besides those that do. They have ended by then."""
+    """Return whether so many more threads can run at a time: start them, and wait for their end."""
     gate, ends = _thread.allocate_lock(), []
     with gate:
         try:

@@ -1,4 +1,4 @@
-"""Exhaustion: which of wasmtime's errors, and of the system's, say that there is no more of something."""
+"""Exhaustion: recognize the errors of wasmtime and of the system which say that a resource is used up."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _NUMBERS: Final = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def check_resources(error: Exception) -> None:
-    """Raise `ResourcesExhausted` if it is this that the error says."""
+    """Raise `ResourcesExhausted` if the error says that a resource is used up."""
     said = str(error).rstrip()
     for number in _NUMBERS:
-        # wasmtime tells the system's number only in this text, as the last cause. What a guest is called comes before.
+        # wasmtime gives the system's errno only in this text, as the last cause. A guest's name can only come before
+        # it.
         if said.endswith(f"(os error {number})") or (isinstance(error, OSError) and error.errno == number):
             raise ResourcesExhausted(number) from error

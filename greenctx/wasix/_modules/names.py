@@ -1,4 +1,4 @@
-"""What a module calls the functions of its table: the names of the contexts that begin with them."""
+"""The names of the functions in a module's table, which are the names of the contexts that begin with them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _PASSIVE, _WITH_TABLE, _EXPRESSIONS = 1, 2, 4  # flags of an element segment
 
 
 MAX_ELEMENTS = 2**17
-"""The elements whose functions have names, of each module. Large programs put some 20,000 functions in their table."""
+"""How many elements of a module's table get names. Large programs put some 20,000 functions in their table."""
 
 MAX_NAME = 1000
-"""Characters of a name, so that a guest's contexts cannot repeat one of its module's size in a trace."""
+"""How many characters of a name are kept, so that a trace does not repeat a name as large as the module."""
 
 
 class EntrypointNames:
-    """What a module calls the functions that it puts in its table. They are read when the first name is asked for.
+    """The names of the functions that a module puts in its table, read when the first name is asked for.
 
-    The names are those of the table as the linker laid it out, even if the guest has put other functions there since.
+    The names are those of the initial table, even if the guest has put other functions there since.
     """
 
     def __init__(self, code: bytes) -> None:
@@ -58,20 +58,20 @@ class EntrypointNames:
 
 
 class _ModuleNames:
-    """The active element segments of the table that entrypoints are from, and the names of the functions in them.
+    """The active element segments of the entrypoints' table, and the names of the functions in them.
 
-    Nothing is kept of other functions, because a module may have millions.
+    Other functions are not kept, because a module may have millions.
     """
 
     def __init__(self, code: bytes) -> None:
         self.names: dict[int, str] = {}
-        """By the function's index: from the name section."""
+        """Names by the function's index, from the name section."""
         self.exported: dict[int, str] = {}
-        """The same from the exports."""
+        """Names by the function's index, from the exports."""
         self.elements: dict[int, int] = {}
-        """The index of the function, by the place in the table."""
+        """The function's index, by its place in the table."""
         self._table = -1
-        for section in sections(code):  # which table it is comes first: wasm's sections have an order
+        for section in sections(code):  # exports name the table, and come before elements
             if section.id == EXPORTS:
                 self._read_table_export(section.reader(code))
             elif section.id == ELEMENTS:
@@ -115,7 +115,7 @@ class _ModuleNames:
             table = reader.number() if active and flags & _WITH_TABLE else 0
             offset = _read_constant(reader, (_I32_CONST, _I64_CONST)) if active else None
             if flags & (_PASSIVE | _WITH_TABLE):
-                reader.value_type()  # or the kind of element, of which there is one
+                reader.value_type()  # or the kind of element: one kind exists
             for index in range(reader.number()):
                 expressions = flags & _EXPRESSIONS
                 function = _read_constant(reader, (_REF_FUNC,)) if expressions else reader.number()

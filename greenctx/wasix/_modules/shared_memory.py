@@ -1,13 +1,13 @@
-"""Shared memories, turned into memories that the module has to itself.
+"""Shared memories, turned into unshared memories of the module's own.
 
 Programs of WASIX's toolchain import a shared ``env.memory`` and export none, so that each thread can be an instance of
-the module. greenctx has one thread and one instance. So the module gets the memory, with the limits that it declares,
-and exports it, because WASI's calls need it exported; the memory is no longer shared. Then limits, growth and the calls
-are the same for these programs as for all others. Whatever the name of the import: nothing could provide a shared
-memory. And a shared memory that the module defines is no longer shared either.
+the module. greenctx has one thread and one instance. So the module is changed to define the memory itself, unshared,
+with the limits that it declares, and to export it, because WASI's calls need it exported. Then limits, growth and the
+calls work for these programs as for all others. The import may have any name, because nothing could provide a shared
+memory. A shared memory that the module defines becomes unshared, too.
 
-A memory that stayed shared would also let a guest block the thread by ``memory.atomic.wait``: within wasmtime, where
-neither Ctrl-C nor a time limit ends the wait. On a memory that is not shared, that instruction traps.
+On a shared memory a guest could also block the thread by ``memory.atomic.wait``, within wasmtime, where neither Ctrl-C
+nor a time limit ends the wait. On an unshared memory that instruction traps.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from greenctx.wasix._modules.binary import (
 from greenctx.wasix._modules.sizes import SHARED, read_import, read_memory
 
 _ORDER = (1, IMPORTS, 3, 4, MEMORIES, 13, 6, EXPORTS, 8, 9, 12, 10, 11)
-"""Of sections, by their ids. Custom ones may be anywhere."""
+"""The order of sections, by id. Custom sections may be anywhere."""
 
 
 def unshare_memory(code: bytes) -> bytes:
-    """Return the module without shared memories. One that imports several memories keeps its imports."""
+    """Return the module without shared memories. A module that imports several memories keeps its imports."""
     try:
         return _unshare(code) or code
-    except NotUnderstood:  # whoever compiles it will say what is wrong
+    except NotUnderstood:  # compiling it will say what is wrong
         return code
 
 
@@ -47,7 +47,7 @@ def _unshare(code: bytes) -> bytes | None:
         first.setdefault(section.id, section)
     if MEMORIES in first:
         own = _unshare_own(code, first[MEMORIES])
-        if own != code:  # in which the imports stand where they stood
+        if own != code:  # the imports have not moved
             return _unshare(own) or own
     imports, exports = first.get(IMPORTS), first.get(EXPORTS)
     entry = None if imports is None else _find_import(code, imports)
@@ -64,7 +64,7 @@ def _unshare(code: bytes) -> bytes | None:
 
 
 def _unshare_own(code: bytes, section: Section) -> bytes:
-    """Return the module with none of the memories shared that it defines."""
+    """Return the module with the memories that it defines unshared."""
     reader = section.reader(code)
     replacements = []
     for _ in range(reader.number()):
@@ -75,7 +75,7 @@ def _unshare_own(code: bytes, section: Section) -> bytes:
 
 
 def _find_import(code: bytes, section: Section) -> tuple[int, int] | None:
-    """Return where the import of the shared memory is, if that is the only memory which the module imports."""
+    """Return where the import of the shared memory is, if the module imports no other memory."""
     reader = section.reader(code)
     memories = 0
     found = None
@@ -97,7 +97,7 @@ def _without(code: bytes, section: Section, start: int, end: int) -> bytes:
 
 
 def _unshared_limits(code: bytes, start: int, end: int) -> bytes:
-    """Return the limits of the memory whose import is there, not shared."""
+    """Return the limits of the memory whose import is there, without the flag for shared."""
     reader = Reader(code, start, end)
     for read in (reader.name, reader.name, reader.byte):
         read()
@@ -117,7 +117,7 @@ def _exports_memory(code: bytes, section: Section) -> bool:
 def _with_entry(
     code: bytes, first: dict[int, Section], section_id: int, entry: bytes, *, at_front: bool = False
 ) -> tuple[int, int, bytes]:
-    """Return what to replace so that the section of that id, which may be missing, has one entry more."""
+    """Return the replacement that adds an entry to the section of that id, which may be missing."""
     section = first.get(section_id)
     if section is None:
         later = _ORDER[_ORDER.index(section_id) + 1 :]

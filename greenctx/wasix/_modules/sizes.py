@@ -1,6 +1,6 @@
-"""The sizes of a module's memories and tables, of which wasmtime's package tells only the exported ones.
+"""The sizes of a module's memories and tables. (wasmtime's package knows only the exported ones.)
 
-And the same module with other maxima: the one way to limit each memory and each table by itself.
+And the same module with other maxima, the only way to limit each memory and each table separately.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PAGE: Final = 65536
 SHARED: Final = 2
 _HAS_MAXIMUM, _IS_64, _HAS_PAGE_SIZE = 1, 4, 8
 
-_WITH_INITIALIZER = 0x40  # first byte of a table that has one
+_WITH_INITIALIZER = 0x40  # first byte of a table with an initial value
 
 
 class Size(NamedTuple):
@@ -79,7 +79,7 @@ class _Definition(NamedTuple):
 class Sizes:
     """The memories and the tables of a core module, those imported first.
 
-    Raises `NotUnderstood` for a module that uses an unknown form, rather than tell something wrong.
+    Raises `NotUnderstood` for a module that uses an unknown form, because the sizes could be wrong.
     """
 
     def __init__(self, code: bytes) -> None:
@@ -134,7 +134,7 @@ class Sizes:
             sizes = self._by_kind[kind]
             if index >= len(sizes):
                 raise NotUnderstood("it exports what it does not have")
-            # Not by `_replace`: of the tuples that are made so, longer than they are, CPython keeps thousands.
+            # Not by `_replace`, which makes longer tuples, and CPython keeps thousands of those.
             size = sizes[index]
             names_of = (*size.exported, *exported)
             sizes[index] = Size(size.minimum, size.maximum, size.shared, size.imported, size.is_64, names_of)
@@ -195,7 +195,7 @@ def _read_table(reader: Reader, imported: bool = False) -> _Definition:
 
 
 def _read_limits(reader: Reader, known: int) -> tuple[int, int, int | None]:
-    """Read the flags, of which only those ``known`` are understood, the minimum and the maximum."""
+    """Read the flags, of which only those in ``known`` are allowed, the minimum and the maximum."""
     flags = reader.byte()
     if flags & ~(known | _HAS_MAXIMUM):
         raise NotUnderstood(f"limits with the flags {flags:#x}")

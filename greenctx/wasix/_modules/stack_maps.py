@@ -1,6 +1,6 @@
-"""Which modules hold references to collected objects. wasmtime's compiler knows.
+"""Find out which modules hold references to collected objects, from wasmtime's compiler.
 
-For the collector it lists, in a section of the compiled module, each function that holds a reference during a call.
+The compiler lists, in a section of the compiled module, each function that holds a reference during a call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def holds_references(module: Module) -> bool:
 
 
 def note_none(module: Module) -> None:
-    """Note that the module was compiled without the collector, so it holds no references. To look takes time."""
+    """Note that the module was compiled without the collector, and so holds no references. This saves a search."""
     _known[module] = False
 
 

@@ -1,4 +1,4 @@
-"""C modules as they are, whatever gevent, eventlet or a test has put in place of their functions."""
+"""C modules with their own functions, whatever gevent, eventlet or a test has replaced in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def unpatched(name: str) -> Any:
-    """Return a new instance of a module written in C. Who replaces functions replaces those of the usual instance."""
+    """Return a new instance of a module written in C. Other code replaces functions in the usual instance."""
     spec = import_module(name).__spec__
     assert spec is not None
     assert spec.loader is not None

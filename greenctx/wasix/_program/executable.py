@@ -1,4 +1,4 @@
-"""Executable: a WASI command that is compiled, checked and linked, for any number of runs."""
+"""Executable: a WASI command, compiled, checked and linked once, for any number of runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Executable:
-    """What all runs of a program share. ``limits`` are the program's own, compiled into the module."""
+    """The part of a program that all runs share. ``limits`` are the program's own, compiled into the module."""
 
     def __init__(
         self,
@@ -52,22 +52,22 @@ class Executable:
             from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
 
             check_exports(name, self.module)
-        # Guests that switch may do so very often: they run with the GIL held, which they must not keep while they wait.
+        # Guests may switch very often, so those that never wait on their fiber run with the GIL held.
         self.holds_gil = contexts and switches_contexts(self.module) and never_waits(self.module)
         self.entrypoint_names = EntrypointNames(self._code)
         self.linker = Linker(self.engine)
-        # The linker knows one Stdio, which stands for that of the run: `connect` says which streams it has.
+        # The linker knows one Stdio, a stand-in: `connect` gives each run its own streams.
         self._stdio = Stdio()
-        self.linker.may_use_files = False  # a run that has directories prepares the threads itself
+        self.linker.may_use_files = False  # a run with directories prepares the threads itself
         self.linker.define_wasi(self._stdio)
         self.linker.define_wasix(files=is_wasix_program(self.module))
         self._limits = limits
         self._is_checked = False
 
     def check_imports(self, store: Store) -> None:
-        """Raise `InvalidProgram` unless the linker defines what the module imports. Asked once: nothing is undefined.
+        """Raise `InvalidProgram` unless the linker defines every import. Checked once: no definition is ever removed.
 
-        A later definition of another type is found when the module is instantiated.
+        Instantiating the module finds a later definition of another type.
         """
         if not self._is_checked:
             self.linker.define_wasix_imports(self.module)
@@ -82,15 +82,15 @@ class Executable:
             limits.apply_to_run(store, self.name, self._sizes)
 
     def shares_stack(self) -> bool:
-        """Whether the contexts share one C stack, of which each could have its own."""
+        """Whether the contexts share one C stack, although each could have its own."""
         return self.shadow_stack is None and any(export.name == STACK_POINTER for export in self.module.exports)
 
     def connect(self, process: Process, stdio: Stdio) -> None:
-        """Let the program in that process have those standard streams."""
+        """Give the process those standard streams."""
         process.descriptors[self._stdio] = Descriptors(stdio.streams())
 
     def close(self) -> None:
-        """Free what it holds. Closing it again does nothing."""
+        """Free the linker, the module and the engine. Closing it again does nothing."""
         for thing in (self.linker, self.module, self.engine):
             close(thing)
 

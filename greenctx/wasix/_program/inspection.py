@@ -1,4 +1,4 @@
-"""Inspection: what a module imports and exports, and what keeps it from being run."""
+"""Inspection: a module's imports and exports, and why it cannot be run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Import:
 
     @property
     def word(self) -> str:
-        """How the text says it. Nothing defines an unknown import, so the module cannot be run."""
+        """The state of the import, as the text shows it. A module with an unknown import cannot be run."""
         return "provided" if self.provided else "answers ENOTSUP" if self.answers_enotsup else "unknown"
 
 
@@ -59,14 +59,14 @@ class Export:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a module is and needs. Sizes of memories are in bytes, those of tables in elements."""
+    """A module's facts and needs. Sizes of memories are in bytes, sizes of tables in elements."""
 
     file: str
     type: str
     size: int
     runnable: bool
     reason: str | None
-    """Why it is not runnable."""
+    """Why it cannot be run."""
     contexts: bool
     """Whether it imports any of the WASIX context calls."""
     needs_collector: bool
@@ -77,10 +77,10 @@ class Inspection:
     memories: tuple[Size, ...]
     tables: tuple[Size, ...]
     stack_pointer: bool
-    """Whether it exports ``__stack_pointer`` as shadow stacks need it."""
+    """Whether it exports ``__stack_pointer`` in the form that shadow stacks need."""
     malloc: bool
     warnings: tuple[str, ...]
-    """What will go wrong with contexts although the module can be run, and what to do."""
+    """What will go wrong with contexts although the module runs, and the remedy."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the inspection as a dictionary that JSON can hold."""
@@ -211,6 +211,6 @@ def _yes(flag: bool) -> str:
 
 
 def _printable(text: str, max_length: int = MAX_NAME) -> str:
-    """Return the text without what would move a terminal's cursor or fill its screen."""
+    """Return the text shortened, and without characters that would move a terminal's cursor."""
     shown = printable(text[:max_length])
     return shown if len(text) <= max_length else f"{shown}... ({len(text)} characters)"

@@ -1,8 +1,8 @@
-"""Ctrl-C that comes in a ``__del__``, where Python drops it, comes again.
+"""Send Ctrl-C again if it came in a ``__del__``, where Python drops it.
 
-wasmtime's objects have ``__del__`` methods in Python. Of the signals that come while a program starts or ends, one in a
-hundred comes in such a method. Python then reports the KeyboardInterrupt to `sys.unraisablehook` and goes on. So would
-the guest, perhaps for ever.
+The objects of wasmtime's package have ``__del__`` methods in Python. Of the signals that come while a program starts or
+ends, one in a hundred comes in such a method. Python reports that KeyboardInterrupt to `sys.unraisablehook` and goes
+on. The guest would go on too, perhaps for ever.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class LostInterrupts:
-    """While entered in the main thread, delivers them again. Other errors go to the hook that was set before.
+    """While entered in the main thread, sends lost interrupts again. Other errors go to the hook that was set before.
 
-    A hook that others set meanwhile stays. Under gevent runs overlap, and the first to begin may end first. Its hook
-    then stays beneath that of the other run, passes everything on, and goes with it.
+    A hook that other code sets meanwhile stays. Under gevent runs overlap, and the first to begin may end first. Its
+    hook then stays below the hook of the other run, passes everything on, and disappears with it.
     """
 
     def __init__(self) -> None:
@@ -45,14 +45,14 @@ class LostInterrupts:
 
     def __call__(self, lost: sys.UnraisableHookArgs) -> None:
         if self._holds and issubclass(lost.exc_type, KeyboardInterrupt) and can_be_signalled() and _handles_ctrl_c():
-            # By another thread, a moment later: at once it would arrive here, in this hook, and be lost again.
+            # Another thread sends it a moment later: sent at once, it would arrive in this hook and be lost again.
             _thread.start_new_thread(_thread.interrupt_main, ())
         else:
             self._before(lost)
 
 
 def _handles_ctrl_c() -> bool:
-    """Whether SIGINT has a handler in Python: `interrupt_main` does nothing without."""
-    import signal  # which hardly any program needs
+    """Whether SIGINT has a handler in Python. Without one, `interrupt_main` does nothing."""
+    import signal  # needed by hardly any program
 
     return callable(signal.getsignal(signal.SIGINT))

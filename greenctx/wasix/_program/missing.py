@@ -1,4 +1,4 @@
-"""What to do where the native part is missing."""
+"""Advice for an installation without the native part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COMPILERS = (
 
 
 def advice(package: Path = Path(__file__).parents[2]) -> str:
-    """Return it for the package in that folder: an installed one, or the source tree that Python has found first."""
+    """Return the advice for the package in that folder: an installed one, or a source tree that Python found first."""
     tree = package.parent
     if (tree / "pyproject.toml").is_file():
         return (

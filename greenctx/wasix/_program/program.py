@@ -43,10 +43,10 @@ MIN_YIELD_SECONDS = 0.001
 class Program:
     """A WASI command, compiled and ready to run.
 
-    ``linker`` has WASI preview 1 and the WASIX context calls; host functions of one's own are added with its
-    ``define_func`` before `run`. Each `run` uses a store of its own and closes it. `close`, or a ``with`` statement,
-    frees the rest at once: a host function that refers to its program would keep it alive for ever, for wasmtime's
-    reference to the function is invisible to the garbage collector.
+    ``linker`` has WASI preview 1 and the WASIX context calls. Add host functions by its ``define_func`` before `run`.
+    Each `run` makes a store and closes it. `close`, or a ``with`` statement, frees the rest at once. Without it, a host
+    function that refers to its program keeps the program alive for ever, because Python's garbage collector does not
+    see wasmtime's reference to the function.
     """
 
     def __init__(
@@ -69,27 +69,27 @@ class Program:
     ) -> None:
         """Compile ``code``, a module in binary or text (WAT) form.
 
-        ``argv`` includes the program's name and is ``[name]`` by default; ``env`` is all that the guest sees of
-        environment variables; ``preopens`` maps the guest's directories to the host's.
+        ``argv`` includes the program's name and is ``[name]`` by default. ``env`` has all environment variables that
+        the guest sees. ``preopens`` maps the guest's directories to the host's.
 
-        ``limits`` are those of each run. ``shadow_stack`` gives each context that many bytes for its address-taken
-        locals, instead of WASIX's stack that all share; it takes a guest that exports ``__stack_pointer``. With
-        ``contexts=False`` the context calls answer notsup.
+        ``limits`` apply to each run. ``shadow_stack`` gives each context that many bytes for its address-taken locals,
+        where WASIX's contexts share one stack; the guest must export ``__stack_pointer``. With ``contexts=False`` the
+        context calls return notsup.
 
         ``instruments`` are told what the contexts of each run do, and which host functions they call (see
         `greenctx.Instrument`).
 
-        With ``cache`` the compiled module is kept in the user's cache directory, for programs of the same code in other
-        processes, and taken from there. (One process had better keep the program.)
+        With ``cache`` the compiled module is kept in the user's cache directory, and taken from there, also by other
+        processes. (Within one process, keep the program instead.)
 
-        With ``command=False`` the module need not export ``_start``: see `invoke`.
+        With ``command=False`` the module need not export ``_start`` (see `invoke`).
 
         ``stdin`` is a binary file, or bytes, which each run reads from the beginning; ``stdout`` and ``stderr`` are
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
 
-        Raises `InvalidProgram` if it is not a WASI command that this wasmtime can compile, or starts beyond its limits;
-        and for a directory that is not there or a string that WASI cannot pass on. Raises `ResourcesExhausted` where
-        the system has no more memory, file descriptors or threads.
+        Raises `InvalidProgram` if the code is not a WASI command that this wasmtime can compile, or starts beyond its
+        limits, and for a missing directory or a string that WASI cannot pass on. Raises `ResourcesExhausted` if the
+        system has no more memory, file descriptors or threads.
         """
         instruments = [*instruments]
         self._made_of = code, {key: value for key, value in locals().items() if key not in ("self", "code", "cache")}
@@ -129,7 +129,7 @@ class Program:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **settings: Unpack[ProgramSettings]) -> Program:
-        """Load a .wasm or .wat file. See `__init__`; a file that cannot be read is `InvalidProgram`, too."""
+        """Load a .wasm or .wat file. See `__init__`. Raises `InvalidProgram` also for a file that cannot be read."""
         name = os.fspath(path)
         return cls(read_code(name), name=name, **settings)
 
@@ -138,42 +138,42 @@ class Program:
         return self.linker.host_function(module, name)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle what the program was made of. It is compiled where it arrives, once: see ``cache``."""
+        """Pickle the code and the settings. The program is compiled where it arrives (see ``cache``)."""
         if self.linker.definitions:
             raise TypeError("a program with host functions of its own cannot be pickled; make it where it is to run")
         return _arrived, (type(self), *self._made_of)
 
     def run(self, **settings: Unpack[RunSettings]) -> int:
-        """Run the program; return its exit status, as the guest gave it: an unsigned number of 32 bits.
+        """Run the program; return the guest's exit status, an unsigned number of 32 bits.
 
         ``argv``, ``env``, ``preopens``, ``stdin``, ``stdout``, ``stderr``, ``limits`` and ``instruments`` replace the
         program's own for this run. A limit of memory may be lower than the program's; a higher one changes nothing.
 
-        (A shell sees the low eight of them, so ``exit(-1)``, 4294967295 here, is 255 there.)
+        A shell sees the low eight bits, so ``exit(-1)``, 4294967295 here, is 255 there.
 
         Raises `InvalidProgram` if an import is not defined, `GuestTrap` when the guest traps in any context,
-        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, `ResourcesExhausted`, and whatever a host function
-        raises. Ctrl-C is KeyboardInterrupt. Every context is unwound by then.
+        `greenctx.ContextEntrypointReturned`, `TimeLimitExceeded`, `ResourcesExhausted`, and any exception of a host
+        function. Ctrl-C raises KeyboardInterrupt. Every context has unwound by then.
         """
         return int(self._run(settings))
 
     def invoke(self, name: str, *args: Any, **settings: Unpack[RunSettings]) -> list[Any]:
         """Call an export of a fresh instance, after ``_initialize`` if there is one; return its results.
 
-        Arguments that are strings are converted to the numbers that the function takes. The settings, and what is
-        raised, are those of `run`; but an exit of the guest is `GuestExit`.
+        Strings among the arguments are converted to the numbers that the function takes. The settings and errors are
+        those of `run`, but an exit of the guest raises `GuestExit`.
         """
         return cast("list[Any]", self._run(settings, Invocation(self.name, name, args)))
 
     async def run_async(self, *, yield_every: float = YIELD_SECONDS, **settings: Unpack[RunSettings]) -> int:
-        """The same inside of the calling task: its host functions may call `greenctx.await_`.
+        """Run the program inside of the calling task, as `run` does. Host functions may call `greenctx.await_`.
 
-        The event loop runs, too, while the guest sleeps or waits for its standard streams; and whenever the guest has
-        computed for ``yield_every`` seconds, 0.001 at least. (Programs that it runs meanwhile by `run` run so, too.)
+        The event loop runs, too, while the guest sleeps or waits for its standard streams, and whenever the guest has
+        computed for ``yield_every`` seconds (at least 0.001). So do programs that a host function runs by `run`.
 
-        When the task is cancelled, or the limit of time is over, `asyncio.CancelledError` is raised where the program
-        waits for the event loop; every context is unwound, and the task ends cancelled, or `TimeLimitExceeded` is
-        raised.
+        When the task is cancelled, or the time limit is over, `asyncio.CancelledError` is raised where the program
+        waits for the event loop. Every context unwinds. Then the task ends cancelled, or this raises
+        `TimeLimitExceeded`.
         """
         if not yield_every >= MIN_YIELD_SECONDS:
             raise ValueError(f"yield_every must be at least {MIN_YIELD_SECONDS} seconds, not {yield_every!r}")
@@ -196,7 +196,7 @@ class Program:
             self._runs.discard(this_run)
 
     async def _run_async(self, yield_every: float, settings: RunSettings, invocation: Invocation | None = None) -> Any:
-        from greenctx.wasix._program.run_async import run_within  # with asyncio, which takes long to import
+        from greenctx.wasix._program.run_async import run_within  # imports asyncio, which takes long
 
         this_run = object()
         try:
@@ -224,7 +224,7 @@ class Program:
 
         Raises `ProgramInUse` while it runs.
         """
-        # A run notes itself before it looks here, so one of the two sees the other.
+        # A run counts itself before it checks `_closed`, so at least one of the two sees the other.
         closed, self._closed = self._closed, True
         if self._runs:
             self._closed = closed

@@ -1,4 +1,4 @@
-"""One run of a program: what it is given, and its store."""
+"""One run of a program: its settings, and its store."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class RunSettings(TypedDict, total=False):
-    """The settings that a `Program` has, and that each run of it may have its own of."""
+    """The settings of a `Program` that each run may replace."""
 
     argv: Sequence[str] | None
     env: Mapping[str, str] | None
@@ -50,7 +50,7 @@ class RunSettings(TypedDict, total=False):
 
 
 class RunConfig(NamedTuple):
-    """What one run is given."""
+    """The configuration of one run."""
 
     settings: WasiSettings
     stdio: Stdio
@@ -59,9 +59,9 @@ class RunConfig(NamedTuple):
     on_shared_stack: Callable[[], object] | None
 
     def replaced(self, given: RunSettings) -> RunConfig:
-        """Return a configuration with those settings in place of its own. Raises TypeError for unknown settings.
+        """Return a configuration with those settings replaced. Raises TypeError for unknown settings.
 
-        A None that is given means what it means to a `Program`.
+        None as a setting means the same as for a `Program`.
         """
         unknown = given.keys() - RunSettings.__optional_keys__
         if unknown:
@@ -93,7 +93,7 @@ def run_in_new_store(
         with files, epochs, deadline:
             status = _run_in(store, executable, config, deadline, holds_gil, invocation)
     except BaseException as error:
-        with suppress(StoreInUse):  # by another thread; it is freed when that has done with it
+        with suppress(StoreInUse):  # by another thread, which frees it in the end
             close(store)
         if isinstance(error, WasmtimeError):
             check_resources(error)
@@ -138,7 +138,7 @@ def _run_in(
             raise
         return exit.status
     finally:
-        state.shadow_stacks = None  # which refer to the store
+        state.shadow_stacks = None  # they refer to the store
 
 
 def _start(store: Store, executable: Executable, invocation: Invocation | None) -> Any:
@@ -146,7 +146,7 @@ def _start(store: Store, executable: Executable, invocation: Invocation | None) 
         instance = executable.linker.instantiate(store, executable.module)
     except WasmtimeError as error:
         check_resources(error)
-        # A shared memory that it does not import as `env.memory`, for one.
+        # A shared memory that it does not import as `env.memory`, for example.
         raise InvalidProgram(executable.name, f"it cannot be instantiated: {in_one_line(error)}") from error
     if executable.shadow_stack is not None and executable.contexts:
         if state_of(store).calls:

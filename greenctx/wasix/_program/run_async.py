@@ -1,4 +1,4 @@
-"""Running within a deadline on an event loop: asyncio's by itself, any other (trio's) by means of anyio."""
+"""Running within a deadline on an event loop: directly on asyncio, by way of anyio on others (trio, for example)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 async def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
-    """Run the function in the calling task; cancel that when the deadline is over, and raise `TimeLimitExceeded`."""
+    """Run the function in the calling task. When the deadline is over, cancel it and raise `TimeLimitExceeded`."""
     seconds = deadline.left()
     if seconds is None:
         return await run_in_task(function)
@@ -46,8 +46,8 @@ async def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
             try:
                 return await run_in_task(function)
             except BaseException as error:
-                ended = error  # with those that came while the contexts were unwound
+                ended = error  # its context has the errors of unwinding
                 raise
         raise deadline.exceeded() from ended
     finally:
-        del ended  # whose traceback refers to this frame
+        del ended  # its traceback refers to this frame

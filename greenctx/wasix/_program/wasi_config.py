@@ -1,4 +1,4 @@
-"""What a guest gets: arguments, environment variables and directories."""
+"""The WASI settings of a guest: arguments, environment variables and directories."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class WasiSettings:
                 raise InvalidProgram(name, f"the directory {host!r} to preopen is not there")
 
     def replaced(self, **given: Any) -> WasiSettings:
-        """Return settings with those arguments in place of these."""
+        """Return settings with those arguments replaced."""
         own: dict[str, Any] = {"argv": self.argv, "env": self.env, "preopens": self.preopens}
         return WasiSettings(self.name, **{**own, **given}) if given else self
 
@@ -69,7 +69,7 @@ def _mapping(name: str, given: Mapping[str, T] | None, example: str) -> dict[str
 
 
 def _check_can_open(directory: str) -> None:
-    """Raise `ResourcesExhausted` if the system has no more of what it takes to open it. wasmtime does not say why."""
+    """Raise `ResourcesExhausted` if the system lacks a resource to open the directory: wasmtime does not say."""
     try:
         os.close(os.open(directory, os.O_RDONLY))
     except OSError as error:

@@ -1,15 +1,15 @@
 """Shadow stacks: a region of guest memory for each context's address-taken locals.
 
-LLVM keeps such locals on a stack in linear memory whose top is the global ``__stack_pointer``. WASIX leaves it shared
-by all contexts, and a plain C guest corrupts it when one context returns to a shallower frame while another waits
-below. Here each greenlet that calls the guest has a stack of its own: main the one that the linker laid out, a context
-a region from its creation to its end. (A context that Python created gets its region when it calls the guest, and
-gives it back when that call ends.)
+LLVM keeps such locals on a stack in linear memory whose top is the global ``__stack_pointer``. In WASIX all contexts
+share it, and a plain C guest corrupts it: one context returns to a shallower frame while another waits below. Here each
+greenlet that calls the guest has its own stack. Main has the one that the linker laid out; a context has a region from
+its creation to its end. A context that Python created gets its region when it calls the guest, and gives it back when
+that call ends.
 
-The native part sets the pointer where guest code is about to run (`Fiber.run`), and nowhere else. Then it does not
-matter what has happened since the guest ran last: switches, nested calls, traps, exceptions, destroyed contexts.
-`in_use` says whose pointer the global holds, so the global is left alone when the same stack runs again. (Restoring
-the pointer without giving each context a region was tried and is wrong: contexts write over each other's locals.)
+The native part sets the pointer only right before guest code runs (`Fiber.run`). Then it does not matter what happened
+since the guest ran last: switches, nested calls, traps, exceptions, destroyed contexts. `in_use` says whose pointer the
+global holds, so the global is left alone when the same stack runs again. Restoring the pointer without a region for
+each context was tried and is wrong: contexts overwrite each other's locals.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check_exports(name: str, module: Module) -> None:
 
 
 class ShadowStacks:
-    """The stacks of one running program. The greenlet that makes this has main's.
+    """The stacks of one running program. The greenlet that makes this object has main's stack.
 
     It does not refer to the store: the store's `StoreState` refers to it, and the cycle would delay the store's end.
     """
@@ -69,7 +69,7 @@ class ShadowStacks:
         self._on_overflow = _Overflow(self.pool.size)
         self._main = self.pointer.in_use = ShadowStack(self.pointer.get())
         self._stacks: WeakKeyDictionary[greenlet, ShadowStack] = WeakKeyDictionary({getcurrent(): self._main})
-        # Regions of contexts that had not begun when they were last heard of.
+        # Regions of contexts that had not begun at the last sweep.
         self._reserved: dict[tuple[ContextSwitchingEnvironment, int], int] = {}
         self._sweep_at = 16
 
@@ -141,7 +141,7 @@ class ShadowStacks:
 
 
 class CallOnStack:
-    """One call into the guest, whose locals go on one stack, below those of the calls that it is nested in."""
+    """One call into the guest. Its locals go on one stack, below those of the calls around it."""
 
     __slots__ = ("_at_end", "_pointer", "_stack", "_start")
 
@@ -155,7 +155,7 @@ class CallOnStack:
         fiber.use_stack(pointer, stack)
 
     def end(self) -> None:
-        """Free what the call has left on the stack: all of its frames, if it has trapped or was destroyed."""
+        """Free the frames that the call left on the stack, if it trapped or was destroyed."""
         pointer, stack = self._pointer, self._stack
         stack.pointer = self._start
         if pointer.in_use is stack:
@@ -165,7 +165,7 @@ class CallOnStack:
 
 
 class _Overflow:
-    """Takes the place of the host function that was called when the overflow was noticed; raises when it is served."""
+    """Replaces the host function that was called when the overflow was noticed, and raises when it is served."""
 
     def __init__(self, size: int) -> None:
         self._size = size

@@ -1,4 +1,4 @@
-"""Regions of guest memory for shadow stacks: taken from the guest, kept for the next context, and guarded."""
+"""Regions of guest memory for shadow stacks: allocated in the guest, kept for the next context, and guarded."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ MIN_SIZE = 1024
 
 
 class StackPool:
-    """Regions of one size. A region that is given back is used again, and never returned to the guest."""
+    """Regions of one size. A freed region is used again, and never returned to the guest."""
 
     def __init__(self, store: Store, memory: Memory, malloc: object, pointer: StackPointer, size: int) -> None:
-        """``malloc`` is what the guest exports by that name. ``size`` is in bytes, and rounded up."""
+        """``malloc`` is the guest's export of that name. ``size`` is in bytes, and rounded up."""
         self.size = max(MIN_SIZE, _aligned(size))
         self._pointer = pointer
         self._memory = memory
@@ -60,7 +60,7 @@ class StackPool:
 
     def _from_malloc(self, store: Store, malloc: Func, wanted: int) -> int:
         sign = 1 << (self._pointer.bits - 1)
-        if self._in_malloc:  # malloc creates a context, whose region would take malloc again, without end
+        if self._in_malloc:  # malloc creates a context, whose region would need malloc, without end
             raise ShadowStackUnavailable(self.size)
         self._in_malloc = True
         try:

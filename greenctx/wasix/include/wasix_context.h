@@ -33,13 +33,13 @@ static inline int wasix_context_create(wasix_context_id_t *id, void (*entrypoint
     return wasix_context_result(wasix_32v1_context_create(id, entrypoint));
 }
 
-/* Suspend this context and resume that one. Returns when somebody switches back. */
+/* Suspend this context and resume that one. Returns when another context switches back. */
 static inline int wasix_context_switch(wasix_context_id_t id)
 {
     return wasix_context_result(wasix_32v1_context_switch(id));
 }
 
-/* Destroy a suspended context. One that is not there is no error. */
+/* Destroy a suspended context. An unknown id is not an error. */
 static inline int wasix_context_destroy(wasix_context_id_t id)
 {
     return wasix_context_result(wasix_32v1_context_destroy(id));
