@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from sys import UnraisableHookArgs
 from typing import Any, Final, Protocol
 
 from greenlet import greenlet
@@ -17,6 +18,11 @@ def between_epochs() -> None: ...
 def let_traps_through() -> None: ...
 def monotonic() -> float: ...
 def restart_epoch_threads() -> None: ...
+
+class UnraisableHook:
+    before: Callable[[UnraisableHookArgs], object]
+    delivers: bool
+    def __call__(self, lost: UnraisableHookArgs) -> None: ...
 
 YIELDED: Final[object]
 

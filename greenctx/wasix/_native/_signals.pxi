@@ -1,4 +1,5 @@
-# Signals: a guest's trap reaches wasmtime, whatever this thread's mask is, and whoever has replaced the handlers.
+# Signals: a guest's trap reaches wasmtime, whatever this thread's mask is, and whoever has replaced the handlers. And no
+# Ctrl-C is lost.
 #
 # wasmtime's traps are signals: SIGSEGV, SIGILL and SIGFPE. The kernel ends a process that has one of them blocked, and
 # others (faulthandler, a JVM) put their handlers in the place of wasmtime's. So before a guest runs the signals are
@@ -104,3 +105,31 @@ def between_epochs():
     # Python 3.13 does not look for signals by itself in a child of a fork whose main thread was not its parent's.
     PyErr_CheckSignals()
     prepare_signals()
+
+
+cdef class UnraisableHook:
+    """A `sys.unraisablehook` that delivers Ctrl-C again to the thread that has made it, while it ``delivers``.
+
+    Whatever else Python drops it passes to ``before``. It is native code, in which Python runs no signal handler: a
+    hook in Python dropped what came in the hook itself.
+    """
+    cdef public object before
+    cdef public bint delivers
+    cdef unsigned long thread
+
+    def __cinit__(self):
+        self.before, self.delivers, self.thread = sys.__unraisablehook__, False, PyThread_get_thread_ident()
+
+    def __call__(self, lost):
+        # Without a handler of SIGINT in Python `interrupt_main` does nothing.
+        delivers = self.delivers and PyThread_get_thread_ident() == self.thread and callable(getsignal(SIGINT))
+        if not delivers or not issubclass(lost.exc_type, KeyboardInterrupt):
+            try:
+                return self.before(lost)
+            except KeyboardInterrupt:
+                if not delivers:
+                    raise
+        if sys.unraisablehook is self:
+            interrupt_main()  # its handler runs when the thread is in Python code again
+        else:
+            start_new_thread(interrupt_main, ())  # a moment later, or the hook that has called this one would drop it

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
+import operator
 import signal
 import sys
 import threading
+from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +19,7 @@ from greenctx.wasix import Program
 from greenctx.wasix._program.lost_interrupts import LostInterrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 CALLS = b'(module (import "host" "f" (func $f)) (func (export "_start") (call $f) END))'
 FOR_EVER = CALLS.replace(b"END", b"(loop (br 0))")
@@ -67,6 +71,41 @@ def test_it_comes_again(reported: list[object]) -> None:
         with pytest.raises(KeyboardInterrupt):
             endless.run()
     assert reported == []
+
+
+def test_another_that_comes_in_the_hook(reported: list[object]) -> None:
+    """Nor is a second Ctrl-C lost that comes right after the first, before the hook has begun."""
+
+    def generator() -> Generator[None]:
+        yield
+
+    def function() -> None:
+        call: Any = operator.call
+        # All in C: Python would run the handler of the second in the ``__del__``.
+        both: tuple[Any, ...] = (_thread.interrupt_main, partial(generator().throw, KeyboardInterrupt))
+
+        class InterruptedTwice:
+            __del__: Any = staticmethod(partial(deque, map(call, both)))
+
+        InterruptedTwice()
+
+    with pytest.raises(KeyboardInterrupt):
+        program(FOR_EVER, function).run()
+    assert reported == []
+
+
+def test_one_that_comes_in_the_hosts_hook() -> None:
+    """While that hook reports another error."""
+
+    def hook(_: sys.UnraisableHookArgs) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    sys.unraisablehook, before = hook, sys.unraisablehook
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            program(FOR_EVER, Failing).run()
+    finally:
+        sys.unraisablehook = before
 
 
 def test_other_errors_go_to_the_hosts_hook(reported: list[object]) -> None:

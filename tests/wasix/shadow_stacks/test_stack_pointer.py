@@ -3,14 +3,11 @@ them."""
 
 from __future__ import annotations
 
-import _thread
 import gc
 import random
 import signal
-import threading
 import weakref
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -24,7 +21,6 @@ from greenctx.wasix import Limits, Program, ShadowStackOverflow, ShadowStackUnav
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._native import capi
 from greenctx.wasix._native._fiber import ShadowStack, StackPointer
-from greenctx.wasix._program import lost_interrupts
 from greenctx.wasix._shadow_stacks.stack_pool import CANARY
 
 if TYPE_CHECKING:
@@ -429,20 +425,10 @@ def test_stacks_by_turns() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may come in a `__del__`
-def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interruption() -> None:
     """An interruption at any moment leaves all stacks as they were."""
     armed = False
     interruptions = 0
-    deliverers: list[threading.Thread] = []
-
-    def start_new_thread(function: Callable[[], None], args: tuple[()]) -> None:
-        deliverers.append(threading.Thread(target=function, args=args))
-        deliverers[-1].start()
-
-    # An interruption that is lost in a `__del__` is delivered again, as SIGINT, by a thread. Here it is waited for: it
-    # must not come to the next test.
-    again = SimpleNamespace(start_new_thread=start_new_thread, interrupt_main=_thread.interrupt_main)
-    monkeypatch.setattr(lost_interrupts, "_thread", again)
 
     def interrupt(*_: object) -> None:
         nonlocal armed
@@ -475,13 +461,12 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
             host.env.switch_context(context)
             assert where(host) == TOP - 2 * 64
 
+    # SIGINT: an interruption that is lost in a `__del__` is delivered again, by this one.
     former = {number: signal.signal(number, interrupt) for number in (signal.SIGALRM, signal.SIGINT)}
     try:
         Host(main, entry).run()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for deliverer in deliverers:
-            deliverer.join()
         for number, handler in former.items():
             signal.signal(number, handler)
     assert interruptions > 10
