@@ -1,4 +1,4 @@
-"""greenctx: WASIX context switching for Python hosts. Several call stacks, one running at a time, each a greenlet."""
+"""WASIX context switching for Python hosts: several call stacks, one running at a time, each a greenlet."""
 
 from typing import TYPE_CHECKING
 

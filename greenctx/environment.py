@@ -51,11 +51,11 @@ class ContextSwitchingEnvironment(Environment):
             report_to(self, instruments)
 
     async def run_main_context_async(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Do the same inside of the calling task, on a greenlet of its own: contexts may call `greenctx.await_`.
+        """Do what `run_main_context` does inside of the calling task: contexts may call `greenctx.await_`.
 
-        Main shares the task's context variables. When the task is cancelled, `asyncio.CancelledError` is raised in the
-        context that awaits, and goes from there to main as any other exception does. While contexts unwind they may
-        await again.
+        Main runs on a greenlet of its own, and shares the task's context variables. When the task is cancelled,
+        `asyncio.CancelledError` is raised in the context that awaits, and goes from there to main as any other
+        exception does. While contexts unwind they may await again.
         """
         result = await run_in_task(lambda: self.run_main_context(main, *args))
         check_is_no_coroutine("main", result)

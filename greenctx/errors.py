@@ -17,6 +17,9 @@ from greenlet import GreenletExit
 class GreenctxError(Exception):
     """Base of every error that greenctx raises about its own use."""
 
+    def __init__(self, *args: object) -> None:  # written out, because `inspect.signature` finds none in `Exception`
+        super().__init__(*args)
+
 
 def _notes(error: BaseException) -> dict[str, Any]:
     """Return the notes on an error, as the state that gives them to a copy."""

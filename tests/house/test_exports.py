@@ -1,20 +1,25 @@
-"""The public names: each is there however it is asked for, those that are imported when they are used among them."""
+"""The public names: each can be imported in every way, also those imported on first use, and `help` explains it."""
 
 from __future__ import annotations
 
+import inspect
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import greenctx
+import greenctx.wasix
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 LATER = ("ContextInfo", "Instrument", "Statistics", "Trace")
 
 
 @pytest.fixture(autouse=True)
 def unused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before the first use."""
+    """Forget the names imported on first use."""
     for name in LATER:
         monkeypatch.delitem(vars(greenctx), name, raising=False)
 
@@ -48,8 +53,21 @@ def test_others() -> None:
         exec("from greenctx import Nothing")
 
 
+@pytest.mark.parametrize("module", [greenctx, greenctx.wasix], ids=lambda module: module.__name__)
+def test_help(module: ModuleType) -> None:
+    """Each public name, and each public method, has a docstring of its own words, and a signature."""
+    for name in module.__all__:
+        public = getattr(module, name)
+        assert inspect.signature(public)
+        assert (inspect.getdoc(public) or "").partition("\n")[0].endswith("."), name
+        for each in filter(inspect.isclass, [public]):
+            for method, defined in vars(each).items():
+                if inspect.isfunction(defined) and not method.startswith("_"):
+                    assert inspect.getdoc(getattr(each, method)), f"{name}.{method}"
+
+
 def test_without_logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody has imported it, nobody has enabled it: an environment does not either."""
+    """An environment does not import logging: until other code does, no logger is enabled."""
     monkeypatch.delitem(sys.modules, "logging")
     assert type(greenctx.ContextSwitchingEnvironment()) is greenctx.ContextSwitchingEnvironment
     assert "logging" not in sys.modules

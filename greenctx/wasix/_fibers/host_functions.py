@@ -68,11 +68,7 @@ class HostFunction:
             result = result.value
         try:
             results = self.encode(result, store)
-        except (
-            TypeError,
-            ValueError,
-            OverflowError,
-        ) as error:  # other errors propagate unchanged
+        except (TypeError, ValueError, OverflowError) as error:  # other errors propagate unchanged
             check_is_no_coroutine(f"host function {self.name!r}", result)
             raise TypeError(f"host function {self.name!r} returned what its type does not allow: {error}") from error
         fiber.answer(results)

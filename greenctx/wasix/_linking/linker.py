@@ -99,7 +99,12 @@ class Linker(wasmtime.Linker):
         self.definitions += 1
 
     def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
-        """Define the decorated function, typed by its annotations and perhaps ``async``: see `typed_functions`."""
+        """Define the decorated function as a host function, by its own name if none is given. Its annotations type it.
+
+        ``int`` is an i64 and `I32` an i32, ``float`` an f64 and `F32` an f32, ``bool`` an i32. A first parameter of type
+        `Caller` gets the guest's exports. An ``async def`` function is awaited, so the program has to run by
+        ``run_async`` (`NotInAsyncRun` otherwise). Raises TypeError for other annotations.
+        """
         from greenctx.wasix._linking.typed_functions import defining  # imports inspect, which takes long
 
         return defining(self.define_func, module, name)
