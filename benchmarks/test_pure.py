@@ -1,4 +1,4 @@
-"""The core in pure Python (``GREENCTX_PURE=1``) beside the compiled core: a switch and a life, each in a new process."""
+"""The core in pure Python (``GREENCTX_PURE=1``) beside the compiled core: a switch and a life, in new processes."""
 
 from __future__ import annotations
 

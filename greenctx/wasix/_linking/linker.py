@@ -99,10 +99,10 @@ class Linker(wasmtime.Linker):
         self.definitions += 1
 
     def host_function(self, module: str, name: str | None = None) -> Callable[[F], F]:
-        """Define the decorated function as a host function, by its own name if none is given. Its annotations type it.
+        """Define the decorated function as a host function, typed by its annotations. ``name`` is its own by default.
 
-        ``int`` is an i64 and `I32` an i32, ``float`` an f64 and `F32` an f32, ``bool`` an i32. A first parameter of type
-        `Caller` gets the guest's exports. An ``async def`` function is awaited, so the program has to run by
+        ``int`` is an i64 and `I32` an i32, ``float`` an f64 and `F32` an f32, ``bool`` an i32. A first parameter of
+        type `Caller` gets the guest's exports. An ``async def`` function is awaited, so the program has to run by
         ``run_async`` (`NotInAsyncRun` otherwise). Raises TypeError for other annotations.
         """
         from greenctx.wasix._linking.typed_functions import defining  # imports inspect, which takes long
