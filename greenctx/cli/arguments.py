@@ -31,6 +31,7 @@ class Arguments:
     trace: str | None = None
     stats: bool = False
     dump_on_signal: bool = False
+    verbose: bool = False
     invoke: str | None = None
     shared_stack: bool = False
     owns_process: bool = False

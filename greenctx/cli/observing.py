@@ -25,6 +25,8 @@ def observing(given: Arguments, name: str) -> Iterator[list[Instrument]]:
     """Yield the instruments that the options ask for. Raises `InvalidProgram` if the trace cannot be written."""
     with ExitStack() as stack:
         instruments: list[Instrument] = []
+        if given.verbose:
+            stack.callback(_log_to_stderr())
         if given.dump_on_signal:
             stack.callback(_dump_on_signal())
         if given.stats:
@@ -84,6 +86,26 @@ def _unwind_on_sigterm() -> Callable[[], object]:
     except ValueError:  # not the main thread
         return lambda: None
     return lambda: signal.signal(signal.SIGTERM, before)
+
+
+def _log_to_stderr() -> Callable[[], object]:
+    """Print what the logger says at INFO and above; return a function that ends this."""
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"greenctx: {self.format(record)}")
+
+    logger, handler = logging.getLogger("greenctx"), Handler()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+
+    def end() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+    return end
 
 
 def _dump_on_signal() -> Callable[[], object]:

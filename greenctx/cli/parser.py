@@ -121,5 +121,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     seeing.add_argument("--stats", action="store_true", help="print a table of the contexts to stderr at the end")
     dump = "on SIGUSR1, print the stacks of the contexts to stderr"
     seeing.add_argument("--dump-on-signal", action="store_true", help=dump)
+    verbose = "print what the log has to stderr, such as the first call of each function that is not provided"
+    seeing.add_argument("--verbose", action="store_true", help=verbose)
     cache = "compile the module anew, and do not keep it for the next time"
     parser.add_argument_group("compiling").add_argument("--no-cache", action="store_true", help=cache)

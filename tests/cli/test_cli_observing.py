@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from guests.compile import compile_guest
 from guests.embedding import IMPORTS
 from processes import TIMEOUT, run_greenctx
 from trace_events import check_trace
+
+from greenctx.cli import main
 
 CONTEXTS = f"""(module {IMPORTS}
   (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
@@ -157,6 +160,40 @@ def test_statistics(tmp_path: Path) -> None:
     switches = [int(row[1]) for row in rows]
     assert lines[1] == f"switches: {sum(switches)}"
     assert lines[2] == f"host calls: {sum(int(row[2]) for row in rows)}"
+
+
+UNPROVIDED = """(module
+  (import "wasix_32v1" "sock_open" (func $open (param i32 i32 i32 i32) (result i32)))
+  (import "wasix_32v1" "proc_fork" (func $fork (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func $call (drop (call $open (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))))
+  (func (export "_start")
+    (call $call) (call $call)
+    (drop (call $fork (i32.const 0) (i32.const 0)))))"""
+
+
+def test_verbose(tmp_path: Path) -> None:
+    """--verbose prints the first call of each function that is not provided. Without it nothing is printed."""
+    path = tmp_path / "guest.wat"
+    path.write_text(UNPROVIDED)
+    called = [
+        f"greenctx: the guest called wasix_32v1.{name}, which greenctx does not provide"
+        for name in ("sock_open", "proc_fork")
+    ]
+    for options, lines in ((["--verbose"], called), ([], [])):
+        ran = run_greenctx("run", *options, path)
+        assert (ran.returncode, ran.stdout) == (0, b"")
+        assert ran.stderr.decode().splitlines() == lines
+
+
+def test_verbose_ends_with_the_run(tmp_path: Path) -> None:
+    """Where a program runs the command line, the logger is as before afterwards."""
+    path = tmp_path / "guest.wat"
+    path.write_text(UNPROVIDED)
+    logger = logging.getLogger("greenctx")
+    before = logger.level, [*logger.handlers]
+    assert main(["run", "--verbose", str(path)]) == 0
+    assert (logger.level, logger.handlers) == before
 
 
 def test_stacks_on_a_signal(tmp_path: Path) -> None:
