@@ -22,6 +22,7 @@ from greenctx.errors import CalledWithinGuest, GuestExit, WrongStore
 from greenctx.wasix._clock.waiting import checkpoint
 from greenctx.wasix._fibers import backtraces, exceptions
 from greenctx.wasix._fibers.functions import Instance, provide, suspending
+from greenctx.wasix._fibers.host_functions import HostFunction
 from greenctx.wasix._fibers.stack_limit import check_stack_limit, explain_exhaustion
 from greenctx.wasix._fibers.stores import state_of, store_of
 from greenctx.wasix._fibers.traps import GuestTrap
@@ -183,9 +184,13 @@ def _poll_to_the_end(fiber: Fiber, store: Store, state: StoreState, outcome: cap
             if function is YIELDED:
                 between_epochs()
                 checkpoint(state.deadline)
+                if state.timers is not None:
+                    state.timers.deliver_between_instructions(store)
                 continue
             if fiber.delivered is not None:
                 exceptions.drop_frames(fiber)
+            if state.timers is not None and isinstance(function, HostFunction):  # not on a stack that has overflowed
+                state.timers.deliver(store)
             function.serve(fiber, store)
         except (GreenletExit, GuestExit):  # these end a context or the program without an error: no backtrace
             raise

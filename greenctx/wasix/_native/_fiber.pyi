@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from sys import UnraisableHookArgs
 from typing import Any, Final, Protocol
 
@@ -59,7 +60,13 @@ class _Call(Protocol):
 
 class _ShadowStacks(Protocol):
     def begin(self, store: Store, fiber: Fiber) -> _Call: ...
+    def lowered(self, size: int) -> AbstractContextManager[None]: ...
     def create_context(self, store: Store, environment: Any, entrypoint: Callable[[], object]) -> int: ...
+
+class _Timers(Protocol):
+    def left(self) -> float: ...
+    def deliver(self, store: Store) -> None: ...
+    def deliver_between_instructions(self, store: Store) -> None: ...
 
 class StoreState:
     store_id: int
@@ -67,6 +74,7 @@ class StoreState:
     deadline: Any  # a Deadline of _clock
     shadow_stacks: _ShadowStacks | None
     process: Any
+    timers: _Timers | None
     defers_switches: bool
     holds_gil: bool
     gc_anchor: Fiber | None

@@ -42,6 +42,8 @@ cdef class StoreState:
     cdef public object shadow_stacks
     cdef public object process
     """What higher layers know of the program in the store; None until they do."""
+    cdef public object timers
+    """The timers that the program has set, which may have signals for it; None while it has set none."""
     cdef readonly Fiber gc_anchor
     """None unless guests in the store may hold references to collected objects on their stacks."""
     cdef unsigned char switches  # that `Fiber.poll` has done since Python had its turn

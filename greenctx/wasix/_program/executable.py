@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from greenctx.wasix._files.descriptors import Descriptors
 from greenctx.wasix._files.stdio import Stdio
-from greenctx.wasix._linking.imports import check_imports
+from greenctx.wasix._linking.imports import check_imports, imports_of
 from greenctx.wasix._linking.linker import Linker
-from greenctx.wasix._modules.abi import STACK_POINTER
+from greenctx.wasix._modules.abi import STACK_POINTER, WASIX_MODULES
 from greenctx.wasix._modules.compile import check_start, compile_module, never_waits, switches_contexts, to_binary
 from greenctx.wasix._modules.compile import read_code as read_code
 from greenctx.wasix._modules.names import EntrypointNames
@@ -54,6 +54,7 @@ class Executable:
             check_exports(name, self.module)
         # Guests may switch very often, so those that never wait on their fiber run with the GIL held.
         self.holds_gil = contexts and switches_contexts(self.module) and never_waits(self.module)
+        self.sets_timers = any((module, "proc_raise_interval") in imports_of(self.module) for module in WASIX_MODULES)
         self.entrypoint_names = EntrypointNames(self._code)
         self.linker = Linker(self.engine)
         # The linker knows one Stdio, a stand-in: `connect` gives each run its own streams.

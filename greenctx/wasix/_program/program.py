@@ -188,7 +188,7 @@ class Program:
             config = self._config(settings)
             deadline = Deadline.within_current(config.limits.seconds)
             holds_gil = self._executable.holds_gil
-            needs_epochs = deadline or can_be_signalled() or holds_gil
+            needs_epochs = deadline or can_be_signalled() or holds_gil or self._executable.sets_timers
             epochs = epoch_thread(self._engine) if needs_epochs else nullcontext()
             with LostInterrupts():
                 return run_in_new_store(self._executable, config, deadline, epochs, holds_gil, invocation)

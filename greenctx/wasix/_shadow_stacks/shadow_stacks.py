@@ -14,6 +14,7 @@ each context was tried and is wrong: contexts overwrite each other's locals.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, NoReturn, cast
 from weakref import WeakKeyDictionary
@@ -30,7 +31,7 @@ from greenctx.wasix._native._fiber import ShadowStack, StackPointer
 from greenctx.wasix._shadow_stacks.stack_pool import StackPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from wasmtime import Instance, Module, Store
 
@@ -109,6 +110,26 @@ class ShadowStacks:
         finally:
             self._stacks.pop(me, None)
         return CallOnStack(self.pointer, self._place(me, bottom), fiber, lambda: self._end(me, bottom))
+
+    @contextmanager
+    def lowered(self, size: int) -> Iterator[None]:
+        """Leave that many bytes of the current greenlet's stack alone, in calls that it makes meanwhile.
+
+        The guest that runs on it goes on where it was.
+        """
+        stack = self._stacks[getcurrent()]
+        before = self.pointer.get() if self.pointer.in_use is stack else stack.pointer
+        self._set(stack, before - size)
+        try:
+            yield
+        finally:
+            self._set(stack, before)
+
+    def _set(self, stack: ShadowStack, pointer: int) -> None:
+        """Set the pointer that the guest has when it runs on the stack next."""
+        stack.pointer = pointer % 2**64
+        if self.pointer.in_use is stack:
+            self.pointer.in_use = None
 
     def _take(self, store: Store) -> int:
         # A sweep looks at all reservations. Doubling the threshold keeps the cost of each creation constant on average.

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from greenctx._core.scope import current_context_id
 from greenctx.errors import Deadlock
-from greenctx.wasix._clock.waiting import wait_until_ready
-from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._files.pipes import ReadEnd, WriteEnd
 from greenctx.wasix._files.stdio import Sink, Source
 from greenctx.wasix._modules import abi
 from greenctx.wasix._native._fiber import monotonic
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.of_wasix.timers import can_be_signalled, wait
 
 if TYPE_CHECKING:
-    from greenctx.wasix._clock.readiness import Wait
+    from collections.abc import Mapping
+
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._files.descriptors import Descriptors
     from greenctx.wasix._files.wasmtime_wasi import WasmtimeWasi
+
+T = TypeVar("T")
 
 MAX_SUBSCRIPTIONS = 65536  # as a system's poll refuses more than a process can have open
 
@@ -31,7 +33,6 @@ _ABSOLUTE = 1
 _HANGUP = 1  # the other end is closed
 # Realtime and monotonic. No guest can wait for processor time, and in wasmtime's clock_time_get an unknown id traps.
 _CLOCKS = (0, 1)
-_STREAMS = {_FD_READ: Source, _FD_WRITE: Sink}
 
 
 class _Subscription(NamedTuple):
@@ -42,11 +43,51 @@ class _Subscription(NamedTuple):
     precision: int
     flags: int
 
-    def event(self, error: int = abi.SUCCESS, size: int | None = None) -> bytes:
+    def event(self, found: Found | None = None) -> bytes:
         """Encode the event. Of a pipe the size is known, and 0 once the other end is closed."""
+        error, size = (abi.SUCCESS, 0) if found is None else (found.error, found.size)
         if size is None:  # how much can be read is not known, but something can
-            return _EVENT.pack(self.userdata, error, self.tag, int(self.tag != _CLOCK and error == abi.SUCCESS), 0)
-        return _EVENT.pack(self.userdata, error, self.tag, size, 0 if size else _HANGUP)
+            size = int(error == abi.SUCCESS)
+        hangs_up = found is not None and found.size == 0
+        return _EVENT.pack(self.userdata, error, self.tag, size, _HANGUP if hangs_up else 0)
+
+
+class Found:
+    """What a guest finds when it reads from a descriptor, or writes to it: an error, or so many bytes, if known."""
+
+    __slots__ = ("error", "size")
+
+    def __init__(self, error: int = abi.SUCCESS, size: int | None = None) -> None:
+        self.error = error
+        self.size = size
+
+
+Readiness = Found | tuple[int, bool] | None
+"""Of a descriptor: it is ready, or the host has to be asked (a `Wait`), or only another context could make it ready."""
+
+
+def readiness(file: Source | Sink, *, to_write: bool) -> Readiness:
+    """Return whether a guest could read from the file, or write to it, without waiting."""
+    if not isinstance(file, Sink if to_write else Source):
+        return Found(abi.BADF)
+    if isinstance(file, ReadEnd | WriteEnd):
+        return None if file.ready is None else Found(size=file.ready)
+    return Found() if file.descriptor is None else (file.descriptor, to_write)
+
+
+def wait_until_found(caller: Caller, asked: Mapping[T, Readiness], seconds: float | None) -> dict[T, Found]:
+    """Wait for so long, or without end, until one of those is ready; return all that are.
+
+    Returns nothing when the time is over, and when a signal has come: then look at the descriptors again. Only other
+    contexts could make a pipe ready, and they do not run meanwhile. So a wait without end for nothing but pipes raises
+    `Deadlock`. Raises OSError.
+    """
+    found = {key: one for key, one in asked.items() if isinstance(one, Found)}
+    waits = {key: one for key, one in asked.items() if isinstance(one, tuple)}
+    if not found and not waits and seconds is None and not can_be_signalled(caller):
+        raise Deadlock(current_context_id(), "for a pipe")
+    ready = wait(caller, 0.0 if found else seconds, {*waits.values()})
+    return found | {key: Found() for key, one in waits.items() if one in ready}
 
 
 def poll_oneoff(
@@ -58,11 +99,7 @@ def poll_oneoff(
     count: int,
     result_pointer: int,
 ) -> int:
-    """Wait until one of the subscriptions is ready; report all that are. Raises MemoryFault and OSError.
-
-    Only other contexts could make a pipe ready, and they do not run meanwhile. So a wait for nothing but pipes that are
-    not ready raises `Deadlock`.
-    """
+    """Wait until one of the subscriptions is ready; report all that are. Raises as `wait_until_found`."""
     memory = GuestMemory(caller)
     memory.check(subscriptions, count * _SUBSCRIPTION.size)
     if not 0 < count <= MAX_SUBSCRIPTIONS:
@@ -76,10 +113,8 @@ def poll_oneoff(
 
     begin = monotonic()
     ready: list[bytes] = []
-    clocks: list[tuple[float, _Subscription]] = []  # and the seconds to wait
-    waits: list[tuple[Wait, _Subscription]] = []
+    clocks: list[tuple[float, _Subscription]] = []  # and when their time has come
     for one in asked:
-        stream = descriptors.get(one.subject) if one.tag != _CLOCK else None
         if one.tag == _CLOCK:
             result = abi.INVAL
             if one.subject in _CLOCKS:
@@ -87,32 +122,26 @@ def poll_oneoff(
             if result == abi.SUCCESS:
                 # wasmtime's clocks begin anywhere, so an absolute time is compared with wasmtime's own clock.
                 now = int.from_bytes(memory.read(events, 8), "little") if one.flags & _ABSOLUTE else 0
-                clocks.append((max(0, one.timeout - now) / 1e9, one))
+                clocks.append((begin + max(0, one.timeout - now) / 1e9, one))
+            else:
+                ready.append(one.event(Found(result)))
+    while True:
+        files: dict[int, Readiness] = {}
+        for index, one in enumerate(asked):
+            if one.tag == _CLOCK:
                 continue
-        elif stream is not None and not isinstance(stream, _STREAMS[one.tag]):
-            result = abi.BADF
-        elif isinstance(stream, ReadEnd | WriteEnd):
-            if stream.ready is not None:
-                ready.append(one.event(size=stream.ready))
-            continue
-        elif stream is not None and stream.descriptor is not None:
-            waits.append(((stream.descriptor, one.tag == _FD_WRITE), one))
-            continue
-        elif stream is not None:
-            result = abi.SUCCESS
-        else:  # a file is always ready, unless it is not open
-            result = wasi.call(caller, "fd_fdstat_get", one.subject, events)
-        ready.append(one.event(result))
-
-    if not (ready or clocks or waits):
-        raise Deadlock(current_context_id(), "for a pipe")
-    left = 0.0 if ready else min((seconds for seconds, _ in clocks), default=None)
-    found = wait_until_ready(state_of(caller.store).deadline, left, {wait for wait, _ in waits})
-    ready += [one.event() for wait, one in waits if wait in found]
-    passed = monotonic() - begin
-    if not ready and left is not None:
-        passed = max(passed, left)  # rounding may tell less than was waited for
-    ready += [one.event() for seconds, one in clocks if seconds <= passed]
+            file = descriptors.get(one.subject)
+            if file is not None:
+                files[index] = readiness(file, to_write=one.tag == _FD_WRITE)
+            else:  # a file of wasmtime's is always ready, unless it is not open
+                files[index] = Found(wasi.call(caller, "fd_fdstat_get", one.subject, events))
+        left = 0.0 if ready else min((max(0.0, end - monotonic()) for end, _ in clocks), default=None)
+        found = wait_until_found(caller, files, left)
+        ready += [asked[index].event(one) for index, one in found.items()]
+        passed = monotonic()
+        ready += [one.event() for end, one in clocks if end <= passed]
+        if ready:
+            break
     memory.write(events, b"".join(ready))
     memory.write_u32(result_pointer, len(ready))
     return abi.SUCCESS

@@ -13,6 +13,7 @@ from greenctx.wasix._files.directories import Directories
 from greenctx.wasix._files.wasmtime_wasi import Scratch, WasmtimeWasi
 from greenctx.wasix._modules import abi
 from greenctx.wasix._native import capi
+from greenctx.wasix._syscalls.of_wasix.timers import Timers
 from greenctx.wasix._syscalls.signals import Signals
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Process:
         self._open_files: int | None = None
         self.directories = Directories()
         self.signals = Signals()
+        self.timers = Timers(self.signals)
         self.entrypoint_names: EntrypointNames | None = None
         self.on_second_context: Callable[[], object] | None = None
         """Called when context_create has created the second context."""

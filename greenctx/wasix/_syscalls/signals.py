@@ -16,6 +16,8 @@ from greenctx.wasix._fibers.values import type_text
 from greenctx.wasix._modules import abi
 
 if TYPE_CHECKING:
+    from wasmtime import Store
+
     from greenctx.wasix._fibers.stores import Caller
 
 MAX_SIGNAL = 64
@@ -41,10 +43,18 @@ class Signals:
         self.handler: str | None = None
         """The name of the exported function, if the guest has named one. WASIX's libc blocks signals by naming one that
         does not exist."""
+        self._function: Func | None = None
+        """The function of that name, if it can handle signals."""
         self._pending: list[Raised] = []
         self._handled: set[Raised] = set()
 
-    def raise_(self, caller: Caller, signal: int) -> int:
+    def name_handler(self, caller: Caller, name: str) -> None:
+        """Let the caller's export of that name handle signals from now on."""
+        function = caller.get(name)
+        handles = isinstance(function, Func) and type_text(function.type(caller)) == "i32 ->"
+        self.handler, self._function = name, function if handles else None  # type: ignore[assignment]
+
+    def raise_(self, store: Store, signal: int) -> int:
         """Have a signal handled in the running context, now or as soon as possible; return an errno.
 
         Signal 0 does nothing.
@@ -58,13 +68,17 @@ class Signals:
         raised = current_context_id(), signal
         if signal and raised not in self._pending:
             self._pending.append(raised)
-        self.deliver(caller)
+        self.deliver(store)
         return abi.SUCCESS
 
-    def deliver(self, caller: Caller) -> None:
+    def is_handled(self, signal: int) -> bool:
+        """Whether the running context is handling that signal."""
+        return (current_context_id(), signal) in self._handled
+
+    def deliver(self, store: Store) -> None:
         """Have the guest handle the signals that wait in the running context, if it has a handler."""
         context_id = current_context_id()
-        while (handler := self._find_handler(caller)) is not None:
+        while self._function is not None:
             waiting = [one for one in self._pending if one[0] == context_id and one not in self._handled]
             if not waiting:
                 return
@@ -72,12 +86,6 @@ class Signals:
             self._pending.remove(raised)
             try:
                 self._handled.add(raised)
-                call(caller, handler, raised[1])
+                call(store, self._function, raised[1])
             finally:
                 self._handled.discard(raised)
-
-    def _find_handler(self, caller: Caller) -> Func | None:
-        handler = None if self.handler is None else caller.get(self.handler)
-        if not isinstance(handler, Func):
-            return None
-        return handler if type_text(handler.type(caller)) == "i32 ->" else None

@@ -11,8 +11,6 @@ from struct import Struct
 from typing import TYPE_CHECKING, NoReturn
 
 from greenctx.errors import GreenctxError, GuestExit
-from greenctx.wasix._clock.waiting import wait_until_ready
-from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._files.pipes import WriteEnd
 from greenctx.wasix._files.stdio import Sink, Source
 from greenctx.wasix._modules import abi
@@ -20,6 +18,7 @@ from greenctx.wasix._modules.exhaustion import check_resources
 from greenctx.wasix._syscalls.descriptors import DescriptorCalls
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.of_wasix.clocks import ClockCalls
+from greenctx.wasix._syscalls.of_wasix.timers import wait
 from greenctx.wasix._syscalls.paths import path_calls, path_open
 from greenctx.wasix._syscalls.poll import poll_oneoff
 from greenctx.wasix._syscalls.process import call_wasmtime, process_of
@@ -132,7 +131,7 @@ class WasiCalls:
                 break
         if failed and not written:
             if failed == abi.PIPE and isinstance(sink, WriteEnd):
-                process_of(caller.store).signals.raise_(caller, PIPE)
+                process_of(caller.store).signals.raise_(caller.store, PIPE)
             return failed
         if data and not written:
             return abi.AGAIN
@@ -157,7 +156,8 @@ def _wait(caller: Caller, wanted: Wait) -> int:
     that a signal's handler has raised.
     """
     try:
-        wait_until_ready(state_of(caller.store).deadline, None, [wanted])
+        while not wait(caller, None, [wanted]):
+            pass  # a signal has come meanwhile
     except OSError as error:
         if error.errno is None:
             raise

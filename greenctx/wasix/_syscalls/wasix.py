@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from greenctx._core.scope import current_context_id
 from greenctx.errors import Deadlock
-from greenctx.wasix._clock.waiting import wait_until_ready
-from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules import abi
+from greenctx.wasix._native._fiber import monotonic
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.of_wasix.files import FILE_TYPES, FileCalls
+from greenctx.wasix._syscalls.of_wasix.timers import can_be_signalled, wait
 from greenctx.wasix._syscalls.of_wasix.types import pointers_as
 from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.table import SystemCall, calls_of
@@ -93,12 +93,12 @@ class WasixCalls:
         """Set which exported function is called for signals. While there is no such function, signals wait."""
         signals = process_of(caller.store).signals
         with suppress(UnicodeDecodeError):  # then the handler stays as it was
-            signals.handler = GuestMemory(caller).read_path(name, length).decode()
-        signals.deliver(caller)
+            signals.name_handler(caller, GuestMemory(caller).read_path(name, length).decode())
+        signals.deliver(caller.store)
 
     def thread_signal(self, caller: Caller, _: int, signal: int) -> int:
         """Raise a signal in the only thread: in the running context."""
-        return process_of(caller.store).signals.raise_(caller, signal)
+        return process_of(caller.store).signals.raise_(caller.store, signal)
 
     # Locks. A context that waits keeps the only thread, so no other context can unlock.
 
@@ -109,15 +109,17 @@ class WasixCalls:
         """
         memory = GuestMemory(caller)
         has_timeout, nanoseconds = _TIMEOUT.unpack(memory.read(timeout, _TIMEOUT.size))
-        value = memory.read_u32(futex)
+        until = monotonic() + nanoseconds / 1e9 if has_timeout == 1 else None
+        memory.check(futex, 4)
         memory.check(result_pointer, 1)
-        if value != expected:
-            memory.write(result_pointer, _TRUE)
-            return abi.SUCCESS
-        if has_timeout != 1:
-            raise Deadlock(current_context_id(), f"for the lock or condition at {futex:#x}")
-        wait_until_ready(state_of(caller.store).deadline, nanoseconds / 1e9)
-        memory.write(result_pointer, _FALSE)
+        while memory.read_u32(futex) == expected:
+            if until is None and not can_be_signalled(caller):
+                raise Deadlock(current_context_id(), f"for the lock or condition at {futex:#x}")
+            wait(caller, None if until is None else max(0.0, until - monotonic()))
+            if until is not None and monotonic() >= until:
+                memory.write(result_pointer, _FALSE)
+                return abi.SUCCESS
+        memory.write(result_pointer, _TRUE)
         return abi.SUCCESS
 
     def futex_wake(self, caller: Caller, _: int, result_pointer: int) -> int:

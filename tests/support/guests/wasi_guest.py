@@ -60,6 +60,7 @@ _WASIX_SIGNATURES = {
     "proc_id": "i32",
     "proc_parent": "i32 i32",
     "proc_raise": "i32",
+    "proc_raise_interval": "i32 i64 i32",
     "proc_signal": "i32 i32",
     "proc_signals_get": "i32",
     "proc_signals_sizes_get": "i32",

@@ -281,7 +281,8 @@ def test_processor_time(module: str, clock: int) -> None:
 @each_module
 @pytest.mark.parametrize(
     ("name", "arguments"), [("thread_id", [16]), ("thread_parallelism", [16]), ("thread_sleep", [1000]),
-    ("proc_parent", [1, 16]), ("proc_raise", [0]), ("proc_signal", [1, 0]), ("stack_checkpoint", [16, 48]),
+    ("proc_parent", [1, 16]), ("proc_raise", [0]), ("proc_signal", [1, 0]), ("proc_raise_interval", [14, 0, 0]),
+    ("stack_checkpoint", [16, 48]),
     ("thread_local_create", [7, 16]), ("thread_local_get", [1, 16]), ("tty_get", [16]), ("tty_set", [16]),
     ("proc_id", [16]), ("proc_signals_get", [16]), ("futex_wake", [16, 20])],
 )  # fmt: skip

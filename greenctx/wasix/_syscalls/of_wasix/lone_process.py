@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from greenctx.wasix._clock.waiting import wait_until_ready
-from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._modules import abi
+from greenctx.wasix._native._fiber import monotonic
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.of_wasix.timers import wait
 from greenctx.wasix._syscalls.process import process_of
+from greenctx.wasix._syscalls.signals import MAX_SIGNAL
 from greenctx.wasix._syscalls.wasix import PROCESS_ID
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ PARENT_ID = 0
 
 MAX_THREAD_LOCALS = 4096
 
+_TRUE = 1  # bool (wasi/api_wasix.h)
 _SNAPSHOT_SIZE = 24  # stack_snapshot (wasi/api_wasix.h)
 
 LONE_PROCESS_TYPES = {
@@ -31,6 +33,7 @@ LONE_PROCESS_TYPES = {
     "callback_thread_local_destroy": "p p ->",
     "proc_parent": "i32 p -> i32",
     "proc_raise": "i32 -> i32",
+    "proc_raise_interval": "i32 i64 i32 -> i32",
     "proc_signal": "i32 i32 -> i32",
     "stack_checkpoint": "p p -> i32",
     "thread_id": "p -> i32",
@@ -58,7 +61,10 @@ class LoneProcessCalls:
 
     def thread_sleep(self, caller: Caller, nanoseconds: int) -> int:
         """Sleep. All contexts do, because they share the thread."""
-        wait_until_ready(state_of(caller.store).deadline, nanoseconds / 1e9)
+        until = monotonic() + nanoseconds / 1e9
+        wait(caller, nanoseconds / 1e9)
+        while (left := until - monotonic()) > 0:  # a signal has come meanwhile
+            wait(caller, left)
         return abi.SUCCESS
 
     # Thread locals: one value of each, because there is one thread. Contexts share the values.
@@ -110,7 +116,17 @@ class LoneProcessCalls:
 
     def proc_raise(self, caller: Caller, signal: int) -> int:
         """Raise a signal in the running context."""
-        return process_of(caller.store).signals.raise_(caller, signal)
+        return process_of(caller.store).signals.raise_(caller.store, signal)
+
+    def proc_raise_interval(self, caller: Caller, signal: int, nanoseconds: int, repeats: int) -> int:
+        """Have a signal raised after that time, in whatever context runs then: once or, if it repeats, again and again.
+
+        No time: not any more. (A type of WASI's, and WASIX's libc, have nanoseconds here; Wasmer has milliseconds.)
+        """
+        if not 0 < signal <= MAX_SIGNAL:
+            return abi.INVAL
+        process_of(caller.store).timers.set(caller, signal, nanoseconds / 1e9, repeats=repeats == _TRUE)
+        return abi.SUCCESS
 
     def proc_signal(self, caller: Caller, process_id: int, signal: int) -> int:
         """Send a signal to a process: to itself, because there is no other."""

@@ -16,6 +16,8 @@ WASIX_IMPORT("proc_signals_sizes_get") int32_t wasix_proc_signals_sizes_get(uint
 WASIX_IMPORT("proc_signals_get") int32_t wasix_proc_signals_get(uint8_t *dispositions);
 WASIX_IMPORT("callback_signal") void wasix_callback_signal(const char *name, uint32_t length);
 WASIX_IMPORT("thread_signal") int32_t wasix_thread_signal(int32_t thread, int32_t signal);
+WASIX_IMPORT("proc_raise_interval") int32_t
+wasix_proc_raise_interval(int32_t signal, uint64_t nanoseconds, int32_t repeats);
 WASIX_IMPORT("proc_exit2") _Noreturn void wasix_proc_exit2(int32_t status);
 WASIX_IMPORT("thread_exit") _Noreturn void wasix_thread_exit(int32_t status);
 WASIX_IMPORT("proc_id") int32_t wasix_proc_id(int32_t *id);
