@@ -46,7 +46,8 @@ class GuestTrap(GreenctxError, Trap):
         context_id: int = MAIN,
         context_name: str = MAIN_NAME,
     ) -> None:
-        GreenctxError.__init__(self, message, code, tuple(frames), context_id, context_name)
+        # Not by `GreenctxError`, which passes them on to the next base: that makes a trap of wasmtime's of one message.
+        Exception.__init__(self, message, code, tuple(frames), context_id, context_name)
         self.message = message
         self.trap_code = code
         self.frames = tuple(frames)
