@@ -44,17 +44,16 @@ def modes_of(terminal: int) -> tuple[bool, bool]:
 
 
 class TerminalModes:
-    """The modes that a program has set: undone by `restore`, or when ``owner`` is no more, or the interpreter ends."""
+    """The modes that a program has set. `restore` undoes it; so does the end of this object, or of the interpreter."""
 
-    def __init__(self, owner: object) -> None:
-        self._owner = owner
+    def __init__(self) -> None:
         self._restore: finalize[Any, Any] | None = None
 
     def set(self, terminal: int, *, echoes: bool, whole_lines: bool) -> None:
         """Set the terminal's modes. Raises OSError."""
         attributes = _attributes(terminal)
         if self._restore is None:
-            self._restore = finalize(self._owner, _set, terminal, [*attributes])
+            self._restore = finalize(self, _restore, terminal, [*attributes])
         if echoes:
             attributes[LOCAL] |= termios.ECHO | termios.ECHOE | termios.ECHOK
         else:
@@ -71,8 +70,12 @@ class TerminalModes:
     def restore(self) -> None:
         """Set what the terminal had before. Does nothing if nothing was set."""
         if self._restore is not None:
-            with suppress(OSError):  # it has been closed
-                self._restore()
+            self._restore()
+
+
+def _restore(terminal: int, attributes: list[Any]) -> None:
+    with suppress(OSError):  # it has been closed
+        _set(terminal, attributes)
 
 
 def _attributes(terminal: int) -> list[Any]:

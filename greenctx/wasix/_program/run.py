@@ -139,6 +139,7 @@ def _run_in(
         return exit.status
     finally:
         state.shadow_stacks = None  # they refer to the store
+        process.terminal.restore()
 
 
 def _start(store: Store, executable: Executable, invocation: Invocation | None) -> Any:

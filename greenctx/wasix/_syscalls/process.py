@@ -10,6 +10,7 @@ from wasmtime import Memory, WasmtimeError
 from greenctx.wasix._fibers.stores import state_of
 from greenctx.wasix._files.descriptors import MAX_FILES, Descriptors
 from greenctx.wasix._files.directories import Directories
+from greenctx.wasix._files.terminal import TerminalModes
 from greenctx.wasix._files.wasmtime_wasi import Scratch, WasmtimeWasi
 from greenctx.wasix._modules import abi
 from greenctx.wasix._native import capi
@@ -47,6 +48,7 @@ class Process:
         self.thread_locals: dict[int, int] = {}
         self.terminal_modes = True, True, True
         """Whether it echoes, waits for whole lines, and has line feeds: as the guest set it."""
+        self.terminal = TerminalModes()
         self.called_in_vain: set[tuple[str, str]] = set()
         """The functions that the guest has called, but greenctx does not provide."""
         self._began = time.thread_time_ns()

@@ -6,6 +6,10 @@ import io
 import logging
 import os
 import pty
+import signal
+import subprocess
+import sys
+import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from guests.wasi_guest import END, ENGINE, RESULT, WasiGuest
+from processes import TIMEOUT
 from wasmtime import FuncType, Module, Store, Trap, ValType, WasiConfig, WasmtimeError
 
 from greenctx.errors import TimeLimitExceeded, WasiNotSet
@@ -24,8 +29,10 @@ from greenctx.wasix._linking.wasix_imports import calls_for as all_calls_for
 from greenctx.wasix._program.inspection import inspect_file
 from greenctx.wasix._syscalls.of_wasix.lone_process import MAX_THREAD_LOCALS
 from greenctx.wasix._syscalls.of_wasix.types import wasix_types
+from greenctx.wasix._syscalls.process import process_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from greenctx.wasix._syscalls.table import SystemCall
@@ -395,24 +402,95 @@ def test_no_terminal(guest: WasiGuest) -> None:
     assert unpack(TTY, guest.get(512, 24))[7:] == (False, False, True)
 
 
-def test_terminal() -> None:
-    """The size is the terminal's own, and its modes stay as they are."""
-    import termios
-
+@pytest.fixture
+def terminal() -> Iterator[int]:
+    """The descriptor of a terminal."""
     leader, follower = pty.openpty()
-    try:
-        termios.tcsetwinsize(follower, (40, 132))
-        modes = termios.tcgetattr(follower)
-        with open(follower, "wb", buffering=0, closefd=False) as terminal:
-            guest = WasiGuest(Stdio(b"", terminal, io.BytesIO()))
-            assert guest.call("tty_get", 256) == 0
-            assert unpack(TTY, guest.get(256, 24))[:7] == (132, 40, 800, 600, False, True, False)
-            guest.put(256 + 19, b"\0\0\0")
+    termios.tcsetwinsize(follower, (40, 132))
+    yield follower
+    for descriptor in (leader, follower):
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def modes(terminal: int) -> tuple[bool, bool, bool]:
+    """Whether it echoes, waits for whole lines, and makes a line feed of a carriage return."""
+    attributes = termios.tcgetattr(terminal)
+    flags = attributes[3]
+    return bool(flags & termios.ECHO), bool(flags & termios.ICANON), bool(attributes[0] & termios.ICRNL)
+
+
+def test_terminal(terminal: int) -> None:
+    """The size and the modes are the terminal's own. They are as before when the guest's store is no more."""
+    before = termios.tcgetattr(terminal)
+    with open(terminal, "wb", buffering=0, closefd=False) as stdout:
+        guest = WasiGuest(Stdio(b"", stdout, io.BytesIO()))
+        for bytes_, expected in ((b"\0\0\0", (False,) * 3), (b"\0\1\1", (False, True, True)), (b"\1\1\0", (True,) * 3)):
+            guest.put(256 + 19, bytes_)
             assert guest.call("tty_set", 256) == 0
-        assert termios.tcgetattr(follower) == modes
-    finally:
-        os.close(leader)
-        os.close(follower)
+            assert modes(terminal) == expected
+            assert guest.call("tty_get", 512) == 0
+            stored = unpack(TTY, guest.get(512, 24))
+            assert stored[:7] == (132, 40, 800, 600, False, True, False)
+            assert bytes(stored[7:]) == bytes_
+        assert termios.tcgetattr(terminal)[3] & termios.ISIG, "Ctrl-C stays an interruption"
+        guest.put(256 + 19, b"\0\0\0")
+        assert guest.call("tty_set", 256) == 0
+        del guest
+    assert termios.tcgetattr(terminal) == before
+
+
+RAW = f"""{imported("wasix_32v1", "tty_set", "i32 -> i32", "tty_set")}
+  {imported("wasix_32v1", "proc_exit2", "i32 ->", "exit")}"""
+SETS = "(if (call $tty_set (i32.const 0)) (then (call $exit (i32.const 99))))"
+
+
+@pytest.mark.parametrize(
+    ("then", "status"),
+    [("", 0), ("(call $exit (i32.const 3))", 3), ("unreachable", Trap), ("(loop $on (br $on))", TimeLimitExceeded)],
+)
+def test_terminal_after_a_run(then: str, status: Any, terminal: int) -> None:
+    """However a program ends, the terminal is as it was before it, and the next run begins with it so."""
+    before = termios.tcgetattr(terminal)
+    with (
+        open(terminal, "rb", buffering=0, closefd=False) as stdin,
+        program(RAW, body=SETS + then, stdin=stdin, limits=Limits(seconds=0.2)) as guest,
+    ):
+        for _ in range(2):
+            if isinstance(status, int):
+                assert guest.run() == status
+                assert termios.tcgetattr(terminal) == before
+            else:
+                with pytest.raises(status) as raised:
+                    guest.run()
+                assert termios.tcgetattr(terminal) == before
+                assert raised.tb is not None, "the error is still there, and refers to all that the run had"
+
+
+def test_terminal_that_is_gone(terminal: int) -> None:
+    """A terminal that has been closed is no terminal; there is nothing to set again then."""
+    with open(terminal, "wb", buffering=0, closefd=False) as stdout:
+        guest = WasiGuest(Stdio(b"", stdout, io.BytesIO()))
+        assert guest.call("tty_set", 256) == 0
+        os.close(terminal)
+        assert guest.call("tty_set", 256) == guest.call("tty_get", 256) == 0
+        assert unpack(TTY, guest.get(256, 24))[:7] == (80, 25, 800, 600, False, False, False)
+        process_of(guest.store).terminal.restore()
+
+
+def test_terminal_after_ctrl_c(terminal: int, tmp_path: Path) -> None:
+    """Ctrl-C ends a program that has its terminal read key by key, and the terminal is as before."""
+    path = tmp_path / "guest.wat"
+    path.write_text(f'(module {RAW} (memory (export "memory") 1) (func (export "_start") {SETS} (loop $on (br $on))))')
+    before = termios.tcgetattr(terminal)
+    command = [sys.executable, "-m", "greenctx", "run", str(path)]
+    with subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        while modes(terminal)[1]:
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.01)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(TIMEOUT) == 130
+    assert termios.tcgetattr(terminal) == before
 
 
 def test_without_streams_of_greenctx() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from greenctx.wasix._files.terminal import find_terminal, is_terminal, modes_of, size_of
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.process import process_of
@@ -30,26 +30,36 @@ class TerminalCalls:
         self._descriptors = descriptors
 
     def tty_get(self, caller: Caller, result_pointer: int) -> int:
-        """Store the terminal's size, which streams are terminals, and the modes that the guest has set."""
-        files = map(self._descriptors.of(caller).get, range(3))
-        hosts = [None if file is None else file.descriptor for file in files]
-        terminals = [host is not None and os.isatty(host) for host in hosts]
-        size = next((_size(host) for host, is_terminal in zip(hosts, terminals, strict=True) if is_terminal), None)
-        modes = process_of(caller.store).terminal_modes
-        fields = *(size or _DEFAULT_SIZE), _WIDTH, _HEIGHT, *terminals, *modes
+        """Store the terminal's size, which streams are terminals, and the modes: those of the terminal, if any."""
+        hosts = self._hosts(caller)
+        terminal, process = find_terminal(hosts), process_of(caller.store)
+        size, modes = None, process.terminal_modes
+        if terminal is not None:
+            size = size_of(terminal)
+            try:
+                modes = *modes_of(terminal), modes[-1]
+            except OSError:  # it has hung up
+                return abi.IO
+        fields = *(size or _DEFAULT_SIZE), _WIDTH, _HEIGHT, *map(is_terminal, hosts), *modes
         GuestMemory(caller).write(result_pointer, _TTY.pack(*fields))
         return abi.SUCCESS
 
     def tty_set(self, caller: Caller, tty: int) -> int:
-        """Set the modes that `tty_get` stores. The host's terminal stays as it is."""
-        fields = _TTY.unpack(GuestMemory(caller).read(tty, _TTY.size))
-        process_of(caller.store).terminal_modes = fields[-3:]
+        """Set whether the terminal echoes, and whether it waits for whole lines, until the program ends.
+
+        Line feeds are only remembered: the flag that WASIX's libc passes for them means something else.
+        """
+        echoes, whole_lines, line_feeds = _TTY.unpack(GuestMemory(caller).read(tty, _TTY.size))[-3:]
+        terminal, process = find_terminal(self._hosts(caller)), process_of(caller.store)
+        if terminal is not None:
+            try:
+                process.terminal.set(terminal, echoes=echoes, whole_lines=whole_lines)
+            except OSError:
+                return abi.IO
+        process.terminal_modes = echoes, whole_lines, line_feeds
         return abi.SUCCESS
 
-
-def _size(descriptor: int | None) -> tuple[int, int] | None:
-    try:
-        size = os.get_terminal_size(descriptor or 0)
-    except OSError:
-        return None
-    return size if all(size) else None
+    def _hosts(self, caller: Caller) -> list[int | None]:
+        """Return the host's descriptors of the standard streams, as far as these have any."""
+        files = map(self._descriptors.of(caller).get, range(3))
+        return [None if file is None else file.descriptor for file in files]
