@@ -132,7 +132,7 @@ cdef class Coroutine:
 cdef class Switching:
     """Base of environments: the attributes that a switch reads and changes, the switch and the cancellation.
 
-    They are explained where they are set, in admission.py, which also has the methods that are called here.
+    admission.py sets and explains these attributes, and has the methods that this class calls.
     """
 
     def switch_context(self, context_id):
