@@ -1,4 +1,4 @@
-"""Bare greenlets, which most figures are compared with."""
+"""Bare greenlets, the baseline of most figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def ping_pong(times: int, clock: Callable[[], float] = perf_counter) -> float:
-    """How long a switch takes, of so many there and back between two of them, in seconds of that clock."""
+    """Return the seconds of one switch, by that clock: of so many between two greenlets, there and back."""
     here = getcurrent()
 
     def other() -> None:

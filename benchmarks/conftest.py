@@ -1,7 +1,7 @@
 """Benchmarks: ``pytest benchmarks``. Ends with a table of ratios, each figure to its baseline in the same run.
 
-A machine that others use, too, is half as fast again at one moment as at the next. So its pace is taken between any two
-rounds, and a ratio is that of figures in terms of it, also if the baseline was measured a minute ago.
+A shared machine may be half as fast again from one moment to the next. So its pace is measured between any two rounds,
+and ratios are of figures in terms of the pace, even if the baseline was measured a minute ago.
 
 With ``--benchmark-json=results.json`` the figures are kept; ``python benchmarks/plot.py results.json`` draws how cost
 grows with the number of contexts and with depth.
@@ -22,7 +22,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-sys.path.insert(0, str(Path(__file__).parent))  # for what the benchmarks share
+sys.path.insert(0, str(Path(__file__).parent))  # for modules that the benchmarks share
 
 from bare import ping_pong
 
@@ -34,16 +34,16 @@ Baseline = str | tuple[str, ...] | None
 
 @dataclass
 class Figure:
-    """What was measured by one benchmark."""
+    """The result of one benchmark."""
 
     value: float
     unit: str
     in_paces: float
-    """The same in terms of the machine's pace."""
+    """The value in terms of the machine's pace."""
     baselines: tuple[str, ...]
 
     def ratios(self) -> dict[str, float]:
-        """To those of its baselines that have been measured."""
+        """Return the ratios to its baselines, as far as they were measured."""
         return {name: self.in_paces / _figures[name].in_paces for name in self.baselines if name in _figures}
 
 
@@ -51,12 +51,12 @@ _figures: dict[str, Figure] = {}
 
 
 def pace() -> float:
-    """How long a switch of bare greenlets takes right now, in seconds of the processor's time."""
-    return ping_pong(4000, thread_time)  # not the clock's, which goes on while another thread has the GIL
+    """Return the processor time of a switch of bare greenlets right now, in seconds."""
+    return ping_pong(4000, thread_time)  # not by the clock, which goes on while another thread has the GIL
 
 
 def _run_rounds(benchmark: Any, function: Callable[[], object]) -> list[float]:
-    """Run it again and again; return the machine's pace in each round but those that warm up."""
+    """Run the function in rounds; return the machine's pace in each round, without the warm-up."""
     paces: list[float] = []
     benchmark.pedantic(function, setup=lambda: paces.append(pace()), rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS)
     paces.append(pace())
@@ -65,7 +65,7 @@ def _run_rounds(benchmark: Any, function: Callable[[], object]) -> list[float]:
 
 @pytest.fixture
 def note(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Remember the median of what was measured, and what to compare it with."""
+    """Record the median of the values, and the baselines to compare it with."""
 
     def run(values: Sequence[float], unit: str, baseline: Baseline, paces: Sequence[float]) -> None:
         in_paces = median(value / pace for value, pace in zip(values, paces, strict=True))
@@ -80,7 +80,7 @@ def note(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
 
 @pytest.fixture
 def measure(benchmark: Any, note: Callable[..., None]) -> Callable[..., None]:
-    """Time ``function()``, which does something ``times`` times; remember one of it, and what to compare it with."""
+    """Time ``function()``, which does something ``times`` times; record the time of one, and the baselines."""
 
     def run(function: Callable[[], object], *, times: int, baseline: Baseline = None) -> None:
         paces = _run_rounds(benchmark, function)
@@ -91,7 +91,7 @@ def measure(benchmark: Any, note: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture
 def record(benchmark: Any, note: Callable[..., None]) -> Callable[..., None]:
-    """The same of a ``function()`` that does the timing and returns the seconds that one took."""
+    """Record the seconds that ``function()`` measures and returns, and the baselines."""
 
     def run(function: Callable[[], float], *, baseline: Baseline = None) -> None:
         values: list[float] = []
@@ -103,7 +103,7 @@ def record(benchmark: Any, note: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture
 def record_bytes(benchmark: Any, note: Callable[..., None]) -> Callable[..., None]:
-    """Remember a figure in bytes."""
+    """Record a figure in bytes."""
 
     def run(figure: float, *, baseline: Baseline = None) -> None:
         benchmark.pedantic(lambda: None, rounds=1)

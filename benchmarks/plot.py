@@ -20,7 +20,7 @@ PANELS = {
 
 
 def read(results: Path) -> dict[str, list[tuple[int, float]]]:
-    """The figures, in nanoseconds, by benchmark and its parameter."""
+    """Return the figures, in nanoseconds, by benchmark and its parameter."""
     figures: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for benchmark in json.loads(results.read_text())["benchmarks"]:
         named = re.fullmatch(r"test_(\w+)\[(\d+)\]", benchmark["name"])

@@ -16,7 +16,7 @@ _STATM = Path("/proc/self/statm")
 
 
 def grown_by(function: Callable[[], object]) -> int:
-    """By how many bytes the process's resident memory grows while it is called."""
+    """Return by how many bytes the process's resident memory grows during the call."""
     if not _STATM.exists():
         pytest.skip("resident memory is read from /proc, which this system does not have")
     gc.collect()

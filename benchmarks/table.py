@@ -1,8 +1,8 @@
-"""What a switch costs, as one table of ratios: ``python benchmarks/table.py [ROUNDS]``.
+"""Measure the cost of a switch, and print one table of ratios: ``python benchmarks/table.py [ROUNDS]``.
 
-All figures of a round are taken right after one another, and a ratio is the median of those of the rounds: so it holds
-on a machine whose pace changes. It is of the processor's time, but for Node's figure, and those beside a busy thread:
-these are of the clock's. Node's figure needs a node with JSPI (see test_jspi.py), and is left out without.
+All figures of a round are measured right after one another, and a ratio is the median over the rounds, so it holds on a
+machine whose pace changes. Times are the processor's, except Node's figure and those beside a busy thread, which are by
+the clock. Node's figure needs a node with JSPI (see test_jspi.py), and is left out without it.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ ROWS = [
     ("guest switch, trace", "guest switch, not deferred"),
     ("guest switch on shadow stacks", "guest switch, shared stack"),
 ]
-"""What is measured, and what it is divided by."""
+"""Each figure, and the baseline that it is divided by."""
 
 
 class Running:
-    """A program whose guest waits, in its host function ``times``, for how often it is to do what is measured."""
+    """A program whose guest asks its host function ``times`` how often to do the measured thing, and waits there."""
 
     def __init__(self, text: str, *, defer: bool = True, **settings: Any) -> None:
         self._program = Program(text.encode(), **settings)
@@ -88,7 +88,7 @@ class Running:
         return int(self._measuring.switch())
 
     def each(self, clock: Callable[[], float] = thread_time) -> float:
-        """How many seconds one took."""
+        """Return the seconds of one."""
         began = clock()
         self._guest.switch(TIMES)
         return (clock() - began) / TIMES
@@ -150,7 +150,7 @@ class Jspi:
 
 
 def beside_a_busy_thread(each: Callable[[], float]) -> Callable[[], float]:
-    """The same figure while another thread computes in Python."""
+    """Return a function that measures the same while another thread computes in Python."""
 
     def measure() -> float:
         with busy_thread():
@@ -160,7 +160,7 @@ def beside_a_busy_thread(each: Callable[[], float]) -> Callable[[], float]:
 
 
 def make_all(folder: Path, cleanup: ExitStack) -> dict[str, Callable[[], float]]:
-    """What to call for each figure."""
+    """Return a function for each figure, which measures it."""
 
     def opened(thing: Any) -> Callable[[], float]:
         cleanup.callback(thing.close)
@@ -198,7 +198,7 @@ def main(rounds: int = 21) -> None:
         taken: list[dict[str, float]] = []
         for _ in range(rounds + 1):
             taken.append({name: figure() for name, figure in figures.items()})
-    del taken[0]  # which has warmed up
+    del taken[0]  # the warm-up
     print(f"Python {sys.version.split()[0]}, {rounds} rounds; nanoseconds and ratios are medians\n")
     print(f"{'':36} {'ns':>6} {'ratio':>6}")
     for name, baseline in ROWS:

@@ -1,4 +1,4 @@
-"""On an event loop: what an await costs, README's server beside one with threads, and how long the loop is held up."""
+"""On an event loop: the cost of an await, README's server beside a server with threads, and stalls of the loop."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that makes so many requests of the port that it is told, and says when they are answered."""
+    """Start a process that makes so many requests to a port when told, and reports when they are answered."""
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", CLIENT], **pipes) as process:
         yield process
@@ -161,7 +161,7 @@ KINDS: dict[str, Callable[[Any], None]] = {
 def test_server(kind: str, client: subprocess.Popen[bytes], measure: Callable[..., None]) -> None:
     """A request of README's server; the same where guests run in threads, one for each connection or six; or nowhere.
 
-    (A limit of time takes a thread for each run that is not on an event loop.)
+    (A time limit takes a thread for each run outside of an event loop.)
     """
     server: Any = ModuleType("server")
     exec(compile(SERVER, "README.md", "exec", dont_inherit=True), vars(server))
@@ -183,13 +183,13 @@ def test_server(kind: str, client: subprocess.Popen[bytes], measure: Callable[..
         runner.run(app.cleanup())
 
 
-# What holds the loop up.
+# Stalls of the loop.
 
 SECONDS = 0.5
 
 
 async def longest_stall(run: Awaitable[object]) -> float:
-    """The longest time, in seconds, in which the loop did not come round while that ran."""
+    """Return the longest stall of the loop, in seconds, during the run."""
     running = asyncio.ensure_future(run)
     longest, last = 0.0, time.perf_counter()
     while not running.done():
@@ -231,7 +231,7 @@ STALLS: dict[str, Callable[[], Awaitable[None]]] = {
 
 @pytest.mark.parametrize("kind", STALLS)
 def test_longest_stall(kind: str, benchmark: Any) -> None:
-    """The loop's longest stall while a guest computes for half a second: of several, the median and the longest."""
+    """Measure the loop's longest stall while a guest computes for half a second: the median and the maximum."""
     stalls: list[float] = []
     benchmark.pedantic(lambda: stalls.append(asyncio.run(longest_stall(STALLS[kind]()))), rounds=7, warmup_rounds=1)
     stalls = sorted(stalls[1:])

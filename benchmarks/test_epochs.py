@@ -1,6 +1,6 @@
-"""What interruption costs: epoch checks in tight loops, per thousand turns; and how long it takes to be interrupted.
+"""The cost of interruption: epoch checks in tight loops, per thousand turns; and the delay of an interruption.
 
-The latter is no cost but a delay, and is noted as information: from the signal to the end of `Program.run`.
+The delay is from the signal to the end of `Program.run`, and recorded as information.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_while_epochs_tick(name: str, measure: Callable[..., None]) -> None:
 
 
 def test_interruption(benchmark: Any) -> None:
-    """From SIGINT to KeyboardInterrupt out of `Program.run`, for a guest that loops for ever."""
+    """Measure the time from SIGINT until `Program.run` raises KeyboardInterrupt, for a guest that loops for ever."""
     seconds: list[float] = []
     sent: list[float] = []
     thread: threading.Thread | None = None
@@ -107,4 +107,4 @@ def test_interruption(benchmark: Any) -> None:
     benchmark.extra_info["milliseconds to the end: median, most"] = [
         round(1e3 * figure(seconds), 1) for figure in (median, max)
     ]
-    benchmark.extra_info["baseline"] = "100 ms are the most that is allowed"
+    benchmark.extra_info["baseline"] = "at most 100 ms"

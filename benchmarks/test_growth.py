@@ -1,4 +1,4 @@
-"""How the cost of a switch grows with the number of contexts that are alive, and with their depth."""
+"""How the cost of a switch grows with the number of live contexts, and with their depth."""
 
 from __future__ import annotations
 

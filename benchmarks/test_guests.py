@@ -1,4 +1,4 @@
-"""Guests of a `Program`: switches beside a busy thread of Python's, rings, lives, and what is left to other threads."""
+"""Guests of a `Program`: switches beside a busy Python thread, rings, lives, and the time left for other threads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEAD = """(module
   (table (export "__indirect_function_table") 2 funcref)
   (elem (i32.const 1) $other)
 """
-# Each goes on for as many rounds as the host wants: it asks for the number of times, until that is 0.
+# Each guest runs as many rounds as the host wants: it asks for the number of times, until that is 0.
 PING_PONG = (
     HEAD
     + """(func $other (loop $again (drop (call $switch (i64.const 0))) (br $again)))
@@ -100,9 +100,9 @@ COMPUTE = (
 
 
 def run_rounds(text: str, times: int, benchmark: Callable[[Callable[[], float]], None]) -> None:
-    """Run a guest on this greenlet, the thread's first one, as programs mostly are; and ``benchmark`` on one beside it.
+    """Run a guest on this greenlet, the thread's first, as most programs do, and ``benchmark`` on another greenlet.
 
-    That is given a function which returns how long each of so many things takes the guest in one round more.
+    ``benchmark`` gets a function that runs one more round of so many, and returns the seconds of one.
     """
     me = getcurrent()
 
@@ -123,7 +123,7 @@ def run_rounds(text: str, times: int, benchmark: Callable[[Callable[[], float]],
 
 @contextmanager
 def busy_thread() -> Iterator[Callable[[], float]]:
-    """A thread that computes in Python; the function tells how much it has done since the last call, per second."""
+    """Run a thread that computes in Python; yield a function that returns its turns per second since the last call."""
     work, stop = 0, False
 
     def compute() -> None:
@@ -175,7 +175,7 @@ def test_guest_life(record: Callable[..., None]) -> None:
 
 
 def test_busy_thread_alone(record: Callable[..., None]) -> None:
-    """How long a thread takes for one turn of its work while nobody else runs."""
+    """Measure a thread's turn of work while no other thread runs."""
     with busy_thread() as speed:
         record(lambda: wait_and(speed))
 

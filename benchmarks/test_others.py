@@ -1,4 +1,4 @@
-"""What else switches in Python, beside `test_switch.py`'s figures: generators, gevent, asyncio and threads."""
+"""Other switches in Python, to compare with `test_switch.py`: generators, gevent, asyncio and threads."""
 
 from __future__ import annotations
 

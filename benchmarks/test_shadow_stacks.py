@@ -1,4 +1,4 @@
-"""What shadow stacks cost: a switch, a host call and a context's whole life, each beside the same without them."""
+"""The cost of shadow stacks: a switch, a host call and a context's whole life, each with and without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a switch costs: of the core, of a guest, and of a bare greenlet in the same run; and a host call."""
+"""The cost of a switch: of the core, of a guest, and of a bare greenlet in the same run; and of a host call."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_guest_switch(measure: Callable[..., None]) -> None:
 
 
 def test_wasmtime_host_call(measure: Callable[..., None]) -> None:
-    """A call of a host function of wasmtime's own linker."""
+    """Measure a call of a host function that wasmtime's linker defined."""
     linker = wasmtime.Linker(Engine())
     no_switch: Any = lambda *_: 0  # noqa: E731
     i32, i64 = ValType.i32(), ValType.i64()

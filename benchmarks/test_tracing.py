@@ -1,4 +1,4 @@
-"""What it costs to be observed: a switch with instruments of each kind, as a ratio to one without in the same run."""
+"""The cost of instruments: a switch with each kind, as a ratio to a switch without, in the same run."""
 
 from __future__ import annotations
 

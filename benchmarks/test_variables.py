@@ -1,4 +1,4 @@
-"""What context variables cost a switch, of bare greenlets and of the core: none, one and twenty, set on either side."""
+"""The cost of context variables to a switch of bare greenlets and of the core: none, one and twenty on each side."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ GUESTS = {
 }
 SIDES = ("wasmer", "greenctx")
 COUNT = 1_000
-"""Contexts that are alive at once. Wasmer panics at some 20,000."""
+"""How many contexts are alive at once. Wasmer panics at some 20,000."""
 
 ON_WASMER = """
 import asyncio, sys
@@ -113,7 +113,7 @@ def command(side: str, module: Path, *arguments: str) -> list[str]:
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("what", GUESTS)
 def test_contexts_of(what: str, side: str, tmp_path: Path, record: Callable[..., None]) -> None:
-    """Two contexts that switch to one another; contexts that are created, started and destroyed one after the other."""
+    """Measure two contexts that switch to one another, and contexts created, started and destroyed in turn."""
     code, times = bytes(wat2wasm(GUESTS[what])), TIMES[what]
     module = tmp_path / "guest.wasm"
     module.write_bytes(code)

@@ -1,4 +1,4 @@
-"""What every test module may use."""
+"""Fixtures and settings for every test module."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, settings
 
 from greenctx import ContextCanceled, ContextSwitchingEnvironment
 
-# What is tested is what is installed: processes that the tests start must not find the sources in their working
-# directory. They do find the tests' own modules.
+# The installed package is tested: processes that the tests start must not find the sources in their working directory.
+# They do find the tests' own modules.
 os.environ["PYTHONSAFEPATH"] = "1"
 SUPPORT = Path(__file__).parent / "support"
 os.environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, [SUPPORT, os.environ.get("PYTHONPATH")])))
 
-# Nothing is kept in the caches of whoever runs the tests, nor found there; but for what would be downloaded or built.
+# The tests neither use nor fill the user's caches, except the caches of downloads and builds.
 _caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("ZIG_GLOBAL_CACHE_DIR", str(_caches / "zig"))
 os.environ.setdefault("GREENCTX_TEST_GUESTS", str(_caches / "greenctx-tests"))
@@ -32,7 +32,7 @@ _cache = tempfile.mkdtemp(prefix="greenctx-tests-")
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["XDG_CACHE_HOME"] = _cache
 
-# A shell's background jobs ignore SIGINT, and their children would, too; what is interrupted here must not.
+# A shell's background jobs ignore SIGINT, and so would their children. Processes that the tests interrupt must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Time limits would fail a test for the machine's speed.
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep those of the form that is asked for."""
+    """Keep the tests of the chosen form."""
     is_long = config.getoption("long")
     kept: dict[bool, list[pytest.Item]] = {True: [], False: []}
     for item in items:
@@ -69,12 +69,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
-    """Whether it is the long form of a test that is run. (A test that asks has both.)"""
+    """Whether the long form of the test runs. A test that uses this fixture has both forms."""
     return bool(request.config.getoption("long"))
 
 
 def pytest_collection_finish() -> None:
-    """What there is by now stays: let no collection, and no search for leaks, go through it again and again."""
+    """Objects that exist by now stay: freeze them, so that collections and searches for leaks skip them."""
     gc.collect()
     gc.freeze()
 

@@ -1,4 +1,4 @@
-"""Environments inside of tasks: what their contexts await, the event loop waits for."""
+"""Environments inside of tasks: the event loop waits for the awaitables of their contexts."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 Environment = ContextSwitchingEnvironment
 
 
-# What comes back.
+# Results and errors.
 
 
 def test_results_come_back_into_the_context_that_awaits() -> None:
-    """Main and contexts get results, in their own contexts, and switch in between as ever."""
+    """Main and contexts get results, in their own contexts, and switch in between as usual."""
     log: list[object] = []
 
     def main(env: Environment) -> str:
@@ -76,7 +76,7 @@ def test_exceptions_come_back_into_the_context_that_awaits() -> None:
 
 
 def test_what_a_context_does_not_catch_is_raised_in_main() -> None:
-    """As any exception of a context."""
+    """Main gets it like any exception of a context."""
 
     async def fails() -> None:
         raise ValueError("from the coroutine")
@@ -92,7 +92,7 @@ def test_what_a_context_does_not_catch_is_raised_in_main() -> None:
 
 
 def test_main_raises(error: BaseException) -> None:
-    """Whatever main raises comes out of the coroutine as itself, a GreenletExit included."""
+    """The coroutine raises main's exception unchanged, a GreenletExit included."""
 
     def main() -> NoReturn:
         await_(step())
@@ -112,7 +112,7 @@ def test_main_raises(error: BaseException) -> None:
 
 
 def test_any_event_loop() -> None:
-    """What is awaited says to whoever steps the coroutine what it likes, and gets its answers."""
+    """An awaitable yields any value to the code that steps the coroutine, and gets its answers."""
     env = ContextSwitchingEnvironment()
     log: list[object] = []
 
@@ -132,7 +132,7 @@ def test_any_event_loop() -> None:
 
 
 def test_what_the_event_loop_throws_keeps_its_traceback() -> None:
-    """The frames in which it was raised stay in it."""
+    """The traceback keeps the frames in which the error was raised."""
 
     def raised_elsewhere() -> KeyError:
         try:
@@ -156,7 +156,7 @@ def test_what_the_event_loop_throws_keeps_its_traceback() -> None:
 
 
 def test_every_kind_of_awaitable() -> None:
-    """Coroutines, futures, tasks, objects; what is none is a TypeError, as with ``await``."""
+    """Coroutines, futures, tasks and objects can be awaited; anything else is a TypeError, as with ``await``."""
 
     def main(_: Environment) -> list[object]:
         loop = asyncio.get_running_loop()
@@ -190,7 +190,7 @@ def test_what_need_not_wait_does_not() -> None:
 
 
 def test_other_tasks_run_meanwhile() -> None:
-    """The loop goes on, and comes back only when the result is there: it is not asked again and again."""
+    """The loop goes on, and resumes the context only when the result is there, without polling."""
     turns = 0
 
     def main(env: Environment) -> list[int]:
@@ -218,7 +218,7 @@ def test_other_tasks_run_meanwhile() -> None:
 
 
 def test_a_coroutine_function_is_no_main() -> None:
-    """It does not even begin to run: a TypeError, with the remedy."""
+    """It raises TypeError, with the remedy, and does not begin to run."""
 
     async def main() -> NoReturn:
         raise AssertionError
@@ -250,11 +250,11 @@ def test_an_environment_runs_once_here_too() -> None:
     asyncio.run(main())
 
 
-# Where it can be called.
+# Places where `await_` may be called.
 
 
 def test_outside_of_any_run() -> None:
-    """Elsewhere it is an error that says what is missing, and the coroutine is closed, not warned about."""
+    """Elsewhere `await_` raises an error that says what is missing, and closes the coroutine without a warning."""
     missing = r"run it by `await env.run_main_context_async\(main\)`, or a program by `await program.run_async\(\)`"
     with pytest.raises(NotInAsyncRun, match=missing):
         await_(later(1))
@@ -373,7 +373,7 @@ def test_a_coroutine_in_a_context_may_call_plain_code_that_awaits() -> None:
 
 
 def test_a_coroutine_in_a_context_may_switch_contexts() -> None:
-    """It waits there as any code of the context, and may be destroyed there."""
+    """It waits there like any code of the context, and may be destroyed there."""
     log: list[object] = []
 
     def main(env: Environment) -> None:
@@ -396,7 +396,7 @@ def test_a_coroutine_in_a_context_may_switch_contexts() -> None:
 
 
 def test_while_guest_code_runs() -> None:
-    """Refused as any call from there, whichever environment the guest runs in. (tests/wasix has the real ones.)"""
+    """It is refused like any call from a fiber, in whichever environment. (tests/wasix has real guests.)"""
 
     def check(of: Any) -> None:
         with guest_code(of), pytest.raises(NotTheActiveContext, match="guest code on its fiber"):
@@ -424,7 +424,7 @@ def test_while_guest_code_runs() -> None:
 
 
 def test_an_environment_nested_in_a_run() -> None:
-    """A plain environment within a context: its contexts await, and all that is around them waits with them."""
+    """A plain environment within a context: its contexts await, and the environments around them wait with them."""
 
     def main(env: Environment) -> list[object]:
         log: list[object] = []

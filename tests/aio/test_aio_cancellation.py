@@ -1,4 +1,4 @@
-"""A task in which an environment runs is cancelled, closed, or resumed by somebody else than the event loop."""
+"""A task in which an environment runs is cancelled, closed, or resumed by other code than the event loop."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_cancelling_the_task(where: str) -> None:
 
 
 def test_main_may_survive_a_cancellation() -> None:
-    """As any code that catches CancelledError; the context that let it out has ended."""
+    """Main may catch CancelledError like any code; the context that let it out has ended."""
 
     async def everything() -> str:
         def main(env: Environment) -> str:
@@ -89,7 +89,7 @@ def test_main_may_survive_a_cancellation() -> None:
 
 
 def test_cancellation_is_not_a_context_canceled() -> None:
-    """Nobody destroys the context then: it may switch, and catch the error, as ever."""
+    """The context is not being destroyed then: it may switch, and catch the error, as usual."""
 
     async def everything() -> list[object]:
         log: list[object] = []
@@ -156,7 +156,7 @@ def test_timeout(where: str) -> None:
 
 
 def test_errors_of_cleanup_are_not_lost_by_cancellation() -> None:
-    """CancelledError comes out of the task with the errors of the contexts' cleanup in its context."""
+    """The task raises CancelledError with the errors of the contexts' cleanup in its context."""
     found: list[BaseException] = []
 
     async def everything() -> None:
@@ -188,7 +188,7 @@ def test_errors_of_cleanup_are_not_lost_by_cancellation() -> None:
 
 
 def test_cancellation_while_the_end_of_main_awaits() -> None:
-    """It comes out as itself, for the task ends cancelled; the other errors of cleanup are in its context."""
+    """It propagates unchanged, so that the task ends cancelled; the other errors of cleanup are in its context."""
     log: list[object] = []
 
     async def everything() -> None:
@@ -229,7 +229,7 @@ def test_cancellation_while_the_end_of_main_awaits() -> None:
 
 
 def test_a_context_is_destroyed_while_others_await() -> None:
-    """destroy_context in between is what it always is; the victim's cleanup awaits, and its destroyer waits for it."""
+    """destroy_context works as usual in between; the victim's cleanup awaits, and its destroyer waits for it."""
     log: list[object] = []
 
     def main(env: Environment) -> None:
@@ -251,7 +251,7 @@ def test_a_context_is_destroyed_while_others_await() -> None:
 
 @pytest.mark.parametrize("way", ["close", "collected"])
 def test_closing_the_coroutine(way: str) -> None:
-    """A coroutine that is given up unwinds every context by GeneratorExit, which any further wait is, too."""
+    """An abandoned coroutine unwinds every context by GeneratorExit, which any further wait raises, too."""
     log: list[str] = []
 
     def main(env: Environment) -> None:
@@ -305,11 +305,11 @@ def test_loops_that_end_with_runs_in_them() -> None:
     assert kept[0].task.cancelled()
 
 
-# Resumed by somebody else.
+# Resumed by other code.
 
 
 def test_another_greenlet_of_the_run_may_not_await_meanwhile() -> None:
-    """While one waits, code that is resumed by hand in another one gets an error, and nothing else happens."""
+    """While a context awaits, `await_` in another one, resumed by hand, raises an error and changes nothing."""
     log: list[object] = []
     greenlets: list[greenlet] = []
 
@@ -337,7 +337,7 @@ def test_another_greenlet_of_the_run_may_not_await_meanwhile() -> None:
 
 
 def test_one_that_awaits_is_resumed_by_hand() -> None:
-    """It gets an error; so does the task, when what was awaited is there; and all is unwound."""
+    """It gets an error, and so does the task, once the result is there; every context unwinds."""
     log: list[object] = []
     waits: list[greenlet] = []
 
@@ -396,7 +396,7 @@ def test_an_exception_thrown_by_hand_into_one_that_awaits() -> None:
 
 
 def test_a_coroutine_stepped_in_another_thread() -> None:
-    """Refused, for greenlets cannot go there. That ends the coroutine, and what it ran is lost, but nothing else."""
+    """It is refused: greenlets cannot move to another thread. That ends the coroutine and loses its run only."""
     check_script(
         """
         import asyncio, threading
@@ -426,7 +426,7 @@ def test_a_coroutine_stepped_in_another_thread() -> None:
 
 
 def test_a_coroutine_stepped_by_different_greenlets() -> None:
-    """As a loop does that several contexts of a plain environment run in turns: whoever steps it gets it back."""
+    """Several contexts of a plain environment step one loop in turns: each step returns to the context that made it."""
 
     def outer_main(outer: Environment) -> str:
         loop = asyncio.new_event_loop()
@@ -447,7 +447,7 @@ def test_a_coroutine_stepped_by_different_greenlets() -> None:
 
 
 def test_a_coroutine_stepped_by_what_it_runs() -> None:
-    """A greenlet of the run cannot step it: that is an error, and ends the coroutine. What waits is not resumed."""
+    """A greenlet of the run cannot step it: that raises an error and ends the coroutine, without resuming its code."""
     greenlets: list[greenlet] = []
 
     def main(_: Environment) -> None:

@@ -144,7 +144,7 @@ def test_task_group() -> None:
 
 
 def test_a_task_group_inside_of_a_context() -> None:
-    """What a context awaits may be a group of tasks, in each of which an environment runs."""
+    """A context may await a group of tasks, in each of which an environment runs."""
 
     def main(env: Environment) -> list[int]:
         async def group() -> list[int]:
@@ -203,7 +203,7 @@ def test_two_event_loops_in_two_threads() -> None:
 
 
 def test_a_thread_that_a_context_awaits() -> None:
-    """asyncio.to_thread gives the thread the context's variables; its environments are none of this one's."""
+    """A thread of asyncio.to_thread has the context's variables, but is not in the context's environment."""
 
     def main(env: Environment) -> tuple[int, str]:
         def in_thread() -> str:

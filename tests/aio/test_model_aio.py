@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AioWorld(World):
-    """The event loop runs until the context that is active wants its next command."""
+    """Run the event loop until the active context wants its next command."""
 
     def start(self) -> None:
         self._loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""``greenctx run``: what a program is given, and what the shell gets back."""
+"""``greenctx run``: the settings of a program, and the exit status for the shell."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_arguments_that_are_not_parsed(argv: list[str]) -> None:
 
 
 def test_collector_of_another_process(tmp_path: Path) -> None:
-    """Called with arguments, in somebody else's process, it leaves Python's collector as it was."""
+    """Called with arguments, within another program, it leaves Python's collector as it was."""
     guest = tmp_path / "guest.wat"
     guest.write_text('(module (memory (export "memory") 1) (func (export "_start")))')
     frozen = gc.get_freeze_count()
@@ -130,7 +130,7 @@ def test_clocks() -> None:
 
 @pytest.mark.parametrize("status", [0, 42, 126, 134, 255])
 def test_status(status: int) -> None:
-    """What main returns, or passes to exit, is the exit status; atexit handlers run."""
+    """The exit status is main's return value, or the argument of exit; atexit handlers run."""
     for mode in ("return", "exit"):
         ran = run_greenctx("run", compile_guest("endings"), mode, str(status))
         assert (ran.returncode, ran.stdout, ran.stderr) == (status, b"atexit handler\n", b"")

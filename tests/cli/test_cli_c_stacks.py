@@ -49,13 +49,13 @@ def test_run_says_it_once(guest: Guest) -> None:
 
 @pytest.mark.parametrize("option", [["--shared-stack"], ["--shadow-stack", "64KiB"], ["--no-contexts"]])
 def test_run_is_told_not_to(option: list[str], guest: Guest) -> None:
-    """Contexts with stacks of their own are not concerned, and users may know better."""
+    """There is no warning for contexts with their own stacks, or with `--shared-stack`."""
     ran = run_greenctx("run", *option, guest(TABLE, POINTER))
     assert (ran.returncode, ran.stderr) == (0, b"")
 
 
 def test_run_has_nothing_to_say(guest: Guest) -> None:
-    """One context besides main is what a guest may have by design; without the pointer, nobody knows of a C stack."""
+    """There is no warning for one context besides main, which a guest may intend, or without the stack pointer."""
     assert run_greenctx("run", guest(TABLE, POINTER, contexts=1)).stderr == b""
     assert run_greenctx("run", guest(TABLE)).stderr == b""
 

@@ -41,8 +41,7 @@ def test_time_limit(tmp_path: Path) -> None:
 
 
 def test_what_the_child_may_do(tmp_path: Path) -> None:
-    """The child is gone at the end of the time, or when it needs too much memory or crashes; what it finds wrong with
-    the program is left to this process."""
+    """The child ends at the time limit, without memory, or by a crash. This process raises other errors."""
     guest = tmp_path / "guest.wasm"
     guest.write_bytes(bytes(10_000))
     check_script(f"""
@@ -78,7 +77,7 @@ def test_what_the_child_may_do(tmp_path: Path) -> None:
 
 
 def test_programs_run_as_ever(tmp_path: Path) -> None:
-    """With a limit that is kept, the guest has its streams, and its status is the status."""
+    """Within the limit, the guest has its streams, and its status is the exit status."""
     guest = tmp_path / "guest.wat"
     guest.write_text(
         """(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))

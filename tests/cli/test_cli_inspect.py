@@ -116,7 +116,7 @@ def test_program_in_c() -> None:
 )
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_no_module(content: bytes | None, options: list[str], tmp_path: Path) -> None:
-    """A file that is not there or is no module is status 2, and one line on stderr; stdout has JSON if asked for."""
+    """A missing file, or one that is not a module, is status 2 and one line on stderr; stdout has JSON if asked for."""
     path = tmp_path / "a\nb\x1b[31m"
     if content is not None:
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What the command line makes of what is no runnable guest: one line on stderr that says what and why, status 2."""
+"""Files that are not runnable guests: one line on stderr says what and why, with status 2."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_prefix_of_a_module(tmp_path: Path, refused: Refused) -> None:
     """A module that was cut off anywhere is refused, and does not run."""
     path = tmp_path / "cut.wasm"
     whole = bytes(
-        wasmtime.wat2wasm(  # without names, whose section nobody checks: the code is the last
+        wasmtime.wat2wasm(  # without the name section, which is not checked: the code is last
             """(module (import "wasix_32v1" "context_switch" (func (param i64) (result i32)))
               (memory (export "memory") 1) (table 1 funcref) (elem (i32.const 0) 1)
               (func (export "_start") (drop (call 0 (i64.const 0)))))"""
@@ -144,7 +144,7 @@ def test_not_a_command(start: str, reason: str, tmp_path: Path, refused: Refused
 
 
 def test_missing_imports(tmp_path: Path, refused: Refused) -> None:
-    """Every import that nobody provides is named."""
+    """Every import that nothing provides is named."""
     path = tmp_path / "wants.wat"
     path.write_text(
         """(module (import "env" "missing" (func)) (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32
@@ -167,14 +167,14 @@ def test_missing_imports(tmp_path: Path, refused: Refused) -> None:
     ],
 )
 def test_import_of_another_type(wanted: str, name: str, tmp_path: Path, refused: Refused) -> None:
-    """An import that is provided, but has another type, is named."""
+    """An import of the wrong type is named."""
     path = tmp_path / "wants.wat"
     path.write_text(f'(module (import {wanted}) (func (export "_start")))')
     assert name in refused("run", str(path)).removeprefix(str(path))
 
 
 def test_bad_directories(tmp_path: Path, refused: Refused) -> None:
-    """A --dir that is malformed, or names no directory of the host, is quoted."""
+    """A malformed --dir, or one that names no directory of the host, is quoted."""
     path = tmp_path / "guest.wat"
     path.write_text(NOTHING)
     for malformed in ("a::", "::b", "::", ""):
@@ -187,14 +187,14 @@ def test_bad_directories(tmp_path: Path, refused: Refused) -> None:
 
 @pytest.mark.parametrize("variable", ["", "NAME", "=value", "="])
 def test_bad_variables(variable: str, tmp_path: Path, refused: Refused) -> None:
-    """An --env that is no NAME=VALUE is quoted."""
+    """An --env other than NAME=VALUE is quoted."""
     path = tmp_path / "guest.wat"
     path.write_text(NOTHING)
     assert repr(variable) in refused("run", f"--env={variable}", str(path))
 
 
 def test_not_unicode(tmp_path: Path) -> None:
-    """Bytes that are not UTF-8 cannot be given to a guest: not as an argument, a variable or a directory's name."""
+    """Bytes other than UTF-8 cannot be given to a guest: not as an argument, a variable or a directory's name."""
     path = tmp_path / "guest.wat"
     path.write_text(NOTHING)
     named = tmp_path / os.fsdecode(b"\xff.wat")

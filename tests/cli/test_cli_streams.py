@@ -1,4 +1,4 @@
-"""The command line, whatever becomes of stdout and stderr, and whatever a file is: the exit status holds."""
+"""The exit status holds, whatever happens to stdout and stderr, and whatever a file is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def status_of(where: str, *args: str | Path) -> int:
 @needs_full
 @pytest.mark.parametrize("where", ["full", "closed", "broken"])
 def test_statuses(where: str, tmp_path: Path) -> None:
-    """A trap is 134, a missing file and bad usage 2, and success 0, if nobody can be told why."""
+    """A trap is 134, a missing file and bad usage 2, and success 0, even if no message can be written."""
     guest = tmp_path / "guest.wat"
     for text, options, status in ((TRAP, (), 134), (TRAP, ("--stats",), 134), (EMPTY, ("--stats",), 0)):
         guest.write_text(text)
@@ -62,7 +62,7 @@ def test_time_limit(tmp_path: Path) -> None:
 @needs_zero
 @pytest.mark.parametrize("command", ["run", "inspect"])
 def test_files_without_an_end(command: str) -> None:
-    """Of what cannot be a module no more is read than its head."""
+    """Only the head is read of a file that cannot be a module."""
     ran = run_python(
         "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (60, 60)); "
         "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)); from greenctx.cli import main; "
@@ -112,7 +112,7 @@ def test_say_escapes(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_replaced_streams() -> None:
-    """What a caller has put in place of stdout and stderr gets what the command line prints."""
+    """The command line prints to the objects that a caller has set as stdout and stderr."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         assert [main(["include"]), main(["inspect", "none.wasm"])] == [0, 2]
@@ -122,7 +122,7 @@ def test_replaced_streams() -> None:
 
 @needs_zero
 def test_stdin_without_an_end() -> None:
-    """A module that is read from stdin has the same limits."""
+    """A module from stdin has the same limits."""
     with Path("/dev/zero").open("rb") as zero:
         command = [sys.executable, "-m", "greenctx", "run", "-"]
         ran = subprocess.run(command, stdin=zero, capture_output=True, timeout=TIMEOUT, check=False)

@@ -1,4 +1,4 @@
-"""The command line as users of wasmtime's and wasmer's commands type it."""
+"""The command line, typed as the commands wasmtime and wasmer are."""
 
 from __future__ import annotations
 

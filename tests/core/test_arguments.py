@@ -1,4 +1,4 @@
-"""Arguments and names of entrypoints, and ids that are none."""
+"""Arguments and names of entrypoints, and objects that cannot be ids."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_what_is_no_name_or_entrypoint(env: ContextSwitchingEnvironment) -> None
 @pytest.mark.parametrize("context_id", ["1", None, 1.5, b"1"])
 @pytest.mark.parametrize("operation", ["switch_context", "destroy_context"])
 def test_ids_that_are_none(operation: str, context_id: Any, env: ContextSwitchingEnvironment) -> None:
-    """They are a TypeError; an int that is no context's is what it always was."""
+    """They raise TypeError. An int without a context is treated as before."""
 
     def main() -> None:
         env.create_context(print)

@@ -23,7 +23,7 @@ if COMPILED:
 
 
 def test_the_one_that_was_asked_for() -> None:
-    """It is the compiled one (which an install may leave out without a word) unless GREENCTX_PURE says otherwise."""
+    """It is the compiled switch, which an install may silently leave out, unless GREENCTX_PURE is set."""
     assert COMPILED is (os.environ.get("GREENCTX_PURE", "0") in ("", "0"))
     module = "greenctx._core._switching" if COMPILED else "greenctx._core.switching"
     assert {base.__module__ for base in (Coroutine, Switching, Tables)} == {module}
@@ -40,7 +40,7 @@ def test_the_switch_can_be_looked_up() -> None:
 
 @pytest.mark.skipif(not COMPILED, reason="there is one specification, and here no twin")
 def test_the_twins_have_the_same_names_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is compiled replaces what is in Python: the same classes, methods, parameters, docstrings and attributes."""
+    """The compiled twin has the same classes, methods, parameters, docstrings and attributes as the Python code."""
     monkeypatch.setenv("GREENCTX_PURE", "1")
     spec = spec_from_file_location("in_python", switching.__file__)
     assert spec is not None
@@ -110,7 +110,7 @@ def test_a_plain_switch_calls_no_python() -> None:
 
 
 def test_a_subclass_may_override_the_switch() -> None:
-    """As that of any class of Python's."""
+    """It can be replaced as in any Python class."""
     seen: list[int] = []
 
     class Noting(ContextSwitchingEnvironment):

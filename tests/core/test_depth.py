@@ -112,7 +112,7 @@ class TestLinear:
 
     @staticmethod
     def ratio(work: Callable[[int], object], n: int) -> float:
-        """How much longer 4n takes than n: of the processor's time, the least that is seen, as others use it, too."""
+        """Return how much longer 4n takes than n, in processor time: the least ratio seen on a shared machine."""
 
         def seconds(size: int) -> float:
             began = time.process_time()

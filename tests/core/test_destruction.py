@@ -118,7 +118,7 @@ class TestDestroy:
 
 
 class TestCancellation:
-    """What a context may do while it is being destroyed, and what comes of it."""
+    """What a context may do while it is being destroyed, and the outcome."""
 
     def cancel(
         self, env: ContextSwitchingEnvironment, cleanup: Callable[[ContextCanceled], object], *, also: int = 0
@@ -172,7 +172,7 @@ class TestCancellation:
 
     @pytest.mark.parametrize("target", [0, 1, 2, 3, 99], ids=["main", "oneself", "destroyer", "suspended", "absent"])
     def test_every_switch_is_canceled_again(self, env: ContextSwitchingEnvironment, target: int) -> None:
-        """A context that is being destroyed and tries to switch, to whatever id, gets its ContextCanceled again."""
+        """A context under destruction that tries to switch, to whatever id, gets its ContextCanceled again."""
 
         def cleanup(canceled: ContextCanceled) -> None:
             for _ in range(3):
@@ -185,7 +185,7 @@ class TestCancellation:
         assert self.cancel(env, cleanup, also=1) is True
 
     def test_may_create(self, env: ContextSwitchingEnvironment) -> None:
-        """A context that is being destroyed may create others, which stay."""
+        """A context under destruction may create others, which stay."""
 
         def cleanup(canceled: ContextCanceled) -> None:
             assert env.create_context(list) == 3
@@ -195,7 +195,7 @@ class TestCancellation:
         assert self.cancel(env, cleanup) is True
 
     def test_may_destroy(self, env: ContextSwitchingEnvironment) -> None:
-        """A context that is being destroyed may destroy others, and goes on after each."""
+        """A context under destruction may destroy others, and goes on after each."""
 
         def cleanup(canceled: ContextCanceled) -> None:
             assert env.destroy_context(3) is True
@@ -279,8 +279,7 @@ class TestCancellation:
     def test_anything_else_comes_out_of_destroy_context(
         self, env: ContextSwitchingEnvironment, error: BaseException, defuse: bool
     ) -> None:
-        """What the entrypoint raises instead of its ContextCanceled comes out of destroy_context, defused or not; the
-        context has ended."""
+        """destroy_context raises any other exception of the entrypoint, defused or not; the context has ended."""
 
         def entrypoint() -> None:
             try:
@@ -305,8 +304,7 @@ class TestCancellation:
     def test_what_is_handled_meanwhile_is_the_context_of_the_error(
         self, env: ContextSwitchingEnvironment, error: BaseException
     ) -> None:
-        """An error that comes out of destroy_context has the exception that is being handled there as its context, as
-        if the victim's code had been called."""
+        """An error that destroy_context raises has the exception that its caller handles as its context."""
 
         def entrypoint() -> None:
             with suppress(ContextCanceled):

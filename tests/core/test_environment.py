@@ -58,7 +58,7 @@ class TestRunMainContext:
         env.run_main_context(main)
 
     def test_raises_what_main_raises(self, env: ContextSwitchingEnvironment, error: BaseException) -> None:
-        """Main's own exception, of any type, comes out as itself."""
+        """Main's own exception, of any type, propagates unchanged."""
         with pytest.raises(type(error)) as caught:
             env.run_main_context(raises(error))
 
@@ -134,8 +134,7 @@ class TestCreate:
         env.run_main_context(main)
 
     def test_does_not_run_the_entrypoint(self, env: ContextSwitchingEnvironment) -> None:
-        """A context that is created is suspended; its entrypoint is called by the first switch to it, without
-        arguments."""
+        """A new context is suspended. The first switch to it calls its entrypoint, without arguments."""
         calls: list[tuple[object, ...]] = []
 
         def main() -> None:
@@ -243,8 +242,7 @@ class TestMaxContexts:
         env.run_main_context(main)
 
     def test_counts_each_once_in_a_cleanup_inside_a_cleanup(self) -> None:
-        """Main does not count, not even while it destroys; one that is being destroyed and destroys another counts
-        once."""
+        """Main never counts. A context under destruction that destroys another counts once."""
         env = ContextSwitchingEnvironment(max_contexts=3)
         created: list[int] = []
 
@@ -366,8 +364,7 @@ class TestWhoMayCall:
     def test_not_from_another_greenlet(
         self, env: ContextSwitchingEnvironment, call: Callable[[ContextSwitchingEnvironment], object]
     ) -> None:
-        """Every call from a greenlet that is no context raises NotTheActiveContext, which names the active one;
-        nothing has changed."""
+        """A call from a greenlet without a context raises NotTheActiveContext, which names the active one."""
 
         def call_it() -> None:
             with pytest.raises(NotTheActiveContext, match=r"^context 1 is the active .* another greenlet") as caught:
@@ -455,7 +452,7 @@ class TestCurrentEnvironment:
         assert names == ["main", "main", "main", "other", "other"]
 
     def test_current_context_id(self, env: ContextSwitchingEnvironment) -> None:
-        """The id of the context that asks; main's outside of any environment, and where guests are to have none."""
+        """It is the id of the calling context; main's outside of any environment, and for guests without one."""
         asked = [current_context_id()]
 
         def entrypoint() -> None:
@@ -497,7 +494,7 @@ class TestCurrentEnvironment:
             assert asked == [None, None, env, env, env, None]
 
     def test_admit_caller(self, env: ContextSwitchingEnvironment) -> None:
-        """What greenctx.wasix asks before it calls a guest: the scope, or the error of a caller that is refused."""
+        """greenctx.wasix asks this before it calls a guest: it gets the scope, or the error that refuses the caller."""
         asked: list[object] = []
 
         def ask() -> None:
@@ -548,7 +545,7 @@ class TestCurrentEnvironment:
 
     @pytest.mark.parametrize("main", [list, raises(KeyError("a"))], ids=["main returned", "main raised"])
     def test_none_after(self, env: ContextSwitchingEnvironment, main: Callable[[], object]) -> None:
-        """After run_main_context, however it ended, there is none again."""
+        """After run_main_context, however it ended, there is no current environment again."""
         with suppress(KeyError):
             env.run_main_context(main)
 
@@ -556,7 +553,7 @@ class TestCurrentEnvironment:
             current_environment()
 
     def test_hidden(self, env: ContextSwitchingEnvironment) -> None:
-        """NoContexts().run calls a function for which there is none, though it is called in an environment."""
+        """NoContexts().run calls a function without a current environment, even within an environment."""
 
         def main() -> int:
             without = NoContexts()
@@ -633,7 +630,7 @@ class TestContextVariables:
 
 
 def test_coroutine_functions_are_refused(env: ContextSwitchingEnvironment) -> None:
-    """As main and as an entrypoint, at once: what they return has not begun to run. The error says what to do."""
+    """As main or entrypoint they are refused at once, because a call runs none of their code; with the remedy."""
 
     async def coroutine() -> None: ...
 

@@ -54,7 +54,7 @@ from greenctx.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What it is; which class it is also one of; its attributes; what it says: the context, the state, the remedy.
+# An error; its other base class; its attributes; words of its message: the context, the state, the remedy.
 ERRORS: list[tuple[BaseException, type[BaseException], dict[str, object], list[str]]] = [
     (
         ContextCanceled(3),

@@ -34,7 +34,7 @@ def test_a_leaked_object_is_found_and_named() -> None:
 
 
 def test_a_reference_cycle_is_a_leak() -> None:
-    """What only the collector could free fails the check."""
+    """An object that only the collector could free fails the check."""
 
     class Node:
         def __init__(self) -> None:
@@ -82,7 +82,7 @@ def test_memory_that_is_read_from_a_file_is_no_leak(mapped: mmap.mmap) -> None:
 
 
 def test_memory_that_the_system_takes_back_hides_no_leak(mapped: mmap.mmap) -> None:
-    """What was read of files it takes back when it is short of memory; meanwhile as much of ours is left behind."""
+    """The system takes back pages of files when memory is short; meanwhile the test leaks as much of its own."""
     assert mapped.find(b"1") == -1  # reads all of it
     parts = iter(range(0, len(mapped), PART))
     kept: list[mmap.mmap] = []
@@ -110,7 +110,7 @@ def test_what_is_left_now_and_then_is_named() -> None:
 
 
 def test_a_leaked_context_is_found() -> None:
-    """A context that somebody keeps fails the check."""
+    """A context that other code keeps fails the check."""
     kept: list[object] = []
 
     def body(env: ContextSwitchingEnvironment) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Call = Callable[[int], None]
 
 # "By itself" is a call from the code of that context. With "main resumed" it is from main, resumed by a bare greenlet
-# switch, for main could not be running otherwise while another context is active or being destroyed.
+# switch, because main could not run otherwise while another context is active or being destroyed.
 MATRIX: list[tuple[str, str, str]] = [
     # state                           call            outcome, life of the context
     ("unstarted",                     "switch to it", "returned None; started, unwound"),
@@ -73,7 +73,7 @@ class Life:
     def context(
         self, wait: Callable[[], object] | None = None, cleanup: Callable[[], object] = list
     ) -> Callable[[], None]:
-        """An entrypoint that logs its life: it waits for somebody to switch to it, then in main."""
+        """An entrypoint that logs its life: it waits until another context switches to it, then in main."""
 
         def entrypoint() -> None:
             self.log.append("started")
@@ -129,8 +129,7 @@ class Life:
 
 @pytest.mark.parametrize(("state", "call", "outcome"), MATRIX, ids=[f"{state}: {call}" for state, call, _ in MATRIX])
 def test_lifecycle(env: ContextSwitchingEnvironment, state: str, call: str, outcome: str) -> None:
-    """The call has the outcome that the matrix says; a context that started unwinds once, at the latest when main ends;
-    and a call that is refused changes nothing."""
+    """The call has the outcome in the matrix. A started context unwinds once; a refused call changes nothing."""
     life = Life(env)
     seen: list[str] = []
 

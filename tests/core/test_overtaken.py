@@ -1,4 +1,4 @@
-"""Destroyers that are overtaken: somebody else resumes them, or another context, before the victim has ended."""
+"""Overtaken destroyers: other code resumes them, or another context, before the victim has ended."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 
 class TestOvertakenDestroyer:
-    """Somebody else, here a bare greenlet switch, resumes main in the middle of a cleanup: context 2 still waits in
-    destroy_context for context 1, and main destroys that first."""
+    """A bare greenlet switch resumes main in a cleanup: context 2 waits in destroy_context, main destroys first."""
 
     def overtake(self, env: ContextSwitchingEnvironment, main_goes_on: Callable[[], object]) -> list[str]:
         log: list[str] = []
@@ -51,8 +50,7 @@ class TestOvertakenDestroyer:
         return log
 
     def test_neither_the_victim_nor_its_destroyer_can_be_switched_to(self, env: ContextSwitchingEnvironment) -> None:
-        """A context that is being destroyed, and one that waits for its end, cannot be switched to; the error tells
-        which is which."""
+        """No context can switch to a context under destruction, or to its destroyer; the error tells which is which."""
 
         def main() -> None:
             with pytest.raises(SwitchTargetMissing, match="context 1: it is being destroyed; switch to an id"):
@@ -142,7 +140,7 @@ class TestOvertakenDestroyer:
         env.run_main_context(lambda: start(env, then_main(env, lambda: inner.run_main_context(inner_main))))
 
     def test_any_delivery_ends_it_silently(self, env: ContextSwitchingEnvironment) -> None:
-        """A context that is destroyed again may let out the ContextCanceled of the first time."""
+        """A context destroyed again may let out the ContextCanceled of the first time."""
 
         def victim() -> None:
             try:
@@ -188,8 +186,7 @@ class TestOvertakenDestroyer:
         env.run_main_context(main)
 
     def test_an_exception_thrown_into_the_destroyer_comes_out_there(self, env: ContextSwitchingEnvironment) -> None:
-        """If somebody else throws an exception (a timeout, say) into the greenlet that waits in destroy_context, it
-        comes out there; the victim, whose cleanup is not done, is suspended and can be destroyed again."""
+        """A timeout thrown into a destroyer is raised by destroy_context; the victim can be destroyed again."""
         log: list[object] = []
 
         def victim() -> None:
@@ -215,7 +212,7 @@ class TestOvertakenDestroyer:
         assert log == ["unwound", True]
 
     def test_without_a_destroyer_main_gets_the_end(self, env: ContextSwitchingEnvironment) -> None:
-        """If nobody waits any more for the victim, and somebody else resumes it, main gets what its cleanup raises."""
+        """If no destroyer waits for the victim any more, and other code resumes it, main gets its cleanup's error."""
         log: list[str] = []
         destroyer_greenlet: list[greenlet] = []
 
@@ -270,8 +267,7 @@ class TestOvertakenDestroyer:
         env.run_main_context(main)
 
     def test_a_start_does_not_go_through_main_then(self, env: ContextSwitchingEnvironment) -> None:
-        """A context that is started while main waits in destroy_context, overtaken in its turn, starts all the
-        same."""
+        """A context started while main waits in destroy_context, overtaken in its turn, starts all the same."""
         log: list[str] = []
 
         def victim() -> None:
@@ -288,7 +284,7 @@ class TestOvertakenDestroyer:
             env.destroy_context(1)
             third = env.create_context(then_main(env, lambda: log.append("started")))
             env.switch_context(third)
-            raise AssertionError("nobody switches back")
+            raise AssertionError("no context switches back")
 
         def main() -> None:
             start(env, victim)

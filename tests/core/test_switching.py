@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 class TestSwitch:
     def test_a_context_goes_on_where_it_waits(self, env: ContextSwitchingEnvironment) -> None:
-        """switch_context returns None when somebody switches back, and the stack is as it was."""
+        """switch_context returns None when another context switches back, and the stack is as it was."""
         log: list[object] = []
 
         def entrypoint() -> None:
@@ -116,7 +116,7 @@ class TestSwitch:
         env.run_main_context(main)
 
     def test_a_missing_target_keeps_the_context_of_the_caller(self, env: ContextSwitchingEnvironment) -> None:
-        """An error of a misuse inside an except block has that block's exception as its context, as ever."""
+        """An error of a misuse inside an except block has that block's exception as its context, as usual."""
 
         @contextmanager
         def switching_at_the_end() -> Iterator[None]:
@@ -222,12 +222,12 @@ class TestSwitch:
             env.switch_context(starter)
 
         env.run_main_context(main)
-        # The frame at which RecursionError strikes varies by some, for what the environment calls meanwhile.
+        # The frame at which RecursionError is raised varies a little, by the calls of the environment.
         assert abs(depths[1] - depths[2]) < 20
         assert abs(depths[1] - depths[4]) < 20
 
     def test_an_exception_that_is_being_handled_stays_with_its_context(self, env: ContextSwitchingEnvironment) -> None:
-        """What a context raises is not chained to an exception that another one is handling."""
+        """A context's exception is not chained to an exception that another context is handling."""
 
         def main() -> None:
             try:

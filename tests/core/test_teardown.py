@@ -1,4 +1,4 @@
-"""Errors are never lost: what comes out of run_main_context when main and the contexts' cleanup raise."""
+"""Errors are never lost: what run_main_context raises when main and the contexts' cleanup raise."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def chain(error: BaseException) -> list[BaseException]:
 
 class TestMainReturned:
     def test_one_error_comes_out_as_itself(self, env: ContextSwitchingEnvironment, error: BaseException) -> None:
-        """If main returned and one cleanup raised, that very exception, of any type, comes out of run_main_context."""
+        """If main returned and one cleanup raised, run_main_context raises that very exception, of any type."""
         with pytest.raises(type(error)) as caught:
             run(env, [raises(error)])
 
@@ -69,7 +69,7 @@ class TestMainReturned:
             run(env, [list])
 
     def test_several_errors_are_a_group_in_order(self, env: ContextSwitchingEnvironment) -> None:
-        """Several errors come out as one group, in ascending order of their contexts' ids, of whatever type."""
+        """Several errors, of whatever type, are raised as one group, in ascending order of their contexts' ids."""
         errors = [ValueError(1), GreenletExit(2), ContextCanceled(3), GeneratorExit(4)]
 
         with pytest.raises(BaseExceptionGroup) as caught:
@@ -89,8 +89,7 @@ class TestMainReturned:
     def test_an_interruption_stays_one(
         self, env: ContextSwitchingEnvironment, interruption: BaseException, position: int
     ) -> None:
-        """A KeyboardInterrupt or SystemExit among several errors comes out as itself, with the others, in order, as a
-        group in its context."""
+        """A KeyboardInterrupt or SystemExit among several errors is raised itself, with the others in its context."""
         interruption = type(interruption)(*interruption.args)
         others = [ValueError(1), GreenletExit(2)]
         errors = [*others[:position], interruption, *others[position:]]
@@ -104,7 +103,7 @@ class TestMainReturned:
         assert list(group.exceptions) == others
 
     def test_of_two_interruptions_the_first_comes_out(self, env: ContextSwitchingEnvironment) -> None:
-        """Of several interruptions the first comes out; the other is in its context."""
+        """Of several interruptions the first is raised; the other is in its context."""
         first, second = SystemExit(1), KeyboardInterrupt(2)
 
         with pytest.raises(SystemExit) as caught:
@@ -133,8 +132,7 @@ class TestMainRaised:
     def test_mains_error_comes_out_with_the_others_in_its_context(
         self, env: ContextSwitchingEnvironment, error: BaseException
     ) -> None:
-        """Main's own exception, of any type, comes out as itself, with the cleanup errors as a group in its context;
-        an interruption among those does not change that."""
+        """Main's exception, of any type, is raised unchanged, with all cleanup errors as a group in its context."""
         others = [ValueError(1), KeyboardInterrupt(2)]
 
         with pytest.raises(type(error)) as caught:
@@ -158,7 +156,7 @@ class TestMainRaised:
         assert list(group.exceptions) == [other]
 
     def test_without_cleanup_errors_nothing_is_added(self, env: ContextSwitchingEnvironment) -> None:
-        """Without cleanup errors main's exception comes out as it was."""
+        """Without cleanup errors main's exception propagates unchanged."""
         with pytest.raises(KeyError) as caught:
             run(env, [lambda: env.switch_context(MAIN)], end=raises(KeyError()))
 
@@ -201,13 +199,12 @@ class TestMainRaised:
 
 
 class TestNestedCleanup:
-    """Contexts that are destroyed inside the cleanup of others."""
+    """Contexts destroyed inside the cleanup of others."""
 
     def test_an_error_goes_to_the_context_that_destroyed(
         self, env: ContextSwitchingEnvironment, error: BaseException
     ) -> None:
-        """An error in the cleanup of a context that was destroyed inside another's cleanup comes out there, and, if
-        that one lets it out, of the outer destroy_context, with its traceback whole."""
+        """An error of a cleanup inside another's cleanup is raised there, and then by the outer destroy_context."""
 
         def outer() -> None:
             env.destroy_context(1)
@@ -245,7 +242,7 @@ class TestNestedCleanup:
         assert chain(outer) == [outer, inner]
 
     def test_a_chain_of_cleanups(self, env: ContextSwitchingEnvironment) -> None:
-        """Each context destroys the next in its cleanup; the error of the last comes out of the first destroy."""
+        """Each context destroys the next in its cleanup; the first destroy raises the error of the last."""
         last = ValueError("last")
 
         def destroy(context_id: int) -> Callable[[], object]:
@@ -291,7 +288,7 @@ class TestChains:
         assert [type(link) for link in chain(caught.value)] == [ValueError, KeyError, ExceptionGroup]
 
     def test_what_is_in_the_chain_is_not_told_again(self) -> None:
-        """An error that is in the chain, or in a group in it, is not put there a second time."""
+        """An error in the chain, or in a group in it, is not put there a second time."""
         first, second, third = ValueError(1), ValueError(2), ValueError(3)
         group = ExceptionGroup("group", [second])
         first.__context__ = group
@@ -346,7 +343,7 @@ class TestChains:
 
     @pytest.mark.timeout(300)  # looking at each pair would take hours
     def test_many_errors_take_linear_time(self) -> None:
-        """Very many cleanup errors come out together, without each being compared with each."""
+        """Very many cleanup errors are raised together, without comparing each with each."""
         errors: list[BaseException] = [ValueError(number) for number in range(200_000)]
         first = KeyError()
 

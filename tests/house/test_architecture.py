@@ -155,27 +155,27 @@ BAD = {
         {f"wasix/_files/{n}.py": "" for n in range(12)} | {"wasix/_files/__pycache__/x.pyc": ""},
         "greenctx/wasix/_files: 13 entries, not 12",
     ),
-    "somebody else's private name, imported": (
+    "a foreign private name, imported": (
         {"cli/other.py": "from greenctx.environment import _secret as s\n"},
         "greenctx/cli/other.py:1: _secret is private to greenctx.environment",
     ),
-    "somebody else's private name, in Cython": (
+    "a foreign private name, in Cython": (
         {"_core/_other.pyx": "from greenctx.errors import one, _secret\n"},
         "greenctx/_core/_other.pyx:1: _secret is private to greenctx.errors",
     ),
-    "somebody else's private name, of the module": (
+    "a foreign private name, of the module": (
         {"cli/other.py": "from greenctx._core import switching as s\ns._secret = 1\n"},
         "greenctx/cli/other.py:2: s._secret is private to greenctx._core.switching",
     ),
-    "somebody else's private name, by the whole path": (
+    "a foreign private name, by the whole path": (
         {"cli/other.py": "import greenctx._core.switching\n\ngreenctx._core.switching._secret\n"},
         "greenctx/cli/other.py:3: greenctx._core.switching._secret is private to greenctx._core.switching",
     ),
-    "somebody else's private name, of a class": (
+    "a foreign private name, of a class": (
         {"cli/other.py": "from greenctx.environment import Environment\ndef f(): return Environment._secret\n"},
         "greenctx/cli/other.py:2: Environment._secret is private to greenctx.environment",
     ),
-    "somebody else's private folder": (
+    "a foreign private folder": (
         {"cli/other.py": "from greenctx.wasix._fibers.calls import Call\n"},
         "greenctx/cli/other.py:1: greenctx.wasix._fibers is private to greenctx.wasix",
     ),
@@ -195,17 +195,17 @@ BAD = {
         {"errors.py": "\n" * 1000},
         "greenctx/errors.py: 1000 lines, not 400",
     ),
-    "a private module of wasmtime's": (
+    "a private module of wasmtime": (
         {"wasix/_fibers/a.py": "def f():\n    from wasmtime._store import Storelike\n"},
         "greenctx/wasix/_fibers/a.py:2: wasmtime._store.Storelike is private to wasmtime",
     ),
-    "a private name of wasmtime's": (
+    "a private name of wasmtime": (
         {"wasix/_fibers/a.py": "from wasmtime import _bindings\n"},
         "greenctx/wasix/_fibers/a.py:1: wasmtime._bindings is private to wasmtime",
     ),
-    "a private attribute of wasmtime's": (
+    "a private attribute of wasmtime": (
         {"wasix/_fibers/a.py": "def f(store):\n    return store._context\n"},
-        "greenctx/wasix/_fibers/a.py:2: store._context is somebody else's",
+        "greenctx/wasix/_fibers/a.py:2: store._context is private to another package",
     ),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What each README.md shows is run: its Python, its guests in C, and its commands."""
+"""The code of each README.md is run: its Python, its guests in C, and its commands."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_python_examples_print_what_they_say(block: Block, printed: str) -> None
 
 
 def test_the_guest_in_c_is_right_as_printed(tmp_path: Path) -> None:
-    """The C example compiles with the command that is shown, and its contexts do not corrupt each other's locals."""
+    """The C example compiles with the command shown, and its contexts do not corrupt each other's locals."""
     [code] = [block.code for block in BLOCKS if block.readme == "README.md" and block.language == "c"]
     [shell] = [block.code for block in BLOCKS if block.readme == "README.md" and "ziglang" in block.code]
     (tmp_path / "hello.c").write_text(code)
@@ -76,7 +76,7 @@ def test_the_guest_in_c_is_right_as_printed(tmp_path: Path) -> None:
 
 
 def test_the_commands_that_made_the_picture(tmp_path: Path) -> None:
-    """They make a page and a picture like the one that is shown."""
+    """They make a page, and a picture like the one shown."""
     [block] = [block for block in BLOCKS if block.language == "sh" and "--trace" in block.code]
     for command in block.code.splitlines():
         assert _run(tmp_path, command.replace("greenctx/wasix/demo/demo.wat", str(DEMO))).returncode == 0

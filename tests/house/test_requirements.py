@@ -1,4 +1,4 @@
-"""What greenctx needs: nothing but greenlet, and for guests wasmtime and its own native part, or it says so."""
+"""greenctx needs only greenlet, and for guests wasmtime and its own native part; it says what is missing."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ greenctx.wasix._clock.event_loop greenctx.wasix._program.inspection greenctx.was
 greenctx.wasix._linking.typed_functions
 greenctx.wasix._shadow_stacks.shadow_stacks
 wasmtime.component"""
-"""Modules that would be a good part of a small guest's time, from the start of the process to its end."""
+"""Modules whose import would take a good part of a small guest's run."""
 
 
 def test_guests_do_not_import_what_they_need_not(tmp_path: Path) -> None:
-    """``greenctx run`` of a guest that asks for nothing special imports what it needs to run, and no more."""
+    """``greenctx run`` of a plain guest imports only the modules that it needs."""
     guest = tmp_path / "guest.wat"
     guest.write_text('(module (memory (export "memory") 1) (func (export "_start")))')
     script = """
@@ -74,7 +74,7 @@ print(*sorted({*sys.modules} - before))"""
 
 @pytest.mark.parametrize("name", UNNEEDED.split())
 def test_what_need_not_be_imported_is_there(name: str) -> None:
-    """Nothing is unneeded only because its name is not right any more."""
+    """Each name in the list is the name of a module that exists."""
     assert find_spec(name) is not None
 
 

@@ -1,4 +1,4 @@
-"""What the usual tools show of contexts: README.md says so, and this that it is true."""
+"""What the usual tools show of contexts, as README.md says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_settrace_sees_contexts(env: ContextSwitchingEnvironment) -> None:
-    """A trace function follows into contexts: greenlets that are started while one is set have it, and keep it.
+    """A trace function follows into contexts: greenlets started while one is set have it, and keep it.
 
     (README.md says what it shows.)
     """

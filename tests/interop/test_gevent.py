@@ -27,11 +27,11 @@ Environment = ContextSwitchingEnvironment
 
 
 class TooLate(Exception):
-    """What a gevent.Timeout raises here."""
+    """The exception that a gevent.Timeout raises."""
 
 
 def in_gevent(main: Callable[[Environment], object]) -> None:
-    """Run it in an environment in a greenlet of gevent's, and what it raises is raised here."""
+    """Run main in an environment in a gevent greenlet; raise its exception here."""
     gevent.spawn(in_environment, main).get()
 
 
@@ -180,7 +180,7 @@ def test_a_timeout_in_main_while_a_context_sleeps() -> None:
 
 
 def test_switching_to_a_context_for_which_gevent_waits() -> None:
-    """That is gevent's InvalidSwitchError, raised where the context waits, and from there, as any error, in main."""
+    """gevent raises InvalidSwitchError where the context waits; like any error, main gets it from there."""
     log: list[str] = []
 
     def main(env: Environment) -> None:
@@ -297,7 +297,7 @@ def test_killing_the_greenlet_that_is_main() -> None:
 
 
 def test_a_destroyer_timed_out_while_the_cleanup_of_its_victim_sleeps() -> None:
-    """The timeout comes out of destroy_context. The victim cannot be switched to, only destroyed again."""
+    """destroy_context raises the timeout. The victim can only be destroyed again, not resumed by a switch."""
     log: list[str] = []
 
     def main(env: Environment) -> None:

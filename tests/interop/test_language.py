@@ -1,4 +1,4 @@
-"""What of Python spans switches: generators, context managers, exceptions, context variables."""
+"""Language features across switches: generators, context managers, exceptions, context variables."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_each_context_handles_its_own_exception() -> None:
 
 
 def test_a_cancellation_does_not_show_in_the_destroyers_exc_info() -> None:
-    """What a victim handles while it unwinds stays its own."""
+    """The exception that a victim handles while it unwinds stays its own."""
 
     def main(env: Environment) -> None:
         context = env.create_context(sleeper(env))
@@ -147,7 +147,7 @@ def test_a_cancellation_does_not_show_in_the_destroyers_exc_info() -> None:
 
 
 def test_each_context_starts_in_a_copy_of_its_creators_contextvars() -> None:
-    """A context sees the values at its creation; what it sets is seen by nobody else, across all switches."""
+    """A context sees the values at its creation; no other context sees the values that it sets, across all switches."""
     variable: ContextVar[str] = ContextVar("variable", default="default")
     log: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Environments within one another, and what strangers among the greenlets may not do."""
+"""Nested environments, and calls by greenlets that are not contexts."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_the_inner_one_refuses_the_contexts_of_the_outer_one(call: Callable[[Env
 
 
 def test_destroying_the_context_of_an_inner_environment_tears_it_down() -> None:
-    """The cancellation of a context in which another environment runs destroys that one's contexts, too."""
+    """Cancelling a context in which another environment runs destroys the other environment's contexts, too."""
     log: list[str] = []
 
     def main(outer: Environment) -> None:

@@ -1,4 +1,4 @@
-"""Pools of processes: what programs end with arrives as itself, and programs go to the workers."""
+"""Pools of processes: results and errors of programs arrive unchanged, and programs can be sent to workers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of compiled modules, for the workers too."""
+    """A cache of compiled modules, which the workers use too."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path
 
 
 @pytest.fixture(params=["spawn", "forkserver", "joblib", "dask"])
 def submit(request: pytest.FixtureRequest) -> Iterator[Submit]:
-    """A function that has a pool of two processes call another one, and returns what waits for the result."""
+    """A function that submits a call to a pool of two processes, and returns a function that waits for the result."""
     if request.param == "joblib":
         joblib = pytest.importorskip("joblib")
 
@@ -56,7 +56,7 @@ def submit(request: pytest.FixtureRequest) -> Iterator[Submit]:
 
 @pytest.mark.filterwarnings("default")  # the pools' own
 def test_pools(submit: Submit) -> None:
-    """A trap, the limit of time and an exception of a guest's come out of a worker as out of a program here.
+    """A worker raises a guest's trap, exception and time limit as a program in this process does.
 
     A program can be sent to workers, which run it.
     """
@@ -80,7 +80,7 @@ def test_pools(submit: Submit) -> None:
 
 
 def test_a_program_keeps_its_settings(cache: Path) -> None:
-    """They arrive, and the module is compiled only the first time that it does."""
+    """Programs arrive, and the module is compiled only the first time."""
     program = Program(
         EXITING,
         name="name",
@@ -103,14 +103,14 @@ def test_a_program_keeps_its_settings(cache: Path) -> None:
 
 
 def test_instruments_go_along() -> None:
-    """As copies: what they count stays where it was counted."""
+    """Instruments arrive as copies: their counts stay in the worker."""
     with Program(TRAPPING, instruments=[Statistics()]) as program:
         [instrument] = pickle.loads(pickle.dumps(program)).instruments
     assert isinstance(instrument, Statistics)
 
 
 def test_host_functions_do_not_go_along() -> None:
-    """A program that has some is refused, rather than that it arrives without."""
+    """A program with host functions is refused, so that it does not arrive without them."""
     program = Program(TRAPPING)
     pickle.dumps(program)
     program.linker.define_func("a", "b", FuncType([], []), lambda: None)

@@ -106,7 +106,7 @@ def test_a_thread_that_runs_an_environment_of_its_own_is_refused() -> None:
 
 
 def test_run_main_context_from_another_thread_is_refused() -> None:
-    """An environment that is running in one thread cannot be run in another."""
+    """An environment that runs in one thread cannot be run in another."""
 
     def main(env: Environment) -> None:
         with pytest.raises(greenctx.EnvironmentAlreadyUsed, match="is running"):

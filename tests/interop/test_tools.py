@@ -163,7 +163,7 @@ def test_breakpoints_stop_in_contexts() -> None:
 
 
 def test_stepping_over_a_switch_comes_back_after_it() -> None:
-    """pdb's `next` over a switch_context goes on in the same context when somebody has switched back."""
+    """pdb's `next` over a switch_context goes on in the same context after another context has switched back."""
     program = (
         "import greenctx\n"
         "env = greenctx.ContextSwitchingEnvironment()\n"

@@ -93,8 +93,7 @@ def test_a_context_is_interrupted_before_its_first_line(
 def test_the_end_of_main_is_interrupted_outside_of_any_context(
     env: ContextSwitchingEnvironment, monkeypatch: pytest.MonkeyPatch, main_raises: bool
 ) -> None:
-    """If the end of main is interrupted, every context is destroyed before the interruption comes out, as one of the
-    cleanup errors."""
+    """If the end of main is interrupted, every context is destroyed first; the interruption is a cleanup error."""
     error = KeyError()
     log: list[int] = []
 
@@ -117,7 +116,7 @@ def test_the_end_of_main_is_interrupted_outside_of_any_context(
 def test_the_errors_of_the_end_are_kept_by_an_interruption(
     env: ContextSwitchingEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the very last step is interrupted, the interruption comes out, with main's error and the others behind it."""
+    """If the very last step is interrupted, the interruption is raised, with main's error and the others behind it."""
     first, other = KeyError("main"), ValueError("cleanup")
 
     def cleanup() -> None:

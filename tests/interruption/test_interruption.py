@@ -79,7 +79,7 @@ class Bombardment:
         """Whether main verifies what it finds after the operations, rather than end under fire."""
 
     def interrupt(self, _signal: int, frame: FrameType | None) -> None:
-        if not self.armed or self.handling:  # a tick that arrives in this handler is none
+        if not self.armed or self.handling:  # a tick in this handler does not count
             return
         self.handling = True
         in_collector = frame is not None and frame.f_code.co_name == "gc_callback"  # hypothesis's: it would be lost
@@ -171,11 +171,11 @@ def test_bombarded_from_a_timer(long: bool) -> None:
     assert counts["interrupted"] > 100
 
 
-# Resumed by somebody else.
+# Resumed by other code.
 
 
 class Elsewhere(Exception):
-    """What somebody else throws into a greenlet."""
+    """An exception that other code throws into a greenlet."""
 
 
 def test_main_resumed_by_somebody_else_becomes_the_active_context() -> None:
@@ -201,7 +201,7 @@ def test_main_resumed_by_somebody_else_becomes_the_active_context() -> None:
 
 
 def test_an_exception_thrown_into_main_makes_it_the_active_context() -> None:
-    """What somebody else throws comes out of main's switch_context; the context that was active can be destroyed."""
+    """main's switch_context raises an exception that other code throws in; the active context can be destroyed."""
 
     def main(env: ContextSwitchingEnvironment) -> None:
         me, log = getcurrent(), []
@@ -326,7 +326,7 @@ def test_a_destroyer_that_is_thrown_into_leaves_a_victim_that_can_only_be_destro
 
 
 def test_a_destroyer_that_is_resumed_destroys_on() -> None:
-    """A destroyer that somebody resumes while the cleanup of its victim waits returns only when the victim is gone."""
+    """A destroyer resumed by other code while its victim's cleanup waits returns only when the victim is gone."""
 
     def main(env: ContextSwitchingEnvironment) -> None:
         me, log = getcurrent(), []
@@ -350,7 +350,7 @@ def test_a_destroyer_that_is_resumed_destroys_on() -> None:
 
 
 def test_a_victim_that_goes_on_after_its_destroyer_left_ends_silently() -> None:
-    """A victim whose destroyer was thrown into is resumed by somebody else, ends, and hands control to main."""
+    """A victim whose destroyer got an exception is resumed by other code, ends, and hands control to main."""
 
     def main(env: ContextSwitchingEnvironment) -> None:
         me, greenlets, log = getcurrent(), {}, []
@@ -376,7 +376,7 @@ def test_a_victim_that_goes_on_after_its_destroyer_left_ends_silently() -> None:
 
 
 def test_an_error_handled_by_the_destroyer_is_in_the_context_of_the_victims_error() -> None:
-    """A context destroyed in a `finally` fails: its error comes out, with the one that was on its way in its chain."""
+    """A context destroyed in a `finally` fails: its error is raised, with the error already on its way in its chain."""
 
     def main(env: ContextSwitchingEnvironment) -> None:
         def entrypoint() -> None:

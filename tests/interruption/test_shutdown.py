@@ -58,7 +58,7 @@ def test_exit_in_a_context() -> None:
 
 
 def test_an_uncaught_exception() -> None:
-    """An exception that nobody catches: its traceback is all that stderr shows."""
+    """An uncaught exception: stderr shows its traceback, and nothing else."""
     done = run("""
         env = greenctx.ContextSwitchingEnvironment()
         def main():
@@ -135,7 +135,7 @@ def test_exit_while_a_daemon_thread_holds_an_environment() -> None:
 
 @pytest.mark.parametrize("where", ["main", "a context"])
 def test_an_environment_that_never_gets_to_its_end(where: str) -> None:
-    """A main that is itself a greenlet somebody abandoned: no crash, and no noise."""
+    """Main on an abandoned greenlet: no crash, and no output."""
     done = run(f"""
         from greenlet import getcurrent, greenlet
         first = getcurrent()
@@ -156,7 +156,7 @@ def test_an_environment_that_never_gets_to_its_end(where: str) -> None:
 
 
 def test_the_collector_unwinds_no_abandoned_environment() -> None:
-    """A main that is a greenlet which nobody can resume stays where it is, with its contexts: no collector ends it."""
+    """Main on a greenlet that no code can resume stays where it is, with its contexts: no collector ends it."""
     done = run("""
         from greenlet import getcurrent, greenlet
         first = getcurrent()

@@ -25,7 +25,7 @@ class Visit(Tripwire):
         self.visit = visit
 
     def interrupt(self, _signal: int, _frame: FrameType | None) -> None:  # type: ignore[override]
-        with suppress(greenctx.GreenctxError):  # it may be called before main begins, and in a context that is canceled
+        with suppress(greenctx.GreenctxError):  # it may be called before main begins, and in a canceled context
             self.visit(self.book)
 
 
@@ -109,7 +109,7 @@ def script_of_starts_and_ends(book: Book) -> None:
 def test_a_context_that_is_created_while_another_is_has_an_id_of_its_own(
     env: greenctx.ContextSwitchingEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A handler that is served within create_context creates one there: both are there, with different ids."""
+    """A signal handler within create_context creates a context: both contexts exist, with different ids."""
     created: list[int] = []
 
     def time_and_handler() -> float:

@@ -1,4 +1,4 @@
-"""Instruments: what they cost when there are none, what they are told, and what becomes of those that misbehave."""
+"""Instruments: an environment without them, the events that they get, and instruments that misbehave."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_without_instruments_nothing_is_different() -> None:
 
 
 def test_the_events_are_the_methods_of_an_instrument() -> None:
-    """What is reported by name is what the class documents, in the same order."""
+    """The reported events are the methods that the class documents, in the same order."""
     assert [name for name in vars(Instrument) if not name.startswith("_")] == [*EVENTS]
 
 
@@ -131,7 +131,7 @@ def test_a_life_of_contexts() -> None:
 
 
 def test_the_end_of_main_is_told() -> None:
-    """The contexts that are left are destroyed after main has ended, and the environment has ended after that."""
+    """The remaining contexts are destroyed after main has ended, and then the environment ends."""
     ended: list[ContextSwitchingEnvironment] = []
 
     class Last(Recorder):
@@ -293,7 +293,7 @@ def test_instruments_must_not_call_back(caplog: pytest.LogCaptureFixture) -> Non
     "thing", [None, 3, "text", object(), Recorder], ids=["None", "number", "text", "object", "class"]
 )
 def test_things_that_are_no_instruments_are_refused(thing: object) -> None:
-    """A TypeError says what an instrument is; a class in place of its instance is none."""
+    """A TypeError says what an instrument is; a class in place of its instance is refused."""
     with pytest.raises(TypeError, match=r"an instrument is an object with methods of greenctx\.Instrument, not "):
         ContextSwitchingEnvironment(instruments=[thing])
 

@@ -142,7 +142,7 @@ def run_failing() -> None:
 
 
 def test_filters_may_ask_who_is_active(caplog: pytest.LogCaptureFixture) -> None:
-    """So do the records of what an instrument has raised, and those of whatever that instrument logs itself."""
+    """So do the records of an instrument's exception, and the records that the instrument logs itself."""
 
     class Logging(Instrument):
         def context_switched(self, *_: object) -> None:
@@ -176,7 +176,7 @@ def test_filters_may_ask_who_is_active(caplog: pytest.LogCaptureFixture) -> None
 def test_whatever_logging_raises_the_program_goes_on(
     handler: logging.Handler, capsys: pytest.CaptureFixture[str], level: int
 ) -> None:
-    """What a filter raises is told on stderr, as logging itself tells what its handlers raise."""
+    """A filter's exception is reported on stderr, as logging itself reports exceptions of its handlers."""
     handler.addFilter(Broken())
     logger, before = logging.getLogger("greenctx"), logging.getLogger("greenctx").level
     logger.setLevel(level)

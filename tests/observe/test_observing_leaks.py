@@ -1,4 +1,4 @@
-"""Whoever looks at contexts keeps nothing of them: not by events, not by dumps of stacks, not by the log."""
+"""Observing contexts keeps nothing of them alive: neither events, nor dumps of stacks, nor the log do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_dumps() -> None:
 
 
 def test_the_log() -> None:
-    """What was logged is not held any longer than its environment runs."""
+    """A logged error is not held any longer than its environment runs."""
 
     def fail() -> None:
         raise ValueError("x")

@@ -111,7 +111,7 @@ def test_what_a_killed_process_leaves(tmp_path: Path) -> None:
             context = env.create_context(other)
             for _ in range(1000):
                 env.switch_context(context)
-            # What is there now is what a killed process would leave.
+            # The file is now as a killed process would leave it.
             (tmp_path / "left.json").write_bytes((tmp_path / "cut.json").read_bytes())
 
         env.run_main_context(main)

@@ -1,4 +1,4 @@
-"""`contexts` and `format_stacks`: what they tell, and from where one may ask."""
+"""`contexts` and `format_stacks`: what they show, and where they may be called."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_victim_whose_destroyer_was_resumed(env: ContextSwitchingEnvironment) 
 
 
 def test_notes_above_frames(env: ContextSwitchingEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is known of certain code is said above its frames."""
+    """A note on certain code is printed above its frames."""
 
     def outer(secret: str) -> None:
         inner()
@@ -212,7 +212,7 @@ def test_frames_of_our_own(env: ContextSwitchingEnvironment) -> None:
 
 
 def test_asked_by_a_signal_handler(env: ContextSwitchingEnvironment) -> None:
-    """A handler sees the frame that it has interrupted, in whichever context that is."""
+    """A signal handler sees the frame that it interrupted, in whichever context."""
     texts: list[str] = []
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

@@ -40,7 +40,7 @@ def browser() -> Iterator[Any]:
 
 
 class Page:
-    """A timeline that is open in the browser."""
+    """A timeline, open in the browser."""
 
     def __init__(self, browser: Any, path: Path) -> None:
         self.page = browser.new_page(viewport={"width": 1200, "height": 800})
@@ -175,7 +175,7 @@ def test_a_row_and_an_arrow_and_a_call_are_told(browser: Any, tmp_path: Path) ->
 
 
 def test_searched_and_clicked(browser: Any, tmp_path: Path) -> None:
-    """What is sought is counted, and visited in the order of time; a click tells all that is known of a context."""
+    """Hits of the search are counted, and visited in the order of time; a click shows all facts of a context."""
 
     def other() -> None:
         env.switch_context(MAIN)

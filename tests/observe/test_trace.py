@@ -94,7 +94,7 @@ def test_slices_have_the_entrypoints_name_and_processor_time(tmp_path: Path) -> 
 
 
 def test_closed_by_another_thread(tmp_path: Path) -> None:
-    """Whose processor time says nothing of the environment's: the slice that is cut off then has none."""
+    """Another thread's processor time says nothing of the environment, so the slice cut off then has none."""
 
     def main() -> None:
         start(env, go_to_main(env))
@@ -130,7 +130,7 @@ def test_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As /proc has it; nothing where there is none."""
+    """It is read from /proc; without /proc it is None."""
     if Path("/proc/self/statm").exists():
         before = resident_bytes()
         block = bytearray(os.urandom(2**25))
@@ -200,7 +200,7 @@ def test_several_environments(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
-    """What is kept in memory does not grow with the number of switches and of contexts that have ended."""
+    """A trace's memory does not grow with the number of switches, or of ended contexts."""
 
     def main(env: ContextSwitchingEnvironment) -> None:
         switching(1000)(env)
@@ -226,7 +226,7 @@ def test_an_empty_trace_is_valid(tmp_path: Path) -> None:
 
 
 def test_it_is_written_to_a_pipe_too(tmp_path: Path) -> None:
-    """What cannot be written twice to the same place is written in order."""
+    """A file without positions (a pipe, for example) is written in order."""
     pipe, read = tmp_path / "pipe", list[str]()
     os.mkfifo(pipe)
     reader = Thread(target=lambda: read.append(pipe.read_text()))
@@ -325,7 +325,7 @@ def test_host_calls(tmp_path: Path) -> None:
         env = ContextSwitchingEnvironment(instruments=[instrument])
         env.run_main_context(main)
         tracks = instrument._of(env)
-        instrument.host_call_ended(env, 0, "of which nobody has told the beginning", None)
+        instrument.host_call_ended(env, 0, "whose beginning was not reported", None)
         assert tracks.calls.get(0, []) == []
     events = check_trace(tmp_path / "out.json")
     calls = [(event["name"], event["tid"]) for event in events if event.get("cat") == "host call"]

@@ -1,4 +1,4 @@
-"""What instruments are told, and what is in a trace file, equals what the model (model.py) says of random commands.
+"""The events that instruments get, and those in a trace file, equal the model's (model.py) for random commands.
 
 `Machine` draws the commands. Here the model notes the events as well.
 """

@@ -1,4 +1,4 @@
-"""Entrypoints, and what else tests do with contexts."""
+"""Entrypoints, and other helpers for contexts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAIN = ContextSwitchingEnvironment.main_context_id
 
 
 def state(env: ContextSwitchingEnvironment) -> tuple[int, list[int]]:
-    """The ids of the active and of the suspended contexts. (No call of the environment, which would see to them.)"""
+    """Return the ids of the active and the suspended contexts, without calling the environment."""
     assert env._active is not None
     active = env._active.context_id
     return active, env._registry.suspended_ids(active)
@@ -27,7 +27,7 @@ def state(env: ContextSwitchingEnvironment) -> tuple[int, list[int]]:
 
 @contextmanager
 def guest_code(env: Scope) -> Iterator[None]:
-    """What greenctx.wasix does around guest code, which runs on its fiber."""
+    """Do what greenctx.wasix does around guest code, which runs on its fiber."""
     chain: list[Any] = [env]
     while chain[-1]._outer is not None:
         chain.append(chain[-1]._outer)
@@ -51,7 +51,7 @@ def go_to_main(env: ContextSwitchingEnvironment) -> Callable[[], None]:
 
 
 def start(env: ContextSwitchingEnvironment, entrypoint: Callable[[], object]) -> int:
-    """Create a context and switch to it; it is to come back to main."""
+    """Create a context and switch to it; it must switch back to main."""
     context_id = env.create_context(entrypoint)
     env.switch_context(context_id)
     return context_id
@@ -85,7 +85,7 @@ def end_four(env: ContextSwitchingEnvironment) -> None:
 
 
 def in_environment(main: Callable[[ContextSwitchingEnvironment], object]) -> None:
-    """Run main in an environment of its own, which it is given."""
+    """Run main in a new environment, which it gets as its argument."""
     env = ContextSwitchingEnvironment()
     env.run_main_context(main, env)
 
@@ -112,6 +112,6 @@ CALLS: dict[str, Callable[[ContextSwitchingEnvironment], object]] = {
     "destroy_context of none": lambda env: env.destroy_context(99),
     "destroy_context of main": lambda env: env.destroy_context(0),
 }
-"""What an environment can be called for, where contexts 1 and 2 are suspended, and 2 has not started."""
+"""The calls of an environment in which contexts 1 and 2 are suspended, and 2 has not started."""
 
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

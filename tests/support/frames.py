@@ -11,7 +11,7 @@ IN_PYTHON[f"{COMPILED}Coroutine.end"] = "run"
 
 
 def frames(error: BaseException) -> list[str]:
-    """Of the compiled frames only those of what Python has, too, by the names there."""
+    """Of the compiled frames, only those that the Python path has too, by their names there."""
     found: list[str] = []
     for frame in traceback.extract_tb(error.__traceback__):
         name = IN_PYTHON.get(frame.name, frame.name)

@@ -1,4 +1,4 @@
-"""Interruptions at every point of the core: a book of what contexts did, and a wire that trips where it is told to.
+"""Interruptions at every point of the core: a book of the contexts' actions, and a wire that trips at a chosen point.
 
 In every run the contexts keep a book of who entered and who left, and main catches each interruption, looks whether
 environment and book agree, and goes on to use the same environment.
@@ -42,14 +42,14 @@ STRIDE = int(os.environ.get("GREENCTX_INTERRUPTION_STRIDE", "5"))
 
 
 class CleanupError(Exception):
-    """An error in a context's cleanup, which must come out somewhere."""
+    """An error in a context's cleanup, which must be raised somewhere."""
 
 
 class Book:
-    """What the contexts of one environment did, by id.
+    """The actions of the contexts of one environment, by id.
 
-    Everything that is written here while interruptions may arrive is written without a call (an assignment to an item
-    of a list that is long enough), for the interpreter looks for signals after calls: so the book itself is exact.
+    While interruptions may arrive, entries are written without a call (an assignment to an item of a list that is long
+    enough). The interpreter looks for signals after calls, so the book itself is exact.
     """
 
     def __init__(self, env: ContextSwitchingEnvironment | None = None) -> None:
@@ -59,15 +59,15 @@ class Book:
         self.pings = [0] * 512
         """How often they went on after a switch."""
         self.destroyed = [False] * 512
-        """Whether somebody began to destroy them."""
+        """Whether a context, or the end of main, began to destroy them."""
         self.errors: list[BaseException | None] = [None] * 512
-        """What their cleanup raised."""
+        """The errors of their cleanup."""
         self.interruptions: list[BaseException] = []
         """Every KeyboardInterrupt that was raised."""
         self.caught: list[BaseException] = []
-        """What the code of the test caught, what came out of run_main_context included."""
+        """The errors that the test's code caught, those of run_main_context included."""
         self.calm = False
-        """Contexts that go on shall do nothing but sleep again."""
+        """If set, resumed contexts only sleep again."""
         self.verified = False
 
     def create(self, body: Callable[[int], object], error: type[BaseException] | None = None) -> int:
@@ -223,8 +223,8 @@ class Tripwire:
     The interpreter then raises the KeyboardInterrupt where it really looks for signals, which differs between versions.
     Had the trace function raised it, it would come where none can.
 
-    So the trace function must send the signal and end without a call, for its own calls would receive it; the item of
-    a defaultdict is made without one.
+    So the trace function must send the signal and end without a call, because its own calls would receive it; the item
+    of a defaultdict is made without one.
     """
 
     def __init__(self, book: Book, gaps: list[int]) -> None:
@@ -317,7 +317,7 @@ def no_collection() -> Iterator[None]:
 
 
 def noop() -> None:
-    """A call, after which a signal that is still on its way arrives."""
+    """Make a call, after which a pending signal arrives."""
 
 
 def interrupt_at_every_point(run: Callable[[list[int]], tuple[Book, list[int]]]) -> None:

@@ -1,9 +1,9 @@
 """A leak is a failing test: `assert_no_leak` reruns a scenario until memory settles, and fails when it does not.
 
-Three things are measured, for each sees what the others cannot: the objects that the collector tracks, by type (they
-name the culprit); the blocks of Python's allocator (strings, ints, exceptions' arguments); the memory of the process
-(what C code allocates by itself, the saved stacks of greenlets among it). The collector is off meanwhile, so that a
-reference cycle is a leak, too.
+Three things are measured, because each sees leaks that the others cannot: the objects that the collector tracks, by
+type (they name the culprit); the blocks of Python's allocator (strings, ints, exceptions' arguments); the memory of the
+process (what C code allocates by itself, the saved stacks of greenlets among it). The collector is off meanwhile, so
+that a reference cycle is a leak, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MEMORY_SLACK = 128 * 1024
-"""What memory may grow by in a round of small scenarios: allocators take it from the system in portions."""
+"""How much memory may grow in a round of small scenarios: allocators take it from the system in portions."""
 
 
 class MemoryDidNotSettleError(AssertionError):
@@ -28,10 +28,10 @@ class MemoryDidNotSettleError(AssertionError):
 
 
 def own_memory(process: int | str = "self") -> int:
-    """How much memory a process has that is not of files, in bytes.
+    """Return how much memory the process has, without pages of files, in bytes.
 
-    Not all that is resident: of that the system takes back what it can read from files again, whenever it is short of
-    memory, which would hide a leak, or look like one when it is read.
+    Not all resident memory: when memory is short the system takes back pages of files, which would hide a leak, and
+    reading them again would look like a leak.
     """
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
     return sum(int(fields[name].removesuffix("kB")) * 1024 for name in ("RssAnon", "VmSwap"))
@@ -63,7 +63,7 @@ class Snapshot:
         return cls(objects, sys.getallocatedblocks(), own_memory())
 
     def growth_since(self, before: Snapshot, repeats: int, memory_slack: int) -> str:
-        """What grew in a round of that many runs, as a phrase; empty if nothing did.
+        """Return what grew in a round of that many runs, as a phrase; an empty one if nothing did.
 
         Less than one in every other run is noise (a cache, a counter that became a bigger int), not a leak.
         """

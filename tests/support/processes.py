@@ -1,4 +1,4 @@
-"""Runs Python, and the command line, in a process of its own: what a crash would end, and what a shell sees."""
+"""Runs Python, or the command line, in a new process, which may crash, and whose streams a test can see."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 TIMEOUT = 500
-"""Seconds; only for what hangs, and less than pytest's, so that one sees what was said by then."""
+"""Seconds, only for processes that hang. Less than pytest's own limit, so that a failure shows the output."""
 
 
 def run_python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -76,7 +76,7 @@ def check_script(script: str) -> None:
 
 
 def when_main_waits(act: Callable[[], object], *at: str) -> None:
-    """Call it, in another thread, as soon as the main thread waits for a descriptor or a time on behalf of a guest.
+    """Call it, in another thread, as soon as the main thread waits for a descriptor or a time for a guest.
 
     Or for what is called in a line with one of those texts.
 
@@ -99,7 +99,7 @@ def when_main_waits(act: Callable[[], object], *at: str) -> None:
 def with_enough_time(check: Callable[[float], object], seconds: float) -> None:
     """Check what ends by a limit of time, with that limit; where it fails, with longer ones.
 
-    Before a program is ended it has to have come somewhere, which takes as long as the machine is slow.
+    Before its end a program must reach some point, which takes longer on a slow machine.
     """
     while seconds < 10:
         try:
@@ -173,6 +173,6 @@ def check_host(script: str, before: str = "") -> None:
 
 
 def need(package: str) -> None:
-    """Skip the test where that is not installed. (Not by an import: some replace things in this process.)"""
+    """Skip the test if the package is not installed. (It is not imported: some packages change this process.)"""
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")

@@ -61,7 +61,7 @@ EVENTS = {
     "s": _event("s", _FLOW),
     "f": _event("f", _FLOW | {"bp": {"const": "e"}}),
 }
-"""What greenctx writes of the Trace Event format's JSON object form: a schema for the events of each phase.
+"""The part of the Trace Event format that greenctx writes: a schema for the events of each phase.
 
 (One schema of them all would hold each event against all of them.)
 """
@@ -72,7 +72,7 @@ _validators = {phase: Draft202012Validator(schema) for phase, schema in EVENTS.i
 CLOCKS = 1000
 """Microseconds by which a thread's processor time may seem longer than the time on the clock, which is read apart."""
 MOST_CHECKED = 2000
-"""Events of long traces that are held against the schema; it takes a while."""
+"""How many events of a long trace are checked against the schema, which takes a while."""
 
 
 def check_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

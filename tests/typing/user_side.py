@@ -1,4 +1,4 @@
-"""What type checkers see from the user's side. Never run: mypy (strict) and pyright check it.
+"""The types as a type checker sees them in a user's code. Never run: mypy (strict) and pyright check it.
 
 A misuse carries a `type: ignore`, which is itself an error where the checker finds nothing to ignore.
 """
@@ -79,7 +79,7 @@ env.run_main_context()  # type: ignore[call-arg]  # pyright: ignore[reportCallIs
 env.run_main_context(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-# Entrypoints take no arguments; what they return is nobody's concern.
+# Entrypoints take no arguments; their result may have any type.
 
 
 def entrypoint_with_argument(_: int) -> None: ...
@@ -107,7 +107,7 @@ env.destroy_context("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgu
 env.active_context_id = 1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
-# What can be caught, and what it tells.
+# The exceptions, and their attributes.
 
 try:
     env.switch_context(1)

@@ -1,4 +1,4 @@
-"""Attacks on those who read what is said about a guest."""
+"""Attacks on the readers of messages about a guest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damages WebAssembly modules at random: some mutants are refused at once, others run and do what nobody meant."""
+"""Damages WebAssembly modules at random: some mutants are refused at once, others run and do anything."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def sized(payload: bytes) -> bytes:
     return write_number(len(payload)) + payload
 
 
-# What is done to them.
+# The mutations.
 
 
 def change_section(sections: list[Section], random: Random) -> None:

@@ -23,7 +23,7 @@ PATIENCE = 100
 """Seconds that a guest may take, whose own time limit is a few of them."""
 
 MOST_MEMORY = 1 << 30
-"""Bytes that the process may have come to use."""
+"""The most memory that the process may use, in bytes."""
 
 GOOD_GUEST = Path(__file__).parents[1] / "guests" / "good.wat"
 GOOD_STATUS = 42
@@ -37,11 +37,11 @@ class Ran:
     status: int | str
     stderr: str
     memory: int
-    """The most that the process has had by then, in bytes."""
+    """The peak memory of the process by then, in bytes."""
     seconds: float
 
     def check(self) -> None:
-        """It ended in a status, within the memory that it may take, and nobody was shown a traceback."""
+        """Whether it ended with a status, within its limit of memory, and without a traceback on stderr."""
         assert isinstance(self.status, int), self
         assert 0 <= self.status <= 255, self
         assert "Traceback" not in self.stderr, self

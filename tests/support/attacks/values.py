@@ -1,4 +1,4 @@
-"""Exceptions, and values that are garbage-collected."""
+"""Attacks by exceptions and garbage-collected values."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ END = PAGES * 65536
 
 
 class Function(NamedTuple):
-    """A function that is imported."""
+    """An imported function."""
 
     name: str
     parameters: str
@@ -30,7 +30,7 @@ MEMORY = f"""(import "env" "memory" (memory {PAGES} 65536 shared))
 
 
 def wasix(name: str, status: int | None, function: Function, *values: int, message: str = "", before: str = "") -> None:
-    """Exit with what the call returns."""
+    """Exit with the call's result."""
     types = function.parameters.split()
     given = " ".join(f"({ty}.const {value})" for ty, value in zip(types, values, strict=True))
     body = f"(call $exit (call $call {given}))" if function.returns else f"(call $call {given})"

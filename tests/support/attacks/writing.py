@@ -1,4 +1,4 @@
-"""What attacks are written in.
+"""The language of attacks.
 
 ``$create``, ``$switch`` and ``$destroy`` are the context calls. ``$try`` creates a context that will run that element
 of the table, stores its id at 0, and returns the errno.
@@ -14,7 +14,7 @@ TRAPPED, RETURNED, TIMED_OUT, REFUSED = 134, 129, 124, 2
 AGAIN, BADF, FAULT, INVAL, NAMETOOLONG, NOENT, NOMEM, NOTDIR, NOTSUP, PERM = 6, 8, 21, 28, 37, 44, 48, 54, 58, 63
 MEMVIOLATION = 78
 WHATEVER = None
-"""wasmtime's versions differ: an errno, or a trap, or something else that is all right."""
+"""Versions of wasmtime differ: an errno, a trap, and other outcomes are all right."""
 
 HEAD = f"""{IMPORTS} (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))"""
 MEMORY = '(memory (export "memory") 1)'
@@ -23,19 +23,19 @@ TRY = "(func $try (param i32) (result i32) (call $create (i32.const 0) (local.ge
 
 LIMITS = ("--max-contexts", "100", "--max-memory", "64MiB", "--timeout", "20")
 SHORT = ("--timeout", "0.5")
-"""Enough for those that never end."""
+"""The time limit, for attacks that never end."""
 
 
 FUNC, GLOBAL, TAG = "(func (export {}))", "(global (export {}) i32 (i32.const 0))", "(tag (export {}))"
 OTHER_KINDS = {"a function": FUNC, "a global": GLOBAL, "a tag": TAG}
-"""Of exports: what neither a memory nor a table is."""
+"""Exports that are neither a memory nor a table."""
 
 ENTRYPOINT = "(elem (i32.const 0) $e) (func $e (call $exit (i32.const 13)))"
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A guest, the status and the words on stderr that it has to end with."""
+    """A guest, and the status and the words on stderr with which it must end."""
 
     name: str
     status: int | None
@@ -44,7 +44,7 @@ class Attack:
     options: tuple[str, ...] = ()
 
     def check(self, status: int | str, stderr: str) -> None:
-        """The attack has ended like this; or wasmtime, in its older versions, did not know what the text means."""
+        """Whether the attack ended like this, or an older wasmtime did not know the text's features."""
         unknown = "without the gc feature", "function references required"
         if status == REFUSED and any(words in stderr for words in unknown):
             return

@@ -16,7 +16,7 @@ GUESTS = Path(__file__).parent / "c"
 INCLUDE = Path(str(files("greenctx.wasix") / "include"))
 _CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 CACHE = Path(os.environ.get("GREENCTX_TEST_GUESTS") or _CACHES / "greenctx-tests")
-# zig defines NDEBUG at -O1 and above, and the guests' asserts are tests.
+# zig defines NDEBUG at -O1 and above, which would remove the guests' asserts.
 FLAGS = ("--target=wasm32-wasi", "-std=gnu11", "-Wall", "-Werror", "-UNDEBUG", "-g", "-Wl,--export-table")
 
 TOOLCHAIN = (
@@ -29,8 +29,7 @@ TOOLCHAIN = (
     "-Wl,-z,stack-size=1048576",
     *(f"-Wl,--export={name}" for name in ("__stack_pointer", "__tls_base", "__tls_size", "__tls_align", "__heap_base")),
 )
-"""To compile a guest so that it asks of its host what WASIX's own toolchain makes programs ask: a shared memory, above
-all. (A guest that is nothing special has no calls before main.)"""
+"""Flags that make a guest import a shared memory and the rest, as programs of WASIX's own toolchain do."""
 
 _LIMITS_OF_ZIG, _LIMITS_OF_TOOLCHAIN = b"\6memory\2\3\x81\1\xff\xff\3", b"\6memory\2\3\x81\1\x80\x80\4"
 
@@ -39,8 +38,7 @@ _LIMITS_OF_ZIG, _LIMITS_OF_TOOLCHAIN = b"\6memory\2\3\x81\1\xff\xff\3", b"\6memo
 def compile_guest(name: str, *flags: str) -> Path:
     """Compile ``tests/support/guests/c/{name}.c`` and return the path of the module.
 
-    It is named by all that it is made from, and put in place in one step: runs side by side, or one that is aborted,
-    do no harm.
+    Its name is a hash of all inputs, and it is put in place in one step, so parallel or aborted runs do no harm.
     """
     source, headers = GUESTS / f"{name}.c", sorted([*GUESTS.glob("*.h"), *INCLUDE.glob("*.h")])
     options = [*FLAGS, *(flags or ("-O1",))]

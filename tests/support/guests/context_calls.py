@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 SUCCESS, AGAIN, INVAL, NOTSUP, MEMVIOLATION = 0, 6, 28, 58, 78
 PAGE = 65536
-# What the guest's table has where; 5 is null.
+# Indices of the guest's table; 5 is null.
 SWITCHES_BACK, TAKES, RETURNS, TRAPS, FIFTH, NULL, TABLE_SIZE = range(7)
 
 
@@ -48,5 +48,5 @@ def created(embedding: Embedding, entrypoint: int = SWITCHES_BACK) -> int:
 
 
 def runs(embedding: Embedding) -> int:
-    """How many contexts have begun to run."""
+    """Return how many contexts have begun to run."""
     return cast("int", cast("Global", embedding.exports["runs"]).value(embedding.store))

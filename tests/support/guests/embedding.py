@@ -1,4 +1,4 @@
-"""A guest in a store of the test's own, as an embedder has them."""
+"""A guest in a store that the test makes, as an embedder does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _collecting_engine() -> Engine:
 
 
 COLLECTING = _collecting_engine()
-"""For guests with exceptions, and with objects that are collected."""
+"""The engine for guests with exceptions and collected objects."""
 
 IMPORTS = """
   (import "wasix_32v1" "context_create" (func $create (param i32 i32) (result i32)))
@@ -70,7 +70,7 @@ class Embedding:
         self.linker.define_func("host", name, signature(of), function, access_caller)
 
     def load(self, text: str) -> Embedding:
-        """Instantiate a guest, whose exports the other methods are about."""
+        """Instantiate a guest; the other methods use its exports."""
         self.exports = self.linker.instantiate(self.store, compiled(text, self.engine)).exports(self.store)
         return self
 
@@ -90,7 +90,7 @@ class Embedding:
         return self.env.run_main_context(main)
 
     def switch_and_return(self, context_id: int, value: T) -> T:
-        """Switch, and return the value when somebody switches back."""
+        """Switch, and return the value when another context switches back."""
         self.env.switch_context(context_id)
         return value
 

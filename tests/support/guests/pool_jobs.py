@@ -1,4 +1,4 @@
-"""What worker processes of pools are given to do: they import it by name."""
+"""Jobs for worker processes of pools, which import them by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def throw() -> int:
 
 
 def run(program: Program) -> tuple[int, int]:
-    """Its exit status, and the process in which it ran."""
+    """Return the exit status of the program, and the process in which it ran."""
     return program.run(), os.getpid()
 
 

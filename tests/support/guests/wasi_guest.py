@@ -1,4 +1,4 @@
-"""A guest that hands on every WASI call that a test asks it to make, for the arguments that no C library passes."""
+"""A guest that makes any WASI call for a test, with arguments that no C library passes."""
 
 from __future__ import annotations
 
@@ -99,12 +99,12 @@ SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")
 EVENT = Struct("<Q H B5x Q H6x")
 MONOTONIC = 1
 
-# Where the guest's memory is used for what.
+# The layout of the guest's memory.
 IOVECS, RESULT, SUBSCRIPTIONS, EVENTS, PATH, BUFFERS = 64, 16, 4096, 8192, 12288, 65536
 
 
 class WasiGuest:
-    """With ``native`` the calls are wasmtime's own throughout, to compare with."""
+    """With ``native`` wasmtime serves all calls, for comparison."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class WasiGuest:
         self.memory = cast("Memory", self.exports["memory"])
 
     def limit(self, deadline: Deadline) -> None:
-        """What `Program` does with its deadline."""
+        """Enter the deadline as `Program` does."""
         state_of(self.store).deadline = deadline
 
     def call(self, name: str, *args: int) -> int:

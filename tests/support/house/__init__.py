@@ -1,1 +1,1 @@
-"""What holds the package as a whole: which module may import which, and how much of it the tests run."""
+"""Rules for the package as a whole: the order of imports, and the coverage by tests."""

@@ -4,8 +4,8 @@
 
 Leaves a ``.coverage`` for ``coverage report``. ``coverage run`` is wrong here, with ``concurrency = greenlet`` and
 without: its tracer has a stack of frames, which it looks at when a function is called or returns; after a greenlet
-switch lines are booked to the file and the line that ran before the switch. (It misses lines that run, and counts some
-that nobody calls.) Its sys.monitoring core is right, and agrees with this one about lines, but knows no branches before
+switch lines are booked to the file and the line that ran before the switch. (It misses lines that run, and counts lines
+that do not.) Its sys.monitoring core is right, and agrees with this one about lines, but knows no branches before
 Python 3.14. So this remembers the last line of each frame by itself.
 """
 
@@ -34,7 +34,7 @@ def is_core(file: str) -> bool:
 
 
 def trace(frame: FrameType, _event: str, _arg: object) -> Callable[..., Any] | None:
-    """Called for each function that is entered."""
+    """Called when a function is entered."""
     file = frame.f_code.co_filename
     if not is_core(file):
         return None

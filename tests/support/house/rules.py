@@ -1,4 +1,4 @@
-"""The rules of the house, each a function that returns what breaks it, one line for each place."""
+"""The rules of the house. Each is a function that returns a line for each place that breaks it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ wasix.
 cli
 __main__
 """
-"""From the ground up: what stands in a line imports from lines above it, not from those below, nor from beside it.
-A name that ends with a dot is the ``__init__`` of that folder alone: the face of what it exports."""
+"""From the ground up: a module imports from lines above its own, never from lines below or from the same line. A name
+that ends with a dot is the ``__init__`` of that folder alone: the face of what it exports."""
 
 _CYTHON_NAME = re.compile(r"(?:\bself\.|(?<![.\w]))(_\w+)")
-"""A private name that is not somebody else's attribute."""
+"""Matches a private name, but not a private attribute."""
 
 MAX_LEVELS = 13
 MAX_ENTRIES = 12
@@ -56,7 +56,7 @@ WASMTIME_ADAPTERS = ("greenctx.wasix._native.capi", "greenctx.wasix._native.capi
 """The only modules that may name what is private in wasmtime's package."""
 
 DOCUMENTED = ("greenlet._C_API", "os._exit", "sys._current_frames", "sys._getframe", "one._asdict")
-"""Attributes of others that are public in spite of their names. (``one`` is a named tuple.)"""
+"""Attributes that are public in spite of their names. (``one`` is a named tuple.)"""
 
 BEYOND_SIBLINGS = {
     (
@@ -64,7 +64,7 @@ BEYOND_SIBLINGS = {
         "greenctx.wasix._program",
     ): "greenctx inspect shows what it finds",
 }
-"""What may be imported from a private folder by somebody who lives elsewhere: by whom, from where, and why."""
+"""Imports from a private folder that are allowed elsewhere: by which module, from where, and why."""
 
 
 def circles(sources: Sources) -> list[str]:
@@ -78,7 +78,7 @@ def circles(sources: Sources) -> list[str]:
 
 
 def circle_through(name: str, graph: dict[str, dict[str, str]]) -> list[str]:
-    """The shortest way from a module back to itself."""
+    """Return the shortest way from a module back to itself."""
     ways = [[name]]
     seen: set[str] = set()
     for way in ways:  # which grows meanwhile
@@ -100,7 +100,7 @@ def arrows(sources: Sources) -> list[str]:
     }
 
     def place_of(module: str) -> str | None:
-        """The longest one that the module lies in."""
+        """Return the longest prefix that the module lies in."""
         if f"{module}." in places:
             return f"{module}."
         while module not in places and module:
@@ -149,8 +149,8 @@ def room_of(module: str) -> str:
 def entries(folder: Path) -> list[str]:
     """No folder holds many entries.
 
-    An entry is a file or a folder that is written by hand, not built or cached. A README.md is the door, not an entry,
-    and a stub or a declaration file is one entry with its extension module.
+    An entry is a handwritten file or folder, not a built or cached one. A README.md is the door, not an entry, and a
+    stub or a declaration file is one entry with its extension module.
     """
 
     def written(path: Path) -> bool:
@@ -178,7 +178,7 @@ def is_private(name: str) -> bool:
 
 
 def privates(sources: Sources) -> list[str]:
-    """No module uses a private name of another, nor a private folder that is not in a folder around it."""
+    """No module uses a private name of another, or a private folder outside of the folders around it."""
     broken = []
     packages = {part for name in sources.modules for part in ancestors(name)}
     for module in sources.modules.values():
@@ -238,7 +238,7 @@ def lines(sources: Sources) -> list[str]:
 def wasmtime_privates(sources: Sources) -> list[str]:
     """One module alone names what is private in wasmtime's package: its modules, their names, its objects' attributes.
 
-    A private attribute is taken for one of somebody else's where no module of this package has one of that name.
+    A private attribute counts as foreign if no module of this package has one of that name.
     """
     own = own_names(sources)
     broken = []
@@ -251,12 +251,12 @@ def wasmtime_privates(sources: Sources) -> list[str]:
                 broken.append(f"{one.place}: {'.'.join(parts)} is private to wasmtime")
         for use in module.attributes:
             if is_private(use.name) and use.name not in own and f"{use.of}.{use.name}" not in DOCUMENTED:
-                broken.append(f"{use.place}: {use.of}.{use.name} is somebody else's")
+                broken.append(f"{use.place}: {use.of}.{use.name} is private to another package")
     return broken
 
 
 def own_names(sources: Sources) -> set[str]:
-    """Every private name that this package gives to something: functions, classes, attributes, parameters, modules."""
+    """Return every private name that this package defines: functions, classes, attributes, parameters, modules."""
     names = {part for name in sources.modules for part in name.split(".")}
     for file in sources.files:
         if file.suffix not in (".py", ".pyi"):

@@ -124,7 +124,7 @@ class Sources:
         return ".".join([*parents[: len(parents) - up], *([node.module] if node.module else [])])
 
     def target(self, one: Import) -> str | None:
-        """The module of this package that is imported, if it is one of this package."""
+        """Return the imported module, if it belongs to this package."""
         if one.name is not None and f"{one.module}.{one.name}" in self.modules:
             return f"{one.module}.{one.name}"
         return one.module if one.module in self.modules else None
@@ -141,7 +141,7 @@ class Sources:
 
 
 def groups(graph: dict[str, dict[str, str]]) -> list[list[str]]:
-    """The modules that import one another, directly or not, as groups; imported ones first. (Tarjan's algorithm.)"""
+    """Return the groups of modules that import one another, however indirectly; imported ones first (Tarjan)."""
     found: list[list[str]] = []
     number: dict[str, int] = {}
     lowest: dict[str, int] = {}
@@ -166,7 +166,7 @@ def groups(graph: dict[str, dict[str, str]]) -> list[list[str]]:
 
 
 def longest_chain(graph: dict[str, dict[str, str]]) -> list[str]:
-    """The longest chain of imports, from the module that imports most. A group that imports one another is one link."""
+    """Return the longest chain of imports, from its top. A group of modules that import one another is one link."""
     chains: dict[str, list[str]] = {}
     for group in groups(graph):
         below: Iterable[str] = {other for name in group for other in graph[name]} - {*group}

@@ -1,1 +1,1 @@
-"""Random work in many contexts, with a model of what must come of it."""
+"""Random work in many contexts, with a model that knows the right outcome."""

@@ -102,7 +102,7 @@ GUEST = """(module
 
 
 class Cookie:
-    """What guests have references to."""
+    """The objects that guests refer to."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -144,7 +144,7 @@ class Run(RandomRun):
         assert found.value == cookie, (found.value, cookie)
 
     def step(self, _: int) -> int:
-        """Do something, and say what the guest shall do."""
+        """Do something, and tell the guest what to do."""
         self.act()
         return self.random.choices(range(8), [600, 4, 60, 6, 6, 60, 30, 10])[0]
 

@@ -160,7 +160,7 @@ class Run(RandomRun):
         return cookie
 
     def step(self, cookie: int) -> int:
-        """Check where this runs, do something, and say what the guest shall do."""
+        """Check where this runs, do something, and tell the guest what to do."""
         assert cookie in self.greenlets, "a guest found another one's locals"
         assert self.greenlets[cookie] is getcurrent()
         self.check_where_it_runs()
@@ -212,7 +212,7 @@ class Run(RandomRun):
             self.depth -= 1
 
     def look(self) -> None:
-        """Whoever describes the contexts finds the calling one active, with this function on its stack."""
+        """A description of the contexts has the calling one as active, with this function on its stack."""
         infos = self.environment.contexts()
         [active] = [info.id for info in infos if info.state == "active"]
         assert active == self.environment.active_context_id

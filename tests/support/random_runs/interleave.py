@@ -74,7 +74,7 @@ class Run(RandomRun):
         return cookie
 
     def step(self, cookie: int, i: int, as_float: float) -> int:
-        """Check the guest's locals, do something, and say what the guest shall do."""
+        """Check the guest's locals, do something, and tell the guest what to do."""
         assert i == self.steps[cookie] == as_float, (cookie, i, as_float, self.steps[cookie])
         self.steps[cookie] = i + 1
         if not self.may_switch:

@@ -1,8 +1,8 @@
 """The rules of an environment told twice: as tables without any call stack, and as contexts that do as they are told.
 
-`Model` says what each command must lead to. `World` gives the same commands to a real environment, each of whose
-contexts runs `World.obey`. Both keep a log of what the contexts saw. Exceptions appear in it by their ``repr``: those
-that code raises by hand are each made with a number of its own.
+`Model` has the outcome of each command. `World` gives the same commands to a real environment, each of whose contexts
+runs `World.obey`. Both keep a log of what the contexts saw. Exceptions appear in it by their ``repr``: those that code
+raises by hand are each made with a number of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INTERRUPTIONS = ("KeyboardInterrupt", "SystemExit", "CancelledError")
 
 
 class Model:
-    """What the environment is to do. Nothing here waits for anything: who waits for whom is a row in a table."""
+    """The rules of the environment. Nothing here waits: which context waits for which is a row in a table."""
 
     def __init__(self, max_contexts: int) -> None:
         self.max_contexts = max_contexts
@@ -118,10 +118,10 @@ class Model:
             self.raised(error)
 
     def preempt(self, target: int) -> None:
-        """Somebody else than the environment resumes a context that has started."""
+        """Other code than the environment resumes a started context."""
         self._resume(target)
 
-    # What the commands have in common.
+    # The common part of the commands.
 
     def returned(self, value: object) -> None:
         """The call that the active context is in returns."""

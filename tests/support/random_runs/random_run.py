@@ -26,7 +26,7 @@ COOKIE = 1_000_003
 
 
 class HostError(Exception):
-    """What host functions raise in a run."""
+    """The error that host functions raise in a run."""
 
 
 class RandomRun:
@@ -35,9 +35,9 @@ class RandomRun:
     max_contexts: ClassVar[int]
     max_nesting: ClassVar[int]
     errors: ClassVar[tuple[type[Exception], ...]] = (HostError, Trap, ContextEntrypointReturned)
-    """What may come out of a guest that a host function has called."""
+    """The errors that a guest may raise in a host function that called it."""
     expected: ClassVar[tuple[type[Exception], ...]] = errors
-    """What may come out of a context."""
+    """The errors that may end a context."""
 
     def __init__(self, seed: int, operations: int, faults: Sequence[str], engine: Engine) -> None:
         self.random = random.Random(seed)
@@ -51,7 +51,7 @@ class RandomRun:
         self.linker = Linker(engine)
 
     def actions(self) -> list[tuple[Callable[[], object], int]]:
-        """What may be done, and how often."""
+        """The operations, and their weights."""
         raise NotImplementedError
 
     def entrypoint(self) -> Func:
@@ -115,7 +115,7 @@ class RandomRun:
         self.counts[f"{what} {type(error).__name__}"] += 1
 
     def main(self) -> None:
-        """Main of the environment: operate, and go on after every error that may come out of a context."""
+        """Main of the environment: operate, and go on after every error that may end a context."""
         while self.counts["operations"] < self.operations:
             try:
                 self.act()

@@ -31,7 +31,7 @@ MAX_CONTEXTS = 4
 
 
 class Do(IntEnum):
-    """What an operation does: the numbers are those of guests/c/script.c."""
+    """The kinds of operations, numbered as in guests/c/script.c."""
 
     CREATE = 0
     SWITCH = 1
@@ -61,7 +61,7 @@ class Operation(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What the code of a context knows once a call has returned."""
+    """The facts that a context's code has after a call has returned."""
 
     context: int
     depth: int

@@ -180,7 +180,7 @@ def test_the_limit_of_time_while_a_host_function_awaits(run: Run) -> None:
 
 
 def test_errors_that_come_when_the_limit_of_time_is_over(run: Run) -> None:
-    """What contexts raise while they are unwound is in the chain of the error."""
+    """Errors of contexts that unwind are in the chain of the error."""
 
     def check(seconds: float) -> None:
         program = Program(
@@ -219,7 +219,7 @@ def test_within_the_limit_of_time(run: Run) -> None:
 
 
 def test_stdin(run: Run) -> None:
-    """Another task writes what the guest waits for; a device that is always ready is not waited for."""
+    """Another task writes the bytes that the guest waits for; there is no wait for a device that is always ready."""
     read, write = os.pipe()
     stdout = io.BytesIO()
 

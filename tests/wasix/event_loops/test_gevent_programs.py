@@ -39,7 +39,7 @@ RECEIVES = f"""(module {IMPORTS}
 
 
 class TooLate(Exception):
-    """What a gevent.Timeout raises here."""
+    """The exception that a gevent.Timeout raises."""
 
 
 def receiving(receive: Callable[[], int]) -> Program:
@@ -49,7 +49,7 @@ def receiving(receive: Callable[[], int]) -> Program:
 
 
 def test_a_program_that_waits_for_a_socket() -> None:
-    """What it waits for comes from another greenlet, which runs meanwhile."""
+    """Another greenlet, which runs meanwhile, sends the bytes that the guest waits for."""
     ours, theirs = socket.socketpair()
     log: list[object] = []
 
@@ -208,7 +208,7 @@ def test_guests_that_sleep_where_gevent_has_patched_time() -> None:
 
 
 def test_nothing_leaks() -> None:
-    """A program that is ended by a timeout leaves nothing behind."""
+    """A program that a timeout ends leaves nothing behind."""
     waits = event.Event()
 
     def receive() -> int:

@@ -110,13 +110,13 @@ def test_host_functions_await() -> None:
 
 
 def test_without_contexts() -> None:
-    """A program that is given no contexts runs in a task, too."""
+    """A program without contexts runs in a task, too."""
     program = asking(lambda question: await_(later(question)), ASKS_ONCE, contexts=False)
     assert asyncio.run(program.run_async()) == 1
 
 
 def test_how_they_end() -> None:
-    """Errors of host functions (with the guest's backtrace), traps, entrypoints that return: they come out of it."""
+    """run_async raises errors of host functions (with the guest's backtrace), traps, and ContextEntrypointReturned."""
 
     async def fails() -> NoReturn:
         await asyncio.sleep(0)
@@ -135,7 +135,7 @@ def test_how_they_end() -> None:
 
 
 def test_in_a_plain_run_there_is_no_loop_to_wait_for() -> None:
-    """The error comes out of `run`, although an event loop runs in the thread."""
+    """`run` raises the error, although an event loop runs in the thread."""
 
     async def everything() -> None:
         with pytest.raises(NotInAsyncRun):
@@ -253,7 +253,7 @@ def test_not_on_a_fiber() -> None:
     )
 
 
-# What lets the loop run.
+# Waits that let the loop run.
 
 
 def test_a_guest_that_computes() -> None:
@@ -395,7 +395,7 @@ each_wait = pytest.mark.parametrize(
 
 @contextmanager
 def nobody_at_the_other_end() -> Iterator[dict[str, Any]]:
-    """A stdin that nobody writes to, and a stdout that nobody reads."""
+    """A stdin without a writer, and a stdout without a reader."""
     with (
         pipe() as (stdin, _),
         pipe() as (_, stdout),
@@ -439,7 +439,7 @@ def test_the_limit_of_time(mode: list[str]) -> None:
 
 
 def test_the_limit_of_time_while_a_host_function_awaits() -> None:
-    """It is cancelled there, its cleanup may await, and TimeLimitExceeded comes out of the program."""
+    """The program is cancelled there, its cleanup may await, and the program raises TimeLimitExceeded."""
 
     def check(seconds: float) -> None:
         log: list[str] = []
@@ -476,7 +476,7 @@ def test_the_limit_of_time_of_a_program_within_another() -> None:
 
 
 def test_an_error_that_looks_like_the_limit() -> None:
-    """A TimeoutError of a host function's own is none of the limit's."""
+    """A host function's own TimeoutError is not mistaken for the limit's."""
 
     async def fails() -> int:
         raise TimeoutError("of its own")
@@ -550,7 +550,7 @@ def test_ctrl_c() -> None:
 
 
 def test_the_limit_of_a_program_that_has_ended() -> None:
-    """It is none of a task's that a host function of the program has started, and that goes on: a pool's, say."""
+    """The limit does not apply to a task that a host function started and that outlives the run, such as a pool's."""
     with Deadline(1000):
         inherited = contextvars.copy_context()
         assert inherited.run(Deadline.within_current, None)
@@ -578,7 +578,7 @@ def test_closing() -> None:
 
 @pytest.mark.parametrize("seconds", [0, 0.0001, -1, float("nan")])
 def test_yield_every_is_checked(seconds: float) -> None:
-    """Turns that are too short for anybody are refused."""
+    """Too short turns are refused."""
     with pytest.raises(ValueError, match=r"at least 0\.001 seconds"):
         asyncio.run(good().run_async(yield_every=seconds))
 

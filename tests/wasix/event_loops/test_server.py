@@ -114,7 +114,7 @@ async def check_from_outside(port: int, pid: int) -> None:
 
 
 async def settled(look: Callable[[], T], calm: T) -> T:
-    """What is seen at last: the calm that there was before, or something else when that does not come for long."""
+    """Return the last observation: the state before the load, or another one if that does not return for long."""
     end = time.monotonic() + TIMEOUT / 4
     while (seen := look()) != calm and time.monotonic() < end:
         await asyncio.sleep(0.01)
@@ -122,7 +122,7 @@ async def settled(look: Callable[[], T], calm: T) -> T:
 
 
 def used(pid: int) -> tuple[int, int, int]:
-    """What a process has: descriptors, threads, bytes of memory."""
+    """The resources of a process: descriptors, threads, bytes of memory."""
     process = Path(f"/proc/{pid}")
     return len(os.listdir(process / "fd")), len(os.listdir(process / "task")), own_memory(pid)
 
@@ -152,7 +152,7 @@ class Server:
 
 
 def alive() -> Counter[str]:
-    """What there is of the things that a run consists of."""
+    """Count the objects that a run consists of."""
     gc.collect()
     kinds = (AsyncRun, Context, ContextSwitchingEnvironment)
     return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds))

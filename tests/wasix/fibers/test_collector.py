@@ -105,7 +105,7 @@ KINDS = ["exception", "struct", "array", "externref", "arguments", "chain"]
 
 
 class Thing:
-    """What guests have references to."""
+    """The objects that guests refer to."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -166,8 +166,7 @@ COLLECTIONS: dict[str, Callable[[Holders], object]] = {
 @pytest.mark.parametrize("collect", COLLECTIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_held_across_switches(kind: str, collect: str) -> None:
-    """What a context holds in locals, arguments or a caught exception is there when it goes on, whatever was collected
-    while it waited."""
+    """Objects in a context's locals, arguments or caught exceptions survive every collection while it waits."""
     holders = Holders()
 
     def main() -> None:
@@ -226,7 +225,7 @@ def test_beside_calls_of_host_functions() -> None:
 
 @pytest.mark.parametrize("end", ["destroyed", "end of main"])
 def test_let_go(end: str) -> None:
-    """What only a context held is collected after that has ended, and so is what nobody holds."""
+    """Objects that only a context held are collected after its end, and so are objects without a reference."""
     holders = Holders()
 
     def main() -> None:
@@ -299,7 +298,7 @@ def test_in_a_program() -> None:
 
 REFERENCES = {
     "none": ('(func (export "f"))', False),
-    "exceptions that are caught by tag": ("(func (block $c (try_table (catch $t $c) (call $f))))", False),
+    "exceptions caught by tag": ("(func (block $c (try_table (catch $t $c) (call $f))))", False),
     "exceptions, all of them": ("(func (block $c (try_table (catch_all $c) (call $f))) (call $f))", False),
     "an exception that is dropped": (
         "(func (drop (block $c (result exnref) (try_table (catch_all_ref $c) (call $f)) unreachable)) (call $f))",
@@ -390,8 +389,8 @@ def test_first_of_them_within_a_call() -> None:
 
 
 def test_interrupted_in_the_middle_of_its_code() -> None:
-    """While a guest is between two instructions, for a signal handler or the time limit, nobody may call another one
-    of its store, nor collect there: it cannot be put on a stack then. It goes on unharmed."""
+    """While a guest is stopped between two instructions, its store refuses other calls and collections, because the
+    guest cannot be put on a stack then. It goes on unharmed."""
     config = Config()
     config.wasm_exceptions = config.wasm_gc = config.wasm_function_references = config.epoch_interruption = True
 
@@ -424,8 +423,8 @@ def test_interrupted_in_the_middle_of_its_code() -> None:
 
 
 def test_last_reference_is_lost_on_a_fiber() -> None:
-    """What an object does when a collection in a guest has found it garbage, it does on the greenlet, where it may call
-    guests and switch greenlets (which would end the process on a fiber)."""
+    """The ``__del__`` of an object that a collection in a guest frees runs on the greenlet. There it may call guests
+    and switch greenlets, which would end the process on a fiber."""
     code = """
 import sys
 sys.path[:0] = %r

@@ -159,7 +159,7 @@ def test_an_entrypoint_returns(defers: bool) -> None:
 
 @pytest.mark.parametrize("context_id", [0, 1, 2])
 def test_a_host_function_raises(defers: bool, context_id: int) -> None:
-    """What a host function raises, in any of the contexts, comes out of main, with the frames of its own greenlet."""
+    """Main raises the exception of a host function in any context, with the frames of its own greenlet."""
     ring = Ring(defers, one="(drop (call $host (i32.const 1)))", two="(drop (call $host (i32.const 2)))")
     calls = 0
 

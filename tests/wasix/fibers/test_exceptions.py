@@ -1,4 +1,4 @@
-"""WebAssembly exceptions that leave a context or a guest, and exceptions of Python's that no guest can catch."""
+"""WebAssembly exceptions that leave a context or a guest, and Python exceptions, which no guest can catch."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_uncaught() -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_uncaught_without_contexts(times: int) -> None:
-    """What main itself throws is the same error, with one backtrace, in a guest that catches its first one, too."""
+    """An exception that main throws is the same error, with one backtrace, also in a guest that catches its first."""
     body = "(block $caught (try_table (catch_all $caught) (call $thrower)))" * (times - 1)
     with pytest.raises(GuestException) as raised:
         program(f"{body} (call $thrower)").run()
@@ -157,7 +157,7 @@ def test_thrown_by_a_start_function() -> None:
 @pytest.mark.parametrize("catches", ["(catch_all $caught)", "(catch $other 1) (catch $numbers 0) (catch_all $caught)"])
 @pytest.mark.parametrize("error_type", [ValueError, KeyboardInterrupt, SystemExit])
 def test_python_exception_is_not_caught_by_guests(error_type: type[BaseException], catches: str) -> None:
-    """What a host function raises in a context goes to main and on as itself, past every try_table on its way."""
+    """The exception of a host function in a context goes to main and on unchanged, past every try_table on its way."""
     error = error_type("original")
 
     def act() -> None:
@@ -262,7 +262,8 @@ def test_caught_by_a_host_function() -> None:
 
 
 def test_caught_by_the_guest_before_it_switches() -> None:
-    """What an exception has passed through is let go when the guest that has caught it switches: it may go on for long.
+    """The frames of an exception are freed when the guest that caught it switches, because the guest may go on for
+    long.
 
     The guest's next switch may be done without Python.
     """
@@ -339,7 +340,7 @@ def test_not_the_guests_own(foreign: str) -> None:
 
 
 def test_kept_longer_than_its_store() -> None:
-    """What is left of it when its store is closed is an error that tells what it was."""
+    """After its store is closed, the error still tells what it was."""
     embedding = nesting(lambda _: 0)
     with pytest.raises(GuestException) as raised:
         embedding.call("inner", 9)
@@ -409,7 +410,7 @@ def test_thrown_while_others_are_destroyed() -> None:
 
 @pytest.mark.parametrize("way", ["caught in main", "uncaught", "through a host function", "kept"])
 def test_nothing_is_left_behind(way: str) -> None:
-    """Exceptions are freed, in Python and in the store, as soon as nobody has them, without Python's collector."""
+    """Exceptions are freed, in Python and in the store, with their last reference, without Python's collector."""
     embedding = nesting(lambda guest: int(guest.call("inner", 5)))
     contexts = Collecting().load(
         f"""(module {IMPORTS} (memory (export "memory") 1) (tag $t (param i64))
@@ -468,7 +469,7 @@ def test_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", ["-O0", "-O2"])
 def test_setjmp_and_longjmp(level: str, shape: tuple[str, ...]) -> None:
     """A C guest's longjmp goes to the setjmp of its own context, though others ran and jumped in between. (With shadow
-    stacks, for the locals of a frame that longjmp returns to are address-taken.)"""
+    stacks, because the locals of a frame that longjmp returns to are address-taken.)"""
     flags = ("-mllvm", "-wasm-enable-sjlj", "-mllvm", "-wasm-use-legacy-eh=false")
     guest = compile_guest("jumps", level, *flags, "-lsetjmp", "-Wl,--export=__stack_pointer", *shape)
     ran = run_greenctx("run", "--shadow-stack=64KiB", guest, "200")

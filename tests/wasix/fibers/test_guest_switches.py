@@ -88,7 +88,7 @@ def test_within_another_environment() -> None:
 
 
 def test_errors_come_out_of_a_switch_in_the_middle() -> None:
-    """What ends a context, after many native switches, is raised in main from the switch that waits there."""
+    """The error that ends a context after many native switches is raised in main, from the switch that waits there."""
     text = PING_PONG.replace(
         "(drop (call $switch (i64.const 0))) (br $again)",
         "(drop (call $switch (i64.const 0)))"

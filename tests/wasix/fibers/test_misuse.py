@@ -104,7 +104,7 @@ def test_wrong_arguments() -> None:
 
 
 def test_direct_call() -> None:
-    """func(store) of wasmtime's own function, where greenctx.wasix.call was needed, is an error that says so."""
+    """func(store) of a plain wasmtime function raises an error that says to use greenctx.wasix.call."""
     check(
         """
         linker.define_func("host", "f", NOTHING, lambda: None)

@@ -102,7 +102,7 @@ def test_guests() -> None:
 
 
 def test_what_it_raises() -> None:
-    """What a plain wasmtime.Func raises reaches the caller as itself, and only that caller."""
+    """The exception of a plain wasmtime.Func reaches its caller unchanged, and only that caller."""
     check_embedder(
         """
         error = LookupError("original")

@@ -1,4 +1,4 @@
-"""Host functions that switch: the whole stack, Python and guest, waits where it is until somebody switches back."""
+"""Host functions that switch: the whole stack, Python and guest, waits until another context switches back."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_call_from_contexts_made_in_python() -> None:
 
 
 def test_greenlet_that_nobody_knows_any_more() -> None:
-    """A greenlet outside of any environment that is forgotten while its guest waits in a host function is unwound."""
+    """A greenlet outside of any environment unwinds if it is forgotten while its guest waits in a host function."""
     embedding, main, unwound = Embedding(), getcurrent(), []
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""What a host function sees of the guest that calls it, and for how long."""
+"""The `Caller`: a host function's view of the guest that calls it, and how long it is valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host function raises: it reaches the caller as itself, and tells where in the guest it came from."""
+"""Errors of host functions reach the caller unchanged, with a note of where in the guest they passed."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_good_guest() -> None:
 @pytest.mark.parametrize("error_type", ERRORS)
 def test_reaches_the_caller_as_itself(error_type: type[BaseException], in_context: bool, nested: int) -> None:
     """The very exception, its traceback down to the line that raised it, and a note of every guest call that it went
-    through, the innermost first; in a context, main's as well. The process is none the worse."""
+    through, the innermost first; in a context, main's as well. The process goes on unharmed."""
     error = error_type("original")
 
     def fail() -> None:
@@ -127,7 +127,7 @@ def test_exits_pass_unnoted(make: Callable[[], BaseException], in_context: bool)
 
 
 def test_caught_between_guest_calls() -> None:
-    """A host function may catch what comes out of a guest call that it made; the guest that called it goes on."""
+    """A host function may catch the error of a guest call that it made; the guest that called it goes on."""
     embedding = Embedding()
 
     def fail() -> None:
@@ -152,7 +152,7 @@ def test_caught_between_guest_calls() -> None:
 
 
 def test_context_survives_errors_of_another() -> None:
-    """Main may catch what another context raised, and go on; contexts that are suspended are none the worse."""
+    """Main may catch the error of another context, and go on; suspended contexts are not affected."""
     embedding = Embedding()
     env = embedding.env
 
@@ -188,7 +188,7 @@ def test_context_survives_errors_of_another() -> None:
 
 
 def test_raised_while_others_are_suspended_in_guests() -> None:
-    """The end of a program by an error unwinds the contexts that are suspended in it; none of their errors is lost."""
+    """A program that an error ends unwinds its suspended contexts, and loses none of their errors."""
     unwound: list[int] = []
 
     def wait() -> None:

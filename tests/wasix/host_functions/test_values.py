@@ -1,4 +1,4 @@
-"""What passes between guests and host functions: values of every type, and what comes of wrong ones."""
+"""Values between guests and host functions: of every type, and wrong ones."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def test_references_among_numbers() -> None:
     ],
 )
 def test_wrong_results(results: str, wrong: object) -> None:
-    """A TypeError that names the function; the guest unwinds, and is none the worse."""
+    """It raises a TypeError that names the function; the guest unwinds, and can be called again."""
     embedding = Embedding()
     embedding.define("wrong", f"-> {results}", lambda: wrong)
     embedding.load(
@@ -273,7 +273,7 @@ def test_wrong_results(results: str, wrong: object) -> None:
 @pytest.mark.parametrize("ty", ["f32", "f64", "i32", "i64"])
 @pytest.mark.parametrize("error", [LookupError, RecursionError, KeyboardInterrupt])
 def test_what_a_conversion_raises(ty: str, error: type[BaseException]) -> None:
-    """A result may convert itself to a number: what that raises comes out as itself."""
+    """A result may convert itself to a number; an error of the conversion propagates unchanged."""
 
     class Number:
         def __float__(self) -> float:
@@ -333,7 +333,7 @@ def test_function_of_another_store_as_a_result() -> None:
 
 
 def test_types_are_checked_at_definition() -> None:
-    """What is no type, or cannot be called, is refused at once."""
+    """An object that is not a type, or cannot be called, is refused at once."""
     embedding = Embedding()
     with pytest.raises(TypeError, match=r"must be a wasmtime\.FuncType, not 'i32'"):
         embedding.linker.define_func("host", "f", cast("FuncType", "i32"), print)

@@ -254,7 +254,7 @@ def test_a_call_is_abandoned_without_memory() -> None:
 
 @pytest.mark.parametrize("error", ["ValueError", "KeyboardInterrupt", "SystemExit", "asyncio.CancelledError"])
 def test_a_host_function_raises_while_another_thread_runs_a_guest(error: str) -> None:
-    """Its error comes out as itself, not as CalledWithinGuest; the guest unwinds when the other one has ended."""
+    """Its error propagates unchanged, without CalledWithinGuest; the guest unwinds when the other one has ended."""
     script = f"""
         import asyncio
         def host():
@@ -273,7 +273,7 @@ def test_a_host_function_raises_while_another_thread_runs_a_guest(error: str) ->
 
 
 def test_a_program_ends_while_another_thread_runs_its_guest() -> None:
-    """Its store cannot be closed then. Why it ended comes out all the same, and the store is freed afterwards."""
+    """Its store cannot be closed then. The run still raises the error that ended it; the store is freed later."""
     check(
         """
         import asyncio, gc, weakref

@@ -20,7 +20,7 @@ from greenctx.wasix._native._fiber import Fiber
 
 
 class Something:
-    """What a guest is given."""
+    """The host functions of the guest."""
 
 
 def load(text: str) -> tuple[Store, Any]:
@@ -86,7 +86,7 @@ def test_an_interruption_when_a_call_has_begun(monkeypatch: pytest.MonkeyPatch) 
 
 
 class Forgotten:
-    """A call that is not closed, as if an interruption had come before the code that does."""
+    """A call that was not closed, as if an interruption had come before the code that closes it."""
 
     last: ClassVar[list[Fiber]] = []
 
@@ -103,7 +103,7 @@ class Forgotten:
 
 @pytest.mark.parametrize("anchor", [False, True], ids=["without an anchor", "with an anchor"])
 def test_a_store_is_collected_with_a_call_that_was_forgotten(anchor: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is freed, with all that is in it, after the guest has unwound."""
+    """It is freed, with its contents, after the guest has unwound."""
 
     def stop() -> None:
         raise GreenletExit

@@ -56,7 +56,7 @@ def check_good_guest() -> None:
 def waiting(*args: str, terminal: bool = False) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The command with those arguments, when its guest has said that it is ready; and the other end of its stdin.
 
-    Nobody reads its stdout.
+    Its stdout has no reader.
     """
     ours, stdin = pty.openpty() if terminal else os.pipe()[::-1]
     unread, stdout = os.pipe()
@@ -157,7 +157,7 @@ def test_timeout(mode: str, where: list[str], flags: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("mode", ["wait", "wait-in-context"])
 def test_waiting_for_a_lock(mode: str) -> None:
-    """So it is for a lock with a timeout, whose end nobody lives to see."""
+    """The same holds for a lock with a very long timeout."""
     guest = str(compile_guest("toolchain", "-O1", *TOOLCHAIN))
     with waiting(guest, mode) as (process, _):
         process.send_signal(signal.SIGINT)
@@ -171,7 +171,7 @@ def test_waiting_for_a_lock(mode: str) -> None:
 
 
 def test_timeout_before_anything_runs() -> None:
-    """A limit that is over when the guest starts ends it in its first loop."""
+    """A limit already over when the guest starts ends it in its first loop."""
     with pytest.raises(TimeLimitExceeded, match="its limit of 0 seconds"):
         Program(b'(module (func (export "_start") (loop (br 0))))', limits=Limits(seconds=0)).run()
     check_good_guest()
@@ -287,7 +287,7 @@ def test_time_limit(how: str, in_thread: bool) -> None:
 
 
 def test_time_limits_in_several_threads() -> None:
-    """Each program has its own limit; one without goes on beside those that are ended."""
+    """Each program has its own limit; a program without one goes on beside those that their limits end."""
     ended: list[float] = []
     good = threading.Event()
 
@@ -341,7 +341,7 @@ def test_time_limit_of_an_outer_program() -> None:
 
 
 def test_cleanup_that_goes_on_for_ever() -> None:
-    """What `finally` blocks do after the end of time is ended as well, when it waits or calls a guest."""
+    """The limit also ends `finally` blocks that run after it, when they wait or call a guest."""
 
     def check(seconds: float) -> None:
         program = Program(
@@ -418,8 +418,8 @@ def test_a_handler_that_does_not_raise() -> None:
 
 @pytest.mark.parametrize("run", ["program.run()", "ContextSwitchingEnvironment().run_main_context(program.run)"])
 def test_interrupted_anywhere(run: str, long: bool) -> None:
-    """A program that is bombarded with Ctrl-C from its start to its end raises KeyboardInterrupt or ends as it should;
-    every context is unwound, no thread is left, and the store can be closed."""
+    """A program bombarded with Ctrl-C from its start to its end raises KeyboardInterrupt or ends as it should; every
+    context is unwound, no thread is left, and the store can be closed."""
     check_embedder(
         """
         import _thread, random, signal

@@ -40,7 +40,7 @@ class Failing:
 
 @pytest.fixture(autouse=True)
 def reported() -> Iterator[list[object]]:
-    """What the host's own hook is told."""
+    """The errors that the host's own hook gets."""
     before = sys.unraisablehook
     told: list[object] = []
 
@@ -65,7 +65,7 @@ def program(code: bytes, function: Callable[[], Any]) -> Program:
 
 
 def test_it_comes_again(reported: list[object]) -> None:
-    """Though the guest goes on for ever; and nobody is told that it was lost."""
+    """It ends a guest that goes on for ever, and no hook gets the lost interrupt."""
     endless = program(FOR_EVER, Interrupted)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
@@ -155,7 +155,7 @@ def test_in_a_program_within_another() -> None:
 
 
 def test_in_another_thread(reported: list[object]) -> None:
-    """A program there sets no hook: it is not the one that is interrupted."""
+    """A program in another thread sets no hook, because signals do not interrupt it."""
     before, seen = sys.unraisablehook, []
     thread = threading.Thread(target=program(ONCE, lambda: seen.append(sys.unraisablehook)).run)
     thread.start()

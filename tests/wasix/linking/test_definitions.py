@@ -1,4 +1,4 @@
-"""What a linker's definitions are good for, and in which store: modules, lookups, instances.
+"""A linker's definitions, and the stores that may use them: modules, lookups, instances.
 
 Misuse that would be the end of the process is tried in a process of its own.
 """
@@ -99,7 +99,7 @@ def test_command_that_exits_or_fails() -> None:
 
 
 def test_reactor() -> None:
-    """A module that is no command is instantiated once, and initialized."""
+    """A module other than a command is instantiated once, and initialized."""
     embedding = Embedding()
     embedding.define("swap", "i32 -> i32", lambda number: number)
     embedding.linker.define_module(

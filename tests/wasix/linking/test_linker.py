@@ -31,7 +31,7 @@ def test_definitions_do_not_shadow() -> None:
 
 @pytest.mark.parametrize("allowed", [False, True])
 def test_define_wasi_leaves_shadowing_as_it_was(allowed: bool) -> None:
-    """define_wasi replaces one function of wasmtime's, whether or not the embedder may."""
+    """define_wasi replaces one of wasmtime's functions, even if the embedder may not."""
     linker = Linker(ENGINE)
     linker.allow_shadowing = allowed
     linker.define_wasi()
@@ -112,7 +112,7 @@ def test_instantiate_from_a_host_function() -> None:
 
 
 def test_start_function_that_fails() -> None:
-    """What a start function's import raises comes out of instantiate as itself; the store is as good as before."""
+    """instantiate raises the error of a start function's import unchanged; the store stays usable."""
     embedding = Embedding()
     error = LookupError("original")
 

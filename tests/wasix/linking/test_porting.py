@@ -120,7 +120,7 @@ def test_functions_tables_and_globals_of_ones_own() -> None:
 
 
 def test_the_callers_exports() -> None:
-    """What a host function finds of its caller suspends, too."""
+    """Functions that a host function gets from its caller suspend, too."""
     paused = Paused()
     found: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""Host functions that are written as any Python: typed by their annotations, and ``async`` ones."""
+"""Host functions typed by their annotations, ``async`` ones included."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_they_are_called() -> None:
     ],
 )
 def test_what_has_no_type(function: Any, message: str) -> None:
-    """What guests cannot pass is refused at once, and the message names it."""
+    """Parameters that guests cannot pass are refused at once, and the message names them."""
     with pytest.raises(TypeError, match=message):
         Linker(wasmtime.Engine()).host_function("m", "f")(function)
 
 
 def test_annotations_that_guests_do_not_know() -> None:
-    """Strings, lists and callers in the middle are none of WebAssembly's values."""
+    """Strings, lists, and a `Caller` after the first parameter are not WebAssembly values."""
 
     def text(_: str) -> None: ...
 
@@ -151,7 +151,7 @@ def test_async_ones_are_awaited() -> None:
 
 
 def test_async_ones_need_a_task() -> None:
-    """Elsewhere it is refused with the reason, and no coroutine is left that nobody awaits."""
+    """Elsewhere it is refused with the reason, and no unawaited coroutine is left."""
     program, answers = asking()
     with pytest.raises(NotInAsyncRun, match="run_async"):
         program.run()

@@ -30,7 +30,7 @@ EMPTY = b"\0asm\1\0\0\0"
 SHARED = b"\3env\6memory\2\3\1\2"  # the import of a shared memory of 1 to 2 pages
 COUNT = 2**69  # ten bytes as LEB128
 SECONDS = 5.0
-"""Many times what a reader takes that is linear."""
+"""Many times the time of a linear reader."""
 
 
 def test_sections() -> None:

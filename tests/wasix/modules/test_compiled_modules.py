@@ -1,4 +1,4 @@
-"""Compiled modules that are kept: found again by the same module alone, whole or not at all, and never in the way."""
+"""The cache of compiled modules: it serves only the same module, only whole files, and never causes an error."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("text", "status"), [(SEVEN, 7), (CATCHES, 9)], ids=["plain", "with the collector"])
 def test_once(text: str, status: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was compiled is loaded by the next one, and does the same."""
+    """The next process loads the compiled module, which does the same."""
     assert run(text) == status
     assert the_file(directory).stat().st_mode & 0o777 == 0o600
     assert directory.stat().st_mode & 0o777 == 0o700
@@ -142,7 +142,7 @@ def test_mistaken_identity(kept: ModuleCache, directory: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 1000, b"\x7fELF" + bytes(5000)])
 def test_what_wasmtime_refuses(content: bytes, kept: ModuleCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of another processor: the module is compiled, and that is kept instead."""
+    """If the file is for another processor, the module is compiled and replaces it."""
     binary = bytes(wat2wasm(SEVEN))
     kept.keep(binary, False, content)
     assert run(SEVEN) == 7
@@ -152,7 +152,7 @@ def test_what_wasmtime_refuses(content: bytes, kept: ModuleCache, monkeypatch: p
 
 
 def test_read_only(kept: ModuleCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be marked as used is used, too."""
+    """A file that cannot be marked as used is used, too."""
     kept.keep(b"code", False, b"compiled")
 
     def refuse(*_: object) -> None:
@@ -267,7 +267,7 @@ def test_not_too_much(
 ) -> None:
     """Those go that were not used for the longest time; what is larger than all of the room is not kept."""
     monkeypatch.setattr(cache, "MAX_BYTES", 40_000)
-    (directory / "a directory").mkdir(parents=True)  # is somebody else's, and no file
+    (directory / "a directory").mkdir(parents=True)  # is another user's, or not a file
     os.utime(directory / "a directory", (0, 0))
     for number in range(4):
         kept.keep(b"%d" % number, False, bytes(9_000))
@@ -286,7 +286,7 @@ def test_not_too_much(
 
 
 def test_settings_that_differ(kept: ModuleCache) -> None:
-    """What an engine of another kind has compiled, wasmtime does not load."""
+    """wasmtime does not load a module that an engine of another kind compiled."""
     binary = bytes(wat2wasm(SEVEN))
     _, module = compile_binary(binary, collector=True)
     kept.keep(binary, False, bytes(module.serialize()))

@@ -1,4 +1,4 @@
-"""What a module makes our own code do grows in proportion to the module: counted in lines of Python, not in seconds."""
+"""The work of greenctx's own code is proportional to the module's size: counted in lines of Python, not in seconds."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_readers(reader: str, section: str) -> None:
 def test_programs(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To load and run a program takes lines in proportion, and nothing reads all exports of an instance.
 
-    wasmtime walks over the exports before the one that is asked for by its number, so that takes quadratic time.
+    For an export by its number wasmtime walks over all exports before it, so reading all takes quadratic time.
     """
     monkeypatch.setattr(wasmtime.Instance, "exports", None)
 

@@ -1,4 +1,4 @@
-"""A module that imports a shared memory is given one of its own: what stays as it was, and what is left alone."""
+"""A module that imports a shared memory gets its own memory: the rest of it does not change, nor do other modules."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_left_alone(text: str) -> None:
 
 
 def test_cut_off_anywhere() -> None:
-    """What is no module stays none, for the compiler to refuse."""
+    """Bytes that are not a module stay as they are, and the compiler refuses them."""
     code = bytes(wat2wasm(EXAMPLES["other imports"])) + b"\0\5\1abcd"
     for end in range(len(code)):
         assert compiles(unshare_memory(code[:end])) is compiles(code[:end]), end
@@ -163,7 +163,7 @@ def test_limits_that_the_module_declares() -> None:
 
 @pytest.mark.parametrize("timeout", [-1, 0, 10**18])
 def test_no_thread_can_be_blocked_by_an_instruction(timeout: int) -> None:
-    """Nothing could end such a wait: not another thread, for there is none, nor Ctrl-C or a time limit. It traps."""
+    """The wait traps, because nothing could end it: there is no other thread, and neither Ctrl-C nor a limit would."""
     text = f"""(module {MEMORY} (func (export "_start")
         (drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const {timeout})))))"""
     with pytest.raises(Trap, match="atomic wait on non-shared memory") as raised:
@@ -197,7 +197,7 @@ def test_inspection(tmp_path: Path) -> None:
 
 
 def test_still_refused(tmp_path: Path) -> None:
-    """What nothing provides is named before the guest starts, and in the same words by the inspection."""
+    """Imports that nothing provides are named before the guest starts, in the same words as in the inspection."""
     path = tmp_path / "guest.wat"
     path.write_text(f"""(module (import "wasix_32v1" "unheard_of" (func (param i32 i32) (result i32))) {MEMORY}
         (import "wasix_32v1" "sock_open" (func (param i32 i32 i32) (result i32))) {START})""")

@@ -1,4 +1,4 @@
-"""What is found out about a module without running it."""
+"""The facts that an inspection finds without running a module."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_program_in_c() -> None:
 
 
 def test_missing_imports(inspect: Any) -> None:
-    """What nothing provides is named as when the program is run, and is why it cannot be."""
+    """An import that nothing provides is named as when the program is run, and is the reason why it cannot be run."""
     text = f"""(module {IMPORTS} (import "env" "b" (func)) (import "env" "a" (global i32))
         (import "env" "t" (table 1 funcref)) (import "wasix_32v1" "thread_spawn_v2" (func))
         {WASI.format("proc_exit")} {START})"""
@@ -203,7 +203,7 @@ def test_hostile_names(inspect: Any) -> None:
     ],
 )
 def test_no_module(content: bytes, reason: str, tmp_path: Path) -> None:
-    """What is no module is InvalidProgram, with the reason that running it gives."""
+    """Bytes that are not a module raise InvalidProgram, with the same reason as running them."""
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(InvalidProgram) as raised:

@@ -202,7 +202,7 @@ def test_command_line(tmp_path: Path) -> None:
      ("2G", 2**31), ("1TiB", 2**40), ("0.5KiB", 512)],
 )  # fmt: skip
 def test_sizes(text: str, value: int) -> None:
-    """Bytes, or units that are powers of 1024."""
+    """Bytes, or units in powers of 1024."""
     assert size(text) == value
 
 
@@ -263,7 +263,7 @@ def test_limits_as_values() -> None:
 
 
 def test_binary() -> None:
-    """What the limits are reckoned from: everything that a module says of its memories and tables."""
+    """The basis of the limits: all sizes that a module declares for its memories and tables."""
     code = wat2wasm(
         """(module (type $s (struct (field f64)))
           (import "a" "f" (func)) (import "a" "g" (global (ref null func))) (import "a" "t" (table 3 9 externref))
@@ -320,8 +320,8 @@ def test_maxima() -> None:
 
 
 def test_fiber_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the system has no room for another stack, that is an error that says so and why; all is unwound, and with
-    fewer contexts the same program runs."""
+    """When the system has no room for another stack, the error says so and why; all is unwound, and with fewer contexts
+    the same program runs."""
     monkeypatch.setattr(stack_limit, "MAX_STACKS", 10)
     monkeypatch.setattr(stack_limit, "MAX_MAP_COUNT", 65530)
     embedding, unwound = Embedding(), []
@@ -423,8 +423,8 @@ def test_files(limits: Limits, most: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stdio", [None, Stdio(b"", None, None)])
 def test_files_of_an_embedder(stdio: Stdio | None, tmp_path: Path) -> None:
-    """A store of an embedder's has the default limit. Closing and moving a descriptor makes room for one; a place for
-    the result that is not there opens nothing."""
+    """A store of an embedder's has the default limit. Closing and moving a descriptor makes room for one; an invalid
+    pointer for the result opens nothing."""
     guest = WasiGuest(stdio, str(tmp_path))
     arguments = 3, 0, *guest.path(b"."), 0, 0, 0, 0
     assert guest.call("fd_close", 1) == 0

@@ -1,4 +1,4 @@
-"""What instruments and dumps of stacks tell of guests: names, host calls, and where guests wait."""
+"""Guests in instruments and dumps of stacks: names, host calls, and where guests wait."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_host_calls_are_told() -> None:
 
 
 def test_host_calls_that_raise(tmp_path: Path) -> None:
-    """An error of a host function is told of each call that it comes out of; a guest's exit is none."""
+    """An error of a host function is reported for each call that it leaves; a guest's exit is not an error."""
     calls = HostCalls()
     for error in (ZeroDivisionError("x"), GuestExit(3)):
 
@@ -112,7 +112,7 @@ def test_a_linker_of_ones_own_reports_if_it_is_to() -> None:
 
 
 def test_a_program_without_instruments_defines_the_functions_themselves() -> None:
-    """What reports is not even there."""
+    """The module that reports is not even imported."""
 
     def work() -> None: ...
 
@@ -166,7 +166,7 @@ def test_names_of_table_elements() -> None:
 
 
 def test_names_where_none_can_be_read() -> None:
-    """Code that is not understood has no names, and does no harm, wherever it ends or whatever a byte is."""
+    """Code in an unknown form has no names, and does no harm, wherever it ends and whatever its bytes are."""
     binary = to_binary("x", TABLES.encode())
     assert EntrypointNames(binary).at(1) == "a"
     for length in range(8, len(binary)):
@@ -203,7 +203,7 @@ def test_stacks_of_guests() -> None:
 
 
 def test_wasmtime_sees_no_frames_of_a_suspended_guest() -> None:
-    """That is why a dump has none. Its profiler samples the stack of a store: on the thread's, it finds the guest."""
+    """So a dump has none. wasmtime's profiler samples a store's stack, and finds the guest only on the thread's own."""
     import json
     from ctypes import byref, cast, create_string_buffer, pointer
 

@@ -106,7 +106,7 @@ def test_deeply_nested_programs() -> None:
 
 
 def test_the_end_of_a_long_chain() -> None:
-    """What ends epochs is freed once, also by a chain of objects so long that CPython puts off parts of its end."""
+    """The epoch thread is freed once, even in a chain of objects so long that CPython defers parts of its end."""
     check_script("""
         from wasmtime import Engine
         from greenctx.wasix._clock.epochs import epoch_thread
@@ -363,7 +363,7 @@ def test_start_function_that_switches() -> None:
 
 
 def test_directory_that_goes_away(tmp_path: Path) -> None:
-    """A directory that is not there any more when the program runs is named."""
+    """A directory that has vanished when the program runs is named."""
     (tmp_path / "gone").mkdir()
     program = Program(b'(module (func (export "_start")))', preopens={"/d": tmp_path / "gone"})
     assert program.run() == 0

@@ -1,4 +1,4 @@
-"""Public binaries that nobody here wrote, from a folder named by ``GREENCTX_CORPUS``. None of them is kept here.
+"""Public binaries of other projects, from a folder named by ``GREENCTX_CORPUS``. None of them is kept here.
 
 ``pytest -s`` prints the table: program, how it ended, and what it called in vain.
 """

@@ -98,7 +98,7 @@ def test_directories(tmp_path: Path, run: Run) -> None:
 
 
 def test_standard_streams(run: Run) -> None:
-    """Each run reads and writes its own streams; a stream that is not given is the program's."""
+    """Each run reads and writes its own streams; a missing one is the program's."""
     own_output, errors = io.BytesIO(), io.BytesIO()
     guest = compile_guest("process")
     with Program.from_file(guest, argv=["x", "streams"], stdin=b"own", stdout=own_output, stderr=errors) as program:
@@ -190,7 +190,7 @@ def test_compiled_linked_and_checked_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_program_run_by_a_host_function() -> None:
-    """Settings reach a program that is run from within an asynchronous run."""
+    """Settings reach a program run from within an asynchronous run."""
     output = io.BytesIO()
     with Program(WORKS.encode()) as outer, Program.from_file(compile_guest("process")) as inner:
         outer.linker.define_func("host", "work", signature("->"), lambda: inner.run(argv=["in"], stdout=output) or None)

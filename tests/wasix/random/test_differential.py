@@ -51,8 +51,8 @@ def scripts(draw: DrawFn) -> list[Operation]:
 
 
 def draw_operation(draw: DrawFn, model: Model) -> Operation:
-    """Most operations are about the other living contexts; some about ids that are something else, or would be a living
-    one's if they were cut off or taken for negative."""
+    """Most operations are about the other living contexts; some with ids of other things, or ids that would be a live
+    context's if they were truncated or taken as negative."""
     living = sorted({*model.depths} - {model.active})
     special = [model.active, MAIN, *(set(range(model.next_id)) - {*model.depths}), model.next_id, 2**32, 2**63]
     special += [2**64 - 1, 2**32 + model.next_id - 1]

@@ -1,4 +1,4 @@
-"""Nothing relies on a file descriptor that others may close, as daemons do, or tells nobody."""
+"""No code relies silently on a file descriptor that other code may close, as daemons do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the system has no more of something, the error says of what. It is not the program that is at fault."""
+"""When the system lacks a resource, the error names it, and does not blame the program."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ assert_exhausted(lambda: Program.from_file("guest.wasm"), errno.EMFILE, "file de
 
 
 def test_descriptors_to_wait_on_an_event_loop() -> None:
-    """The guest does not read an error that is none of its input's."""
+    """The guest does not get an error that its input did not cause."""
     check_host(f"""{FEW}
 import asyncio
 READS = b'''(module
@@ -99,7 +99,7 @@ def no_threads():
 
 
 def test_threads() -> None:
-    """To compile takes none where there are none; to interrupt a guest takes one."""
+    """Without threads, compiling takes none; interrupting a guest takes one."""
     check_host(f"""{AS_NOBODY}
 LARGE = b'(module (memory 1) (func (export "_start"))' + b"(func (drop (i32.load (i32.const 8))))" * 800 + b")"
 no_threads()
@@ -118,7 +118,7 @@ assert_exhausted(program.run, errno.EAGAIN, "threads")
 
 
 def test_on_the_command_line() -> None:
-    """One status for all of them, which is not the one of a file that is not runnable."""
+    """All of them have one status, different from that of a file that is not runnable."""
     check_host(f"""{FEW}
 import subprocess, tempfile
 path = os.path.join(tempfile.mkdtemp(), "guest.wat")

@@ -185,7 +185,7 @@ else:
 
 @pytest.mark.parametrize("way", ["run", "run_async"])
 def test_a_child_without_pythons_hooks(way: str) -> None:
-    """uWSGI forks like this: nobody tells Python, or calls what was registered with it."""
+    """uWSGI forks like this: Python is not told, and its registered hooks are not called."""
     check_host(f"""{FILES}
 import asyncio, ctypes
 one, endless = program(limits=Limits(seconds=60)), Program(SPIN, limits=Limits(seconds=0.2))

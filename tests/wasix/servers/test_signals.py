@@ -20,7 +20,7 @@ REPLACED = {
     "none": "for one in (signal.SIGSEGV, signal.SIGILL, signal.SIGFPE): signal.signal(one, signal.SIG_IGN)",
     "a mask": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
 }
-"""What happens after the first engine was made."""
+"""Changes after the first engine was made."""
 
 
 @pytest.mark.parametrize("replace", REPLACED.values(), ids=REPLACED)
@@ -88,7 +88,7 @@ def test_by_another_thread_while_the_guest_computes() -> None:
 
 
 def test_a_crash_of_the_hosts_is_still_told() -> None:
-    """By the handler that was put in the place of wasmtime's, which ends the process as it would otherwise."""
+    """The handler that replaced wasmtime's ends the process, as it would otherwise."""
     ran = run_python(f"""{HOST}
 import ctypes
 faulthandler.disable()

@@ -1,4 +1,4 @@
-"""Shadow stacks in C programs: what sharing one does to address-taken locals, and what a region each costs nobody."""
+"""Shadow stacks in C programs: sharing one corrupts address-taken locals, and a region for each context does not."""
 
 from __future__ import annotations
 

@@ -205,8 +205,8 @@ def test_destroyed_context_that_calls_the_guest() -> None:
 
 
 def test_destroyer_keeps_its_region() -> None:
-    """A context that waits in destroy_context for another one's cleanup still has its region then, though nobody can
-    switch to it: contexts that the cleanup creates get others."""
+    """A context that waits in destroy_context for another one's cleanup keeps its region, although no switch can resume
+    it: contexts that the cleanup creates get others."""
     pointers: dict[str, int] = {}
     created: list[int] = []
 
@@ -506,7 +506,7 @@ def test_limit_of_contexts() -> None:
     ],
 )
 def test_odd_malloc(malloc: str, errno: int) -> None:
-    """A malloc that returns null or what is not in memory has no memory; one of another type is none at all."""
+    """A malloc that returns null or an address outside of memory has no memory; one of another type is not used."""
 
     def main(host: Host) -> None:
         assert host.call("create") == errno
@@ -619,8 +619,8 @@ def test_nothing_is_left() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_at_random(seed: int) -> None:
-    """Contexts of the guest's and of Python's that switch, nest, trap, create and destroy at random: no frame of the
-    guest ever finds its pointer or its mark changed."""
+    """Contexts of the guest and of Python switch, nest, trap, create and destroy at random: no frame of the guest finds
+    its pointer or its mark changed."""
     rng = random.Random(seed)
     left = 400
     alive: set[int] = set()

@@ -1,4 +1,4 @@
-"""poll_oneoff: clocks, the standard streams, files, and what is none of these."""
+"""poll_oneoff: clocks, the standard streams, files, and anything else."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def now(guest: WasiGuest, clock: int) -> int:
 
 @pytest.mark.parametrize("clock", [REALTIME, MONOTONIC])
 def test_clocks(clock: int, guest: WasiGuest) -> None:
-    """A relative time passes before the event comes; an absolute one is reached; one that is over comes at once."""
+    """A relative time passes before the event; an absolute time is reached; a time already over is reported at once."""
     for timeout, flags in ((20 * MILLISECOND, 0), (now(guest, clock) + 20 * MILLISECOND, ABSOLUTE)):
         before, begin = now(guest, clock), time.monotonic()
         assert guest.poll((5, CLOCK, clock, timeout, 0, flags)) == [(5, 0, CLOCK)]
@@ -76,7 +76,7 @@ def test_several_clocks(guest: WasiGuest) -> None:
 
 @pytest.mark.parametrize("clock", [PROCESS, THREAD, 4, 77, 2**32 - 1])
 def test_clocks_that_cannot_be_waited_for(clock: int, guest: WasiGuest) -> None:
-    """inval, for that event; the others are waited for no longer."""
+    """That event gets inval; the wait for the others ends."""
     assert guest.poll((1, CLOCK, clock, 0), (2, CLOCK, MONOTONIC, NEVER)) == [(1, INVAL, CLOCK)]
 
 
@@ -95,13 +95,13 @@ def test_stdin(guest: WasiGuest, pipe: tuple[int, int]) -> None:
 
 
 def test_stdin_that_comes_later(guest: WasiGuest, pipe: tuple[int, int]) -> None:
-    """The wait ends when somebody writes."""
+    """The wait ends when another thread writes."""
     threading.Timer(0.02, os.write, (pipe[1], b"abc")).start()
     assert guest.poll((1, READ, 0), (2, CLOCK, MONOTONIC, NEVER)) == [(1, 0, READ)]
 
 
 def test_stdin_of_bytes() -> None:
-    """What never waits is always ready."""
+    """A stream that never waits is always ready."""
     for stdin in (b"", b"abc", io.BytesIO()):
         guest = WasiGuest(Stdio(cast("bytes", stdin)))
         assert guest.poll((1, READ, 0), (2, CLOCK, MONOTONIC, NEVER)) == [(1, 0, READ)]
@@ -130,7 +130,7 @@ def test_wrong_direction(guest: WasiGuest) -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    """Files are always ready; what is not open is badf, for that event."""
+    """Files are always ready; a closed descriptor is badf, for that event."""
     (tmp_path / "file").write_text("text")
     guest = WasiGuest(Stdio(b""), str(tmp_path))
     file = guest.open("file")
@@ -144,7 +144,7 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_mistakes(guest: WasiGuest) -> None:
-    """inval: no subscriptions, too many, a kind or a flag that is none; fault: what is not within the memory."""
+    """inval: no subscriptions, too many, an unknown kind or flag; fault: an address outside of the memory."""
     assert guest.poll() == INVAL
     assert guest.poll((1, 3, 0)) == guest.poll((1, 255, 0)) == guest.poll((1, CLOCK, MONOTONIC, 0, 0, 2)) == INVAL
     for subscriptions, events, count, stored in (
@@ -184,7 +184,7 @@ def test_without_stdio(descriptor: int) -> None:
 
 @pytest.mark.parametrize("mode", ["sleep", "usleep", "nanosleep", "clock_nanosleep", "poll", "select", "poll-stdin"])
 def test_c_library(mode: str) -> None:
-    """What C programs wait with; each of them says what it got, and that no time is missing."""
+    """The ways in which C programs wait: each prints its result, and that it waited long enough."""
     stdout = io.BytesIO()
     program = Program.from_file(
         compile_guest("naps"), argv=["naps", mode], stdin=b"abc", stdout=stdout, limits=Limits(seconds=100)

@@ -103,7 +103,7 @@ def test_pipes(pipe: tuple[BinaryIO, BinaryIO]) -> None:
 
 
 def test_much_output_to_a_pipe(pipe: tuple[BinaryIO, BinaryIO]) -> None:
-    """More than fits into the pipe, though nobody reads at first."""
+    """Write more than fits into the pipe, although it has no reader at first."""
     reader, writer = pipe
     read: list[bytes] = []
 
@@ -207,7 +207,7 @@ class Failing(io.RawIOBase):
     ],
 )
 def test_errors(error: OSError, errno: int) -> None:
-    """What a file raises is the errno of the call."""
+    """The errno of a file's exception is the errno of the call."""
     file = cast("BinaryIO", Failing(error))
     guest = WasiGuest(Stdio(file, file, file))
     assert guest.read(0, 10) == errno
@@ -227,7 +227,7 @@ def test_a_file_runs_into_the_limit_of_time() -> None:
 
 
 def test_partial() -> None:
-    """A file may give and take less than there is; if it has to wait, and cannot be waited for, that is again."""
+    """A file may read or write only a part. If it would block, without a descriptor to wait for, that is again."""
     file = Failing()
     guest = WasiGuest(Stdio(cast("BinaryIO", file), cast("BinaryIO", file)))
     assert guest.read(0, 100) == b"abc"
@@ -264,7 +264,7 @@ def test_huge_buffers() -> None:
 
 @pytest.mark.parametrize("name", ["fd_read", "fd_write"])
 def test_pointers(name: str) -> None:
-    """What does not lie within the memory is fault, and nothing is read or written."""
+    """An address outside of the memory is fault, and nothing is read or written."""
     stdin, stdout = io.BytesIO(b"abc"), io.BytesIO()
     guest = WasiGuest(Stdio(stdin, stdout))
     fd = 0 if name == "fd_read" else 1
@@ -295,7 +295,7 @@ def test_descriptors_that_are_not_open() -> None:
 
 
 def moves(guest: WasiGuest) -> list[object]:
-    """What comes of closing and renumbering the standard streams; the number of bytes stands for those of stdin."""
+    """Closing and renumbering the standard streams; the number of bytes identifies stdin."""
     file, name = guest.open("file"), "file"
     said: list[object] = [
         file,
@@ -388,7 +388,7 @@ def test_moved_streams(tmp_path: Path) -> None:
 
 
 def files(guest: WasiGuest) -> list[object]:
-    """What comes of reading and writing a file, at size and not."""
+    """Reading and writing a file, with positions and without."""
     fd, size = guest.open("new", create=True), 60_000
     data = EVERYTHING[:size]
     said: list[object] = [guest.write(fd, data[:40_000], data[40_000:]) for _ in range(20)]
@@ -420,7 +420,7 @@ def test_other_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_of_the_process(closed: str, tmp_path: Path) -> None:
-    """A stream that is closed when the command starts is empty or takes everything; no file is mistaken for it."""
+    """A stream closed when the command starts is empty or takes everything; no file is mistaken for it."""
     (tmp_path / "in.txt").write_text("text")
     guest = compile_guest("process")
     script = 'exec "$@" ' + closed

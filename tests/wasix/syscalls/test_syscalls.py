@@ -45,7 +45,7 @@ def guest(pages: int = 1, **limits: int) -> Embedding:
 
 
 def test_shared_memory() -> None:
-    """Pointers lead into the memory that is exported just the same if it is a shared one."""
+    """Pointers lead into the exported memory just the same if it is shared."""
     config = Config()
     config.wasm_threads = config.shared_memory = True
     engine = Engine(config)
@@ -189,7 +189,7 @@ def test_switch_to_oneself() -> None:
 
 @pytest.mark.parametrize("absent", [2, 3, 2**31, 2**32, 2**63 - 1, -(2**63), -1])
 def test_switch_to_what_is_not_there(absent: int) -> None:
-    """Never created, 2**64 - 1 (-1, as signed) included: inval, and nobody else runs."""
+    """Ids never created, 2**64 - 1 (-1, as signed) included, are inval, and no other context runs."""
     embedding = guest()
 
     def main() -> None:
@@ -204,7 +204,7 @@ def test_switch_to_what_is_not_there(absent: int) -> None:
 
 
 def test_switch_to_what_is_not_there_by_main_that_somebody_else_has_resumed() -> None:
-    """Main gets its errno, though the environment takes a context that is being destroyed for the active one."""
+    """Main gets its errno, although the environment takes a context under destruction for the active one."""
     env, main_greenlet = ContextSwitchingEnvironment(), getcurrent()
 
     def victim() -> None:

@@ -92,14 +92,14 @@ def test_hostile_pointers(name: str, arguments: list[Any], pointer: int, guest: 
     ("name", "before", "after"), [("chdir", [], []), ("path_open2", [3, 0], [0, 0, 0, 0, 0, RESULT])]
 )
 def test_hostile_lengths(name: str, before: list[int], after: list[int], length: int, guest: WasiGuest) -> None:
-    """A path that is longer than the memory is memviolation, one that is longer than a path may be is nametoolong."""
+    """A path longer than the memory is memviolation; a path longer than the limit is nametoolong."""
     guest.put(PATH, b"x" * 6000)
     assert guest.call(name, *before, PATH, length, *after) == (NAMETOOLONG if length in (4097, 5000) else MEMVIOLATION)
 
 
 @pytest.mark.parametrize("fd", [-1, -(2**31), 2**31 - 1, 99, 1 << 20, (1 << 20) + 1])
 def test_bad_descriptors(fd: int, guest: WasiGuest) -> None:
-    """What is not open is badf."""
+    """A closed descriptor is badf."""
     for name, *arguments in [
         ("fd_dup", RESULT),
         ("fd_dup2", 0, 0, RESULT),
@@ -192,7 +192,7 @@ def test_signals() -> None:
 
 
 def test_name_of_the_handler() -> None:
-    """The guest says which function it is. As long as there is none of the name signals wait, once each, in order."""
+    """The guest names its handler. While no function has that name, signals wait, once each, in order."""
     guest = Signalled()
     guest.call("name", 13, 5)
     guest.call("signal", 3)
@@ -220,7 +220,7 @@ def test_name_of_the_handler() -> None:
     ],
 )
 def test_no_handler(handler: str) -> None:
-    """What cannot be called with a signal is no handler."""
+    """An export that cannot be called with a signal is not a handler."""
     guest = Signalled(handler)
     assert guest.call("signal", 6) == 0
     assert guest.handled == []
@@ -251,7 +251,7 @@ def test_handler_in_a_context() -> None:
 
 
 def test_signal_belongs_to_its_context() -> None:
-    """While one context handles a signal another one may have it handled, too. What waits in one waits there."""
+    """While one context handles a signal another one may handle the same signal. A signal waits in its own context."""
     guest, env = Signalled(), ContextSwitchingEnvironment()
     told: list[object] = []
 
@@ -383,8 +383,8 @@ def pipe(guest: WasiGuest) -> tuple[int, int]:
 
 
 def test_pipe(guest: WasiGuest, pipe: tuple[int, int]) -> None:
-    """What is written is read, in order, through as many buffers as one likes. An empty pipe is again, for whoever
-    could write is another context, which the guest has to switch to."""
+    """Written bytes are read in order, through any number of buffers. An empty pipe returns again, because only another
+    context could write, and the guest has to switch to it."""
     read, write = pipe
     assert guest.read(read, 10) == AGAIN
     assert guest.read(read, 0) == b""
@@ -453,8 +453,8 @@ def test_what_a_pipe_is(guest: WasiGuest, pipe: tuple[int, int]) -> None:
 
 
 def test_poll_of_pipes(guest: WasiGuest, pipe: tuple[int, int]) -> None:
-    """Both ends are ready when they can be used, also to learn that nobody is at the other end. A wait for pipes alone
-    that are not ready is a deadlock; with a timeout it ends."""
+    """Both ends are ready when they can be used, even if only to learn that the other end is closed. A wait for nothing
+    but pipes, none of them ready, is a deadlock; with a timeout it ends."""
     read, write = pipe
     assert guest.poll((1, READ, read), (2, WRITE, write)) == [(2, 0, WRITE)]
     with pytest.raises(Deadlock, match="context 0 was about to wait for a pipe"):
@@ -657,7 +657,7 @@ def opens(guest: WasiGuest, path: bytes, fd: int = 3, flags: int = 0, rights: in
 
 
 def test_working_directory(guest: WasiGuest, tmp_path: Path) -> None:
-    """It begins at the root; it is changed to directories that are there, from where one is."""
+    """It begins at the root, and can be changed to existing directories, absolute or relative."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("a")
@@ -681,7 +681,7 @@ def test_working_directory(guest: WasiGuest, tmp_path: Path) -> None:
 
 
 def test_room_for_the_working_directory(guest: WasiGuest) -> None:
-    """Where there is none, the size that is needed is told, and nothing is written."""
+    """If it does not fit, the needed size is stored, and nothing else is written."""
     assert guest.call("chdir", *guest.path(b"data")) == 0
     for room in (0, 1, 5):
         guest.put(RESULT, room.to_bytes(4, "little"))

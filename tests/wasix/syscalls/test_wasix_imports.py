@@ -1,4 +1,4 @@
-"""What old and new toolchains import from WASIX: each function runs, returns notsup or traps when it is called."""
+"""The WASIX imports of old and new toolchains: each function runs, returns notsup, or traps when it is called."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def guest(tmp_path: Path) -> WasiGuest:
     return WasiGuest(Stdio(b"input", io.BytesIO(), io.BytesIO()), str(tmp_path))
 
 
-# What greenctx does not provide.
+# Functions that greenctx does not provide.
 
 
 @each_module
@@ -98,7 +98,7 @@ def test_every_known_function_can_be_imported(module: str, tmp_path: Path) -> No
 @each_module
 @pytest.mark.parametrize("name", ["sock_open", "proc_fork", "thread_spawn_v2", "proc_spawn2", "epoll_create", "dlopen"])
 def test_notsup(module: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A function that is not provided returns notsup, whatever its arguments. The first call of a run is logged."""
+    """A function that greenctx does not provide returns notsup, whatever its arguments; the first call is logged."""
     (ty,) = [one for one in wasix_types(module)[name] if one != f"{POINTERS[module]} -> i32" or name == "epoll_create"]
     with caplog.at_level(logging.INFO, "greenctx"):
         with calling(module, name, ty, *[-1] * len(parts(ty)[0])) as refused:
@@ -150,7 +150,7 @@ def test_refused(name: str, ty: str, tmp_path: Path) -> None:
 
 
 def test_own_definitions_come_first() -> None:
-    """A function that the host has defined is not replaced, and there is none without `define_wasix`."""
+    """A function that the host defined is not replaced. Without `define_wasix` no function is defined."""
     ty = FuncType([ValType.i32()] * 4, [ValType.i32()])
     with calling("wasix_32v1", "sock_open", "i32 i32 i32 i32 -> i32", 1, 2, 3, 4) as own:
         own.linker.define_func("wasix_32v1", "sock_open", ty, lambda *args: sum(args))
@@ -258,7 +258,7 @@ def test_bad_pointers(name: str, arguments: list[Any], pointer: int, tmp_path: P
     ],
 )
 def test_unknown_values(name: str, arguments: list[int], tmp_path: Path) -> None:
-    """What wasmtime has no name for is inval, where wasmtime ends a program."""
+    """Clocks and flags unknown to wasmtime are inval, where wasmtime itself ends the program."""
     settings = {"preopens": {"/": tmp_path}}
     with calling("wasix_32v1", name, f"{PARAMETERS[name]} -> i32", *arguments, **settings) as guest:
         assert guest.run() == INVAL
@@ -372,7 +372,7 @@ HOSTILE_CALLS: dict[str, list[Any]] = {
 @pytest.mark.parametrize("pointer", HOSTILE)
 @pytest.mark.parametrize("name", HOSTILE_CALLS)
 def test_hostile_pointers(name: str, pointer: int, guest: WasiGuest) -> None:
-    """Nothing is written, or created, for a pointer that leads out of the memory."""
+    """A pointer to outside of the memory writes and creates nothing."""
     before = guest.get(0, END)
     assert guest.call(name, *(pointer if one == "bad" else one for one in HOSTILE_CALLS[name])) == MEMVIOLATION
     assert guest.get(0, END) == before
@@ -537,7 +537,7 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dup2_to_what_is_not_open(guest: WasiGuest) -> None:
-    """A pipe, and a file, get a number that is not open. Nothing else is open afterwards."""
+    """A pipe, and a file, get a closed number. No other descriptor is open afterwards."""
     assert guest.call("proc_signals_sizes_get", RESULT) == 0  # as WASIX's libc begins
     assert guest.call("fd_pipe", RESULT, RESULT + 4) == 0
     read, write = guest.result(), guest.result(RESULT + 4)

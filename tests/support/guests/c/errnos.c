@@ -1,4 +1,4 @@
-/* What the context calls answer to every mistake. Exits with 0, or prints the first line that is wrong. */
+/* Checks the errno of the context calls for every mistake. Exits with 0, or prints the first wrong line. */
 
 #include <assert.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-/* What a process is given: arguments, environment, streams, a directory, clocks. Each mode prints what it found. */
+/* The settings of a process: arguments, environment, streams, a directory, clocks. Each mode prints its findings. */
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* What becomes of address-taken locals across switches: "shadow MODE [NUMBER]". Prints "bytes changed/bytes checked". */
+/* Checks address-taken locals across switches: "shadow MODE [NUMBER]". Prints "bytes changed/bytes checked". */
 
 #include <stdint.h>
 #include <stdio.h>

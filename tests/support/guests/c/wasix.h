@@ -1,4 +1,4 @@
-/* What WASIX's own libc imports beyond contexts, for guests that make the same calls with any WASI toolchain. */
+/* The imports of WASIX's own libc beyond contexts, for guests that make the same calls with any WASI toolchain. */
 
 #ifndef WASIX_H
 #define WASIX_H

@@ -1,1 +1,1 @@
-"""Wasmer, whose calls greenctx provides, as the judge of what they do: the same guests run on its own engine."""
+"""Wasmer, whose calls greenctx provides, as the reference: the same guests run on its own engine."""

@@ -9,7 +9,7 @@ function under WASIX's name. Arguments are
 
 - numbers; bytes, which are passed as an address and a length
 - a name in capitals: the address of 16 zero bytes of its own, or of the memory's end, ``END``
-- ``u8(address)``, ``u32(address)``, ``u64(address)``: what is there
+- ``u8(address)``, ``u32(address)``, ``u64(address)``: the number at that address
 - a name in small letters: one of the probe's other functions, as an index into the table; ``null_entry`` and
   ``not_of_that_type`` are indices of no such function; in a handler, ``signal`` is its parameter
 
@@ -136,7 +136,7 @@ _SIGNATURES["context_destroy"] = (WASIX[0], "i64")
 _SIGNATURES |= {f"wasix_{name}": (WASIX[0], types) for name, types in PARAMETERS.items()}
 _SIGNATURES |= {name: (WASIX[0], types) for name, types in NOT_PROVIDED.items()}
 
-# Where the guest's memory is used for what.
+# The layout of the guest's memory.
 _SHOWN, _SHOWN_IOVEC, _SHOWN_RESULT, _IOVEC, _RESULT, _SUBSCRIPTION, _EVENT = 0, 16, 24, 64, 80, 128, 192
 _NAMES, _TEXTS, _BUFFER = 1024, 8192, 65536
 _ERRNO, _NUMBER, _TEXT, _CAUGHT = range(4)
@@ -307,7 +307,7 @@ def _parameters(function: str) -> str:
 
 
 def printed(output: bytes) -> Iterator[str]:
-    """What a probe has printed, in words."""
+    """Return the output of a probe, in words."""
     at = 0
     while at < len(output):
         kind, value = unpack_from("<Iq", output, at)

@@ -22,7 +22,7 @@ WASMER_RULES = Rules(
 
 DIFFERENCES = {
     "max_contexts": "Wasmer has no limit of contexts, and panics when the system's limit of mappings is reached",
-    "bad_pointer_creates": "Wasmer creates the context before it writes the id: a context stays whose id no one has",
+    "bad_pointer_creates": "Wasmer creates the context before it writes the id: a context without a known id stays",
     "tells_which_context_returned": "Wasmer says it in its log only, and ends the program with 129 as greenctx does",
 }
 """Why greenctx differs from Wasmer, for each rule in which it does."""

@@ -1,4 +1,4 @@
-"""One case on both sides: what it prints and how it ends, in the same words for Wasmer and for greenctx."""
+"""One case on both sides: its output and its end, in the same words for Wasmer and for greenctx."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 HANGS = "hangs"
 SECONDS = 0.7
-"""After which a program that is expected to hang does so."""
+"""The seconds after which a program counts as hanging."""
 
 FILES = {"file": "content", "dir/inner": "inside"}
-"""What lies in /workspace, the directory in which Wasmer starts a program."""
+"""The files in /workspace, the directory in which Wasmer starts a program."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What one call does in one case. ``greenctx`` is None where it does what Wasmer does, else ``why`` it does not."""
+    """One call in one case. ``greenctx`` is None where it does the same as Wasmer; else ``why`` has the reason."""
 
     call: str
     case: str
@@ -54,11 +54,11 @@ class Case:
 
     @property
     def expected(self) -> str:
-        """What it leads to on greenctx."""
+        """The expected outcome on greenctx."""
         return self.wasmer if self.greenctx is None else self.greenctx
 
     def seconds(self, expected: str) -> float:
-        """How long it may take."""
+        """The time limit, in seconds."""
         return SECONDS if HANGS in expected or not expected else 20
 
     def code(self) -> bytes:
@@ -94,7 +94,7 @@ TRAPS = {
     TrapCode.INTEGER_DIVISION_BY_ZERO: "integer divide by zero",
     TrapCode.MEMORY_OUT_OF_BOUNDS: "out of bounds memory access",
 }
-"""In Wasmer's words."""
+"""Return the outcome in Wasmer's words."""
 
 
 def on_greenctx(case: Case) -> str:
@@ -127,7 +127,7 @@ def on_greenctx(case: Case) -> str:
             except GuestException:
                 end = "uncaught exception"
             except Trap as trap:
-                # Traps of the host's have no code.
+                # Traps made by the host have no code.
                 end = trap.message if trap.trap_code is None else TRAPS.get(trap.trap_code, str(trap.trap_code))
             except WasmtimeError:
                 end = "refused by wasmtime"

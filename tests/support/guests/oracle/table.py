@@ -1,6 +1,6 @@
-"""What every call does on Wasmer and on greenctx: the table in ``cases/*.txt``.
+"""The outcome of every call on Wasmer and on greenctx: the table in ``cases/*.txt``.
 
-``python -m guests.oracle.table`` in ``tests/support`` runs each case on both, and writes down what it finds.
+``python -m guests.oracle.table`` in ``tests/support`` runs each case on both, and writes the outcomes into the table.
 """
 
 from __future__ import annotations

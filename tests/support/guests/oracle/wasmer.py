@@ -27,11 +27,11 @@ needs_wasmer = pytest.mark.skipif(
 
 
 class Ran(NamedTuple):
-    """What a program did on Wasmer."""
+    """The outcome of a program on Wasmer."""
 
     status: int | None
     reason: str
-    """How Wasmer says that it ended: exited, timeout, ... or aborted, if Wasmer took its process along."""
+    """The end as Wasmer names it: exited, timeout, ..., or aborted, if Wasmer aborted its process."""
     stdout: bytes
     stderr: str
 
@@ -41,7 +41,7 @@ class Wasmer:
 
     def __init__(self) -> None:
         self.aborted = 0
-        """How many processes have ended before their time."""
+        """How many processes ended too early."""
         self._cache = tempfile.TemporaryDirectory(prefix="greenctx-wasmer-")
         self._process: subprocess.Popen[str] | None = None
 
@@ -55,7 +55,7 @@ class Wasmer:
     ) -> Ran:
         """Run a module. ``files`` lie in /workspace, the working directory.
 
-        More than one attempt is made only if Wasmer aborts, which it does now and then when contexts are left.
+        Another attempt is made only if Wasmer aborts, which it sometimes does when contexts are left.
         """
         request = json.dumps({"module": str(module), "args": args, "files": files or {}, "timeout": timeout})
         for _ in range(attempts):
@@ -104,7 +104,7 @@ class Wasmer:
 
 @cache
 def running_wasmer() -> Wasmer:
-    """The one that tests share."""
+    """Return the instance that tests share."""
     running = Wasmer()
     atexit.register(running.__exit__)
     return running
