@@ -24,7 +24,7 @@ class ContextSwitchingEnvironment(Environment):
     """A set of contexts (call stacks), one of which runs at a time, and which switch to one another by id.
 
     `run_main_context` makes the calling greenlet the main context, id 0. Only the code of the active context may call
-    the other methods. From another thread that is `WrongThread`; from another greenlet, or from guest code on its
+    the other methods. A call from another thread raises `WrongThread`; from another greenlet, or from guest code on its
     fiber, `NotTheActiveContext`; outside of `run_main_context`, `EnvironmentNotRunning`. Such a call changes nothing.
     """
 
@@ -38,7 +38,7 @@ class ContextSwitchingEnvironment(Environment):
         """
         super().__init__(max_contexts)
         instruments = [*instruments]
-        if "logging" in sys.modules:  # it takes long to import, and until it is imported no logger is enabled
+        if "logging" in sys.modules:  # importing it takes long, and enables no logger
             import logging
 
             if logging.getLogger("greenctx").isEnabledFor(logging.DEBUG):

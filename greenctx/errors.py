@@ -27,7 +27,7 @@ def _notes(error: BaseException) -> dict[str, Any]:
 
 
 class Cancellation:
-    """The destruction of one context. Every `ContextCanceled` that is delivered for it refers to it.
+    """The destruction of one context. Every `ContextCanceled` delivered for it refers to it.
 
     Not an exception itself (the first delivery, for example): an exception keeps its frames alive, and they keep the
     context alive, a reference cycle that only the garbage collector could free.
@@ -37,7 +37,7 @@ class Cancellation:
 
 
 class ContextCanceled(GreenletExit):
-    """Delivered to a context that is being destroyed, at the call where it waits.
+    """Raised in a context under destruction, at the call where it waits.
 
     Derives from `GreenletExit`, so ``except Exception`` does not stop it. Let it leave the entrypoint. Code that has a
     reason to end the context by returning calls `defuse` first.

@@ -59,7 +59,7 @@ def await_(awaitable: Awaitable[T]) -> T:
 
 def current_run() -> AsyncRun | None:
     """Return the innermost run that the calling greenlet is in, if any."""
-    # Found by the greenlet, not by a context variable, because tasks that are created in a run inherit its variables.
+    # Found by the greenlet, not by a context variable, because tasks created in a run inherit its variables.
     me: greenlet | None = getcurrent()
     while me is not None and not isinstance(me, AsyncRun):
         me = me.parent
@@ -67,7 +67,7 @@ def current_run() -> AsyncRun | None:
 
 
 def _current_task() -> object:
-    """Return the asyncio task that is being stepped, if any."""
+    """Return the asyncio task whose step is running, if any."""
     asyncio = cast("Any", sys.modules.get("asyncio"))
     get_running_loop = getattr(asyncio, "_get_running_loop", None)  # None also while another thread imports it
     loop = get_running_loop and get_running_loop()

@@ -52,7 +52,7 @@ class Scope(Protocol):
         ...
 
     def active_id(self) -> int:
-        """Return the id of the context that is active here, or around a scope without contexts. Checks nothing."""
+        """Return the id of the active context here, or around a scope without contexts. Checks nothing."""
         ...
 
     def active_name(self) -> str:

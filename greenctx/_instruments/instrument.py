@@ -1,4 +1,4 @@
-"""Instrument: the base of objects that are told what contexts do."""
+"""Instrument: the base of objects that are told the events of contexts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ if TYPE_CHECKING:
 
 
 class Instrument:
-    """Base of instruments: override the methods of events that interest you. Any object with some of them will do.
+    """Base of instruments: override the methods of the events that you need. Any object with some of them will do.
 
     The methods are called in the thread of the environment, soon after each event, in the order of the events. They
     must not call the environment (`NotTheActiveContext`), except ``contexts``, ``format_stacks`` and
     ``active_context_id``.
 
     An instrument that raises an `Exception` is removed. The logger ``greenctx`` reports that as an error, and the
-    program goes on, also if the logger raises. Other exceptions (KeyboardInterrupt, for example) are not the
-    instrument's: they propagate from the call that the context is in. The instrument is then told the event once more.
-    No event goes unreported.
+    program goes on, even if the logger raises. Other exceptions (KeyboardInterrupt, for example) propagate from the
+    call that the context is in. The instrument is then told the event once more. No event goes unreported.
     """
 
     def context_created(

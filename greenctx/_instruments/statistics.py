@@ -34,7 +34,7 @@ class ContextStatistics:
 
 
 class Statistics(Instrument):
-    """Counts what one environment does, to be read while it runs and afterwards. ``str()`` makes a table of it.
+    """Counts the events of one environment, to be read while it runs and afterwards. ``str()`` returns a table.
 
     It keeps about 200 bytes for each context that was ever created.
     """
@@ -45,9 +45,9 @@ class Statistics(Instrument):
         """The largest number of contexts at any one time."""
         self.switches = 0
         self.host_calls = 0
-        """How often guests called host functions, of linkers that report."""
+        """How often guests called host functions of linkers that report."""
         self.contexts = {MAIN: ContextStatistics(MAIN, MAIN_NAME)}
-        """By id, with main and the contexts that have ended."""
+        """The counts by id, with main and the ended contexts."""
         self._live: set[int] = set()
         self._began, self._processor_began = perf_counter_ns(), thread_time_ns()
 

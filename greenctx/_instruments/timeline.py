@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import os
 
 MAX_BYTES = 2**30
-"""The size of a trace that is read."""
+"""The largest trace that is read, in bytes."""
 
 Track = tuple[int, int]
 """A process and a thread, as traces name them."""
@@ -37,9 +37,9 @@ class Row:
     active: list[tuple[float, float]] = field(default_factory=list)
     """When it became the active context, and until when; ascending."""
     calls: list[tuple[float, float, str, int]] = field(default_factory=list)
-    """Beginnings, ends and names of host calls or their parts, ascending; and how many calls are around each."""
+    """Beginnings, ends, names and depths of nesting of host calls or their parts; ascending."""
     processor: float | None = None
-    """The processor time that it used in all, if the trace has it."""
+    """The processor time of the context, if the trace has it."""
     marks: list[tuple[float, str]] = field(default_factory=list)
     """The times and names of its other events."""
 
@@ -89,7 +89,7 @@ class Timeline:
                 else:
                     rows[track].calls.append((time, end, name, 0))
             elif phase == "i":
-                # Main may return. Other contexts must not, and their mark says that they did.
+                # Main may return. Other contexts must not, so the mark shows that they did.
                 name = "ended" if name == "returned" and track[1] == MAIN + 1 else name
                 rows[track].marks.append((time, _mark(name, event.get("args", {}))))
             elif phase in ("s", "f"):
@@ -185,7 +185,7 @@ def _pairs(switches: dict[Any, list[tuple[float, Track]]]) -> list[tuple[tuple[f
 
 
 def _arrange(row: Row, begin: float, prefix: str) -> None:
-    """Sort a row, and find out which calls are inside of which."""
+    """Sort a row, and find the nesting of its calls."""
     row.name = prefix + row.name
     row.active = sorted((start - begin, end - begin) for start, end in row.active)
     row.marks = sorted((max(0.0, time - begin), text) for time, text in row.marks)

@@ -1,4 +1,4 @@
-"""A timeline as an SVG picture. It needs no script: titles name what is under the mouse."""
+"""A timeline as an SVG picture. It needs no script: titles describe what is under the mouse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEIGHT = 22
 BAR = 14
 """The height of a bar in its row."""
 MANY = 400
-"""If there are more arrows than this, each is drawn as a hint."""
+"""If there are more arrows than this, all are drawn faintly."""
 _STYLE = """
 text { font: 11px system-ui, sans-serif; fill: #333 }
 .title { font-weight: 600; font-size: 13px }
@@ -47,7 +47,7 @@ def nice_step(duration: float, most: int) -> float:
 
 
 def in_words(microseconds: float) -> str:
-    """A time, in a fitting unit."""
+    """Return the time in a fitting unit."""
     for unit, size in (("s", 1e6), ("ms", 1e3), ("µs", 1.0)):
         if abs(microseconds) >= size:
             return f"{microseconds / size:.4g} {unit}"
@@ -80,7 +80,7 @@ def _lines(timeline: Timeline) -> Iterator[str]:
         title = f"{timeline.rows[out].name} → {timeline.rows[into].name} at {in_words(time)}"
         yield f'<path class="switch" d="M{x} {begin}V{end}"><title>{_text(title)}</title></path>'
     yield "</g>"
-    if many:  # arrows that cannot be told apart are beneath the bars
+    if many:  # arrows too many to tell apart go below the bars
         yield from rows
 
 

@@ -1,4 +1,4 @@
-"""What a timeline needs of the events in a trace, which others may have written."""
+"""The events of a trace that a timeline needs, checked, because other programs may have written the trace."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MAX_TIME = 1e15
 
 _MAX_ID = 2**53
 _NAMED = {"process_name": "name", "thread_name": "name", "thread_sort_index": "sort_index"}
-"""The metadata that matters, and where in its arguments it is."""
+"""The metadata that a timeline reads, and the argument that holds it."""
 
 
 def matters(event: Mapping[str, Any]) -> bool:
-    """Whether a timeline shows the event. Raises ValueError if it does, and the event lacks what the timeline reads."""
+    """Whether a timeline shows the event. Raises ValueError if it does, and a value that it needs is wrong."""
     phase, name = event.get("ph"), event.get("name")
     if phase not in ("M", "X", "i", "s", "f") or (phase == "M" and name not in [*_NAMED]):
         return False

@@ -1,4 +1,4 @@
-"""Values of the command line's options, and what is wrong with those that are none."""
+"""Values of the command line's options, and messages about wrong ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def count(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A positive, finite time: ``1.5``, ``1s``, ``500ms``, ``2m``. Without a unit it is seconds."""
+    """A positive, finite time: ``1.5``, ``1s``, ``500ms``, ``2m``. The unit is seconds by default."""
     number = text.rstrip("abcdefghijklmnopqrstuvwxyz") if text[:1].isdigit() or text[:1] == "." else text
     try:
         value = float(number) * _UNITS[text[len(number) :]]
@@ -30,7 +30,7 @@ def seconds(text: str) -> float:
 
 def size(text: str) -> int:
     """A number of bytes: ``65536``, ``64KiB``, ``1.5MiB``, ``2G``. The units are powers of 1024, however written."""
-    from fractions import Fraction  # which takes long to import, and is seldom needed
+    from fractions import Fraction  # takes long to import, and is seldom needed
 
     match = _SIZE.fullmatch(text)
     value = int(Fraction(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")) if match else 0

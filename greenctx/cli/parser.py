@@ -48,7 +48,7 @@ class _Version(argparse.Action):
 
 
 def parse_by_argparse(argv: Sequence[str], given: Arguments) -> Arguments:
-    """Set only the options that are given: `Arguments` has the defaults."""
+    """Set only the given options: `Arguments` has the defaults."""
     parser, commands = _make_parsers()
     _, unknown = parser.parse_known_args(argv, given)
     if unknown:
@@ -76,7 +76,7 @@ def _make_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _add_options(run)
     invoke = "call that export, with ARGS as numbers, and print its results; FILE needs no _start"
     run.add_argument("--invoke", metavar="NAME", help=invoke)
-    # One positional: of two, argparse would drop a double dash that is the guest's first argument.
+    # One positional, because with two argparse would drop a double dash as the guest's first argument.
     file_and_args = "a WASI command (.wasm, .wat text, or - for stdin), and its arguments; a -- between them is dropped"
     run.add_argument("argv", metavar="FILE [ARGS]", nargs=argparse.REMAINDER, help=file_and_args)
     demo = parsers.add_parser(

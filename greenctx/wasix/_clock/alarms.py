@@ -1,4 +1,4 @@
-"""Alarms: what ends waits of event loops in time, though the loop's own clock may stand still.
+"""Alarms: they end waits of event loops in time, even if the loop's own clock stands still.
 
 An event loop goes by `time.monotonic`, which tests may stop (freezegun does). Timers of such a loop never end. The
 thread that ends epochs while a program runs on an event loop rings the alarms, too.
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _set: set[Alarm] = set()
-"""Those that are set. It changes in single steps, each of which the GIL makes whole."""
+"""The alarms that are set. It changes in single steps, each atomic under the GIL."""
 
 
 class Alarm:
-    """While it is entered: calls a function in an event loop's thread when so many seconds have passed."""
+    """While it is entered, calls a function in an event loop's thread when so many seconds have passed."""
 
     def __init__(self, seconds: float, loop: AbstractEventLoop, function: Callable[[], object]) -> None:
         self.ends_at = monotonic() + seconds
@@ -39,7 +39,7 @@ class Alarm:
 
 
 def ring_alarms() -> None:
-    """Ring those for which it is time, each once."""
+    """Ring the alarms that are due, each once."""
     if _set:
         now = monotonic()
         for alarm in _set.copy():

@@ -33,7 +33,7 @@ class Deadline:
 
     @classmethod
     def within_current(cls, seconds: float | None, yield_every: float = YIELD_SECONDS) -> Deadline:
-        """Return a deadline so many seconds from now, or the one that is entered now if that is earlier."""
+        """Return a deadline so many seconds from now, or the entered one if that is earlier."""
         deadline, outer = cls(seconds, yield_every), _innermost.get()
         if outer is None or not outer._holds:  # a task that its program started inherits it, and may live longer
             return deadline

@@ -46,8 +46,8 @@ def admit(module: Module, store: Store) -> None:
 
 def _lay(store: Store, state: StoreState) -> None:
     """Begin the call that never ends."""
-    # A call that is suspended by now began without the anchor below it. One such call does no harm: it is the lowest on
-    # the stack, with nothing below it. A second one has notes of the first, which go stale when the first ends.
+    # A call already suspended began without the anchor below it. One such call does no harm: it is the lowest on the
+    # stack, with nothing below it. A second one has notes of the first, which go stale when the first ends.
     if state.calls > 1:
         raise ReferencesTooLate(state.calls)
     module = _module.on(store.engine)

@@ -1,8 +1,8 @@
 """Fiber stacks: how many the kernel allows, and a clear error when there are no more.
 
-Each unfinished call into a guest has a stack of wasmtime's. A stack takes two of the mappings that Linux allows a
-process (vm.max_map_count, 65530 by default). Near 32,000 suspended guests the next ``mmap`` fails with ENOMEM. Python's
-own allocator fails then, too, and contexts could not unwind. So some mappings are left for Python.
+Each unfinished call into a guest has a fiber, whose stack wasmtime maps. A stack takes two of the mappings that Linux
+allows a process (vm.max_map_count, 65530 by default). Near 32,000 suspended guests the next ``mmap`` fails with ENOMEM.
+Python's own allocator fails then, too, and contexts could not unwind. So some mappings are left for Python.
 """
 
 from __future__ import annotations

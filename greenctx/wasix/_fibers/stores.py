@@ -52,8 +52,8 @@ def state_of(store: Store) -> StoreState:
     """Return the record of the store. Raises `CalledWithinGuest` while the caller must not use the store."""
     state: StoreState | None = store.__dict__.get(_STATE)
     if state is None:
-        # wasmtime ends the process when an item meets a store that is not its own, so ids are compared before. The C
-        # API has a store's id only in the items that belong to the store: hence the global.
+        # wasmtime ends the process when an item meets another store than its own, so ids are compared before. The C API
+        # has a store's id only in the items that belong to the store: hence the global.
         store_id = capi.store_id_of(Global(store, GlobalType(ValType.i32(), mutable=False), Val.i32(0)))
         assert store_id is not None
         state = StoreState(store_id, Deadline(None))

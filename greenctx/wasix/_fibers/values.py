@@ -154,7 +154,7 @@ def _float(kind: str) -> ResultEncoder:
 
 def _reference(ty: ValType) -> ResultEncoder:
     def reference(value: Any, store: Store) -> bytes:
-        # wasmtime ends the process when a function meets a store that is not its own.
+        # wasmtime ends the process when a function meets another store than its own.
         if isinstance(value, Func) and store_id_of(value) != state_of(store).store_id:
             raise WrongStore("function")
         return bytes(to_raw(store, ty, value))

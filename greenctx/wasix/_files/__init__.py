@@ -1,1 +1,1 @@
-"""What a program has open."""
+"""The open files of a program."""

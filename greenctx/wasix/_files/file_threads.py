@@ -1,9 +1,9 @@
 """The threads on which wasmtime reads and writes files for guests, and how a child of a fork gets its own.
 
-The threads are a pool of tokio's, one for the process. The pool gives a task to an idle thread, and starts a thread
-only where none is idle. A child of a fork has no threads, but counts as many idle ones as its parent had, and so many
-tasks wait for ever. The task after those starts a thread, which then does all that wait. So the child begins calls that
-use a file, each on a thread of Python's, until they come back.
+The threads are a tokio pool, one for the process. The pool gives a task to an idle thread, and starts a thread only if
+no thread is idle. A child of a fork has no threads, but its pool still counts the parent's idle ones: so many tasks
+wait for ever. The next task starts a thread, which then runs all waiting tasks. So the child begins calls that use a
+file, each on a Python thread, until a call returns.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from wasmtime import Engine
 
 _MAX_THREADS: Final = 512
-"""Threads of tokio's pool, idle ones included."""
+"""The most threads of tokio's pool, idle ones included."""
 
 _PATIENCE: Final = 0.002
-"""Seconds for a call to come back in before there is another one. A call takes a tenth of that."""
+"""How long to wait for a call before making another one, in seconds. A call takes a tenth of that."""
 
 _TEXT = """(module
   (import "wasi_snapshot_preview1" "fd_filestat_get" (func $stat (param i32 i32) (result i32)))
@@ -34,12 +34,12 @@ _TEXT = """(module
 
 _thread: Any = unpatched("_thread")
 _process = os.getpid()
-"""The process whose threads these are. (Not noted by a hook for forks: uWSGI calls none.)"""
+"""The process that has the threads. (Not tracked by a hook for forks: uWSGI calls none.)"""
 _in_use: set[FileThreads] = set()
 
 
 class FileThreads:
-    """To be entered by a run whose guest may use files: it finds the threads there, also after a fork in its middle."""
+    """A run whose guest may use files enters this: it has the threads then, also after a fork in its middle."""
 
     def __enter__(self) -> None:
         prepare_file_threads()
@@ -50,12 +50,12 @@ class FileThreads:
         _in_use.discard(self)
 
     def forked(self) -> bool:
-        """Return whether it is in the thread of this run that the process forked, and the run goes on in the child."""
+        """Return whether the thread of this run forked the process, so that the run goes on in the child."""
         return bool(self._thread == _thread.get_ident())
 
 
 def prepare_file_threads() -> None:
-    """See to it that this process has threads of its own, if it is a child of a fork."""
+    """Give this process its own threads, if it is a child of a fork."""
     global _process
     if _process != os.getpid():
         _start()

@@ -1,4 +1,4 @@
-"""Paths as a guest means them: from its root or its working directory, and found in its preopened directories."""
+"""A guest's paths: from its root or its working directory, and found in its preopened directories."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Preopen = tuple[int, bytes]
-"""A preopened directory: its descriptor, and the name that the guest knows it by."""
+"""A preopened directory: its descriptor, and its name in the guest."""
 
 MAX_LENGTH = 4096
-"""Of a path, in bytes, as on most systems."""
+"""The longest path, in bytes, as on most systems."""
 
 
 def is_absolute(path: bytes) -> bool:
@@ -33,8 +33,8 @@ def find(path: bytes, preopens: Sequence[Preopen]) -> tuple[int, int] | None:
     """Return the descriptor of the preopen that an absolute path is in, and how much of the path names it, or None.
 
     Like WASIX's libc, choose the innermost preopen and, of several by the same name, the last. A preopen's relative
-    name is relative to the root, where every program begins. If the path names the preopen itself, nothing is left of
-    the path.
+    name is relative to the root, where every program begins. If the path names the preopen itself, the rest of the path
+    is empty.
     """
     best: tuple[int, int, int] | None = None
     for fd, name in preopens:
@@ -57,7 +57,7 @@ def _match(path: bytes, wanted: list[bytes]) -> int | None:
 
 
 def _skip(path: bytes, position: int) -> int:
-    """Return the position after slashes, and after parts that are a dot."""
+    """Return the position after slashes and single dots."""
     while path[position : position + 1] == b"/" or (
         path[position : position + 1] == b"." and path[position + 1 : position + 2] in (b"", b"/")
     ):

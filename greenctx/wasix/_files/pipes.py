@@ -1,4 +1,4 @@
-"""Pipes in memory, through which contexts talk to one another."""
+"""Pipes in memory, by which contexts pass data to one another."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class _Pipe:
 
 
 class ReadEnd(Source):
-    """The end of a pipe that is read. Reading never waits: only another context could write, and the guest switches."""
+    """The read end of a pipe. Reading never waits: only another context could write, and the guest has to switch."""
 
     def __init__(self, pipe: _Pipe) -> None:
         self._pipe = pipe
         self.descriptor = None
 
     def read(self, size: int) -> bytes | None:
-        """Return at most ``size`` bytes; None if there are none yet; no bytes once the other end is closed."""
+        """Return at most ``size`` bytes; None if the pipe is empty; no bytes once the other end is closed."""
         content = self._pipe.content
         if not content and self._pipe.has_writer:
             return None
@@ -41,25 +41,25 @@ class ReadEnd(Source):
         return None if self._pipe.has_writer and not self._pipe.content else len(self._pipe.content)
 
     def close(self) -> None:
-        """Close the end: what is in the pipe is lost, and writing fails."""
+        """Close the end: the pipe's contents are lost, and writing fails."""
         self._pipe.has_reader = False
         self._pipe.content.clear()
 
 
 class WriteEnd(Sink):
-    """The end of a pipe that is written to."""
+    """The write end of a pipe."""
 
     def __init__(self, pipe: _Pipe) -> None:
         self._pipe = pipe
         self.descriptor = None
 
     def write(self, data: bytes) -> int | None:
-        """Write what there is room for; return how much, or None for nothing.
+        """Write as much as fits; return how much, or None for nothing.
 
         Raises OSError once the other end is closed.
         """
         if not self._pipe.has_reader:
-            raise OSError(errno.EPIPE, "nobody can read from the pipe")
+            raise OSError(errno.EPIPE, "no reader is left")
         room = CAPACITY - len(self._pipe.content)
         if room < len(data) and (room == 0 or len(data) <= ATOMIC):
             return None
@@ -75,7 +75,7 @@ class WriteEnd(Sink):
         return room if room >= ATOMIC else None
 
     def close(self) -> None:
-        """Close the end: what is in the pipe can still be read."""
+        """Close the end: the pipe's contents can still be read."""
         self._pipe.has_writer = False
 
 

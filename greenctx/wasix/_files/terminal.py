@@ -1,4 +1,4 @@
-"""The host's terminal: its size, its modes as far as guests may set them, and how it becomes again what it was."""
+"""The host's terminal: its size, the modes that guests may set, and how its former modes are restored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ except ImportError:  # on Windows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-INPUT, LOCAL = 0, 3  # the indices of flags in what termios.tcgetattr returns
+INPUT, LOCAL = 0, 3  # the indices of flags in the result of termios.tcgetattr
 
 
 def is_terminal(descriptor: int | None) -> bool:
@@ -24,7 +24,7 @@ def is_terminal(descriptor: int | None) -> bool:
 
 
 def find_terminal(descriptors: Iterable[int | None]) -> int | None:
-    """Return the first of those that is a terminal's."""
+    """Return the first descriptor of a terminal."""
     return next(filter(is_terminal, descriptors), None)
 
 
@@ -44,7 +44,7 @@ def modes_of(terminal: int) -> tuple[bool, bool]:
 
 
 class TerminalModes:
-    """The modes that a program has set. `restore` undoes it; so does the end of this object, or of the interpreter."""
+    """The modes that a program has set. `restore` undoes them, as does the end of this object or the interpreter."""
 
     def __init__(self) -> None:
         self._restore: finalize[Any, Any] | None = None
@@ -68,7 +68,7 @@ class TerminalModes:
         _set(terminal, attributes)
 
     def restore(self) -> None:
-        """Set what the terminal had before. Does nothing if nothing was set."""
+        """Restore the terminal's former modes, if any were set."""
         if self._restore is not None:
             self._restore()
 

@@ -35,7 +35,7 @@ _UNUSED_EXPORTS = {
 
 
 def is_command(module: Module) -> bool:
-    """Whether the module is a command. Raises `WasmtimeError` for a module that is both, or misuses either name."""
+    """Whether the module is a command. Raises `WasmtimeError` if it is both kinds, or misuses either name."""
     markers = {export.name: export.type for export in module.exports if export.name in (START, INITIALIZE)}
     if len(markers) == 2:
         raise WasmtimeError(f"the module exports {START!r} and {INITIALIZE!r}; it cannot be both command and reactor")

@@ -89,7 +89,7 @@ class InstancePre(wasmtime.InstancePre):
 
 
 def checked_instance_pre(pre: wasmtime.InstancePre, requirements: StoreRequirements, module: Module) -> InstancePre:
-    """Return an `InstancePre` that takes the place of wasmtime's, which is empty afterwards."""
+    """Return an `InstancePre` that replaces wasmtime's, which is empty afterwards."""
     checked = capi.move_pointer(pre, InstancePre)
     checked._requirements = requirements
     checked._module = module

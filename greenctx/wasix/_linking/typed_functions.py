@@ -1,7 +1,7 @@
 """Host functions typed by their annotations, which may be ``async``.
 
 ``int`` is an i64 and `I32` an i32, ``float`` an f64 and `F32` an f32, ``bool`` an i32; a function returns one of these,
-a tuple of them, or None. A first parameter that is a `Caller` gets the guest's exports. An ``async def`` function is
+a tuple of them, or None. A first parameter of type `Caller` gets the guest's exports. An ``async def`` function is
 awaited by `greenctx.await_`, so the program has to run by ``run_async`` (`NotInAsyncRun` otherwise).
 """
 

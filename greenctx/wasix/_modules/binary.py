@@ -30,7 +30,7 @@ GLOBAL: Final = 3
 TAG: Final = 4
 
 END: Final = 0x0B
-_NULLABLE, _NOT_NULLABLE = 0x63, 0x64  # first byte of a reference type that is spelled out
+_NULLABLE, _NOT_NULLABLE = 0x63, 0x64  # first byte of a reference type in full form
 
 
 class NotUnderstood(Exception):

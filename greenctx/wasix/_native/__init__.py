@@ -1,1 +1,1 @@
-"""What happens on a fiber, in Cython."""
+"""The code that runs on fibers, in Cython."""

@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
     from greenctx.wasix._modules.sizes import Size
 
-ELEMENT = 8  # bytes of an element of a table, in wasmtime
+ELEMENT = 8  # bytes of a table's element, in wasmtime
 TABLE_SHARE = 8  # where memories may grow as well, tables may grow by an eighth of what is left
 STACK = 2**19  # bytes of its fiber's stack that a guest's calls may fill: wasmtime's ``max_wasm_stack``
 MAX_SIZE = 2**63 - 1  # the largest limit that wasmtime takes
 
 
 class Limits:
-    """What a program may use; None is no limit.
+    """The limits of a program; None is no limit.
 
-    ``contexts``: contexts alive at any one time, besides main. At the limit ``context_create`` returns again.
+    ``contexts``: contexts alive at any one time, besides main. At the limit ``context_create`` returns EAGAIN.
 
     ``memory``: bytes, of all memories and tables of the program together. Growth beyond it fails, and a program that
-    starts with more is refused. What may grow is divided beforehand: where there are several memories, all may grow to
-    the same size, and tables by an eighth of what is left if memories may grow as well. The objects of guests that use
-    wasm's garbage collector, exceptions among them, have a heap of their own, to which the same limit applies.
+    starts with more is refused. The room for growth is divided beforehand: several memories may all grow to the same
+    size. Tables may grow by an eighth of the room if memories may grow as well. The objects of guests that use wasm's
+    garbage collector, exceptions among them, have a separate heap, to which the same limit applies.
 
-    ``seconds``: from the start of `Program.run`, after which every context is unwound and `TimeLimitExceeded` raised.
-    Host functions are not interrupted in the middle, unless they await; programs that they run are.
+    ``seconds``: from the start of `Program.run`. After that time every context unwinds, and `TimeLimitExceeded` is
+    raised. A host function is not interrupted in the middle, unless it awaits or runs a program.
 
     ``files``: descriptors of files and directories open at any one time, standard streams and preopened directories
-    included. At the limit opening one more returns mfile.
+    included. At the limit opening one more returns EMFILE.
 
-    ``stacks``: bytes of the host's memory that the stacks of contexts may fill, half a mebibyte each. There are as many
-    contexts as fit, if ``contexts`` does not allow fewer.
+    ``stacks``: bytes of the host's memory that the stacks of contexts may fill, half a mebibyte each. As many contexts
+    as fit may be alive, or fewer if ``contexts`` says so.
     """
 
-    # A frozen dataclass, written out: to import dataclasses takes a tenth of the time of a small guest's run.
+    # A frozen dataclass, written out, because importing dataclasses takes a tenth of a small guest's run.
 
     __slots__ = ("contexts", "files", "memory", "seconds", "stacks")
 
@@ -89,14 +89,14 @@ class Limits:
 
     @property
     def max_contexts(self) -> int | None:
-        """Contexts alive at any one time, besides main: as many as ``contexts`` allows, and ``stacks`` has room for."""
+        """How many contexts may be alive at any one time, besides main, by ``contexts`` and ``stacks``."""
         by_stacks = None if self.stacks is None else self.stacks // STACK
         return min((one for one in (self.contexts, by_stacks) if one is not None), default=None)
 
     def cap(self, name: str, code: bytes) -> bytes:
         """Return the module with maxima for its memories and tables. Raises `InvalidProgram` if it starts beyond them.
 
-        wasmtime's own limits have one size for all memories and one for all tables, and leave out shared memories.
+        wasmtime's own limits are one size for all memories and one for all tables, without shared memories.
         """
         if self.memory is None:
             return code
@@ -111,12 +111,12 @@ class Limits:
         )
 
     def apply(self, store: Store) -> None:
-        """Limit what the module does not declare: the heap of the garbage collector."""
+        """Limit the heap of the garbage collector, which the module does not declare."""
         if self.memory is not None:
             store.set_limits(memory_size=min(self.memory, MAX_SIZE))
 
     def apply_to_run(self, store: Store, name: str, found: Sizes) -> None:
-        """Limit one run of a module that was compiled with other maxima. Raises `InvalidProgram` if it cannot be.
+        """Limit one run of a module compiled with other maxima. Raises `InvalidProgram` if that is not possible.
 
         wasmtime applies one size to all memories of the store. It fits unless some memory starts beyond it.
         """
@@ -130,7 +130,7 @@ class Limits:
 
 
 def limits_of(given: Limits | None) -> Limits:
-    """Return the limits that were given, none by default. Raises TypeError for anything else."""
+    """Return the given limits, or the default ones for None. Raises TypeError for any other object."""
     if given is not None and not isinstance(given, Limits):
         raise TypeError(f"limits must be None or such as Limits(memory=64 * 2**20, seconds=5.0), not {given!r}")
     return given or Limits()
@@ -158,7 +158,7 @@ def _can_grow(one: Size) -> bool:
 
 
 def _end(one: Size, level: int) -> int:
-    """Return the size to which one may grow, if all may grow to that level."""
+    """Return the size to which one memory may grow, if all may grow to that level."""
     return max(one.minimum, level if one.maximum is None else min(level, one.maximum))
 
 

@@ -79,7 +79,7 @@ class StackPool:
             start = self._memory.grow(store, pages) * page
         except WasmtimeError:
             raise ShadowStackUnavailable(self.size) from None
-        # A page holds several small regions: keep those that are not taken now.
+        # A page holds several small regions: keep the free ones.
         self._free += range(start + self.size, start + pages * page - self.size + 1, self.size)
         return start
 

@@ -21,8 +21,8 @@ class MemoryFault(Exception):
 class GuestMemory:
     """The memory that the calling guest exports, shared or not.
 
-    Every address is unsigned, and checked: one that is out of range raises `MemoryFault`. wasmtime's own `Memory`
-    counts a negative start from the end.
+    Every address is unsigned, and checked: one out of range raises `MemoryFault`. (wasmtime's own `Memory` counts a
+    negative start from the end.)
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -47,7 +47,7 @@ class GuestMemory:
         return ctypes.string_at(self._host_address(pointer, length), length)
 
     def read_path(self, pointer: int, length: int) -> bytes:
-        """Copy a path or a name out of the memory. Of one that is too long, copy just enough to tell."""
+        """Copy a path or a name out of the memory. Of a path that is too long, copy just enough to show that."""
         self.check(pointer, length)
         return self.read(pointer, min(length, MAX_LENGTH + 1))
 

@@ -227,7 +227,7 @@ def test_a_file_runs_into_the_limit_of_time() -> None:
 
 
 def test_partial() -> None:
-    """A file may read or write only a part. If it would block, without a descriptor to wait for, that is again."""
+    """A file may read or write only a part. If it would block, with no descriptor to wait for: EAGAIN."""
     file = Failing()
     guest = WasiGuest(Stdio(cast("BinaryIO", file), cast("BinaryIO", file)))
     assert guest.read(0, 100) == b"abc"

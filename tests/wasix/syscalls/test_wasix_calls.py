@@ -383,8 +383,8 @@ def pipe(guest: WasiGuest) -> tuple[int, int]:
 
 
 def test_pipe(guest: WasiGuest, pipe: tuple[int, int]) -> None:
-    """Written bytes are read in order, through any number of buffers. An empty pipe returns again, because only another
-    context could write, and the guest has to switch to it."""
+    """Written bytes are read in order, through any number of buffers. An empty pipe returns EAGAIN, because only
+    another context could write, and the guest has to switch to it."""
     read, write = pipe
     assert guest.read(read, 10) == AGAIN
     assert guest.read(read, 0) == b""

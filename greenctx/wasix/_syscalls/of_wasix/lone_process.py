@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._fibers.stores import Caller
 
 PARENT_ID = 0
-"""What a program without a parent is told, as in Wasmer."""
+"""The parent's id in a program without a parent, as in Wasmer."""
 
 MAX_THREAD_LOCALS = 4096
 
@@ -97,14 +97,14 @@ class LoneProcessCalls:
         return abi.SUCCESS
 
     def callback_thread(self, _: Caller, __: int, ___: int) -> None:
-        """Do nothing: the function of that name would be called in a new thread, and there is none."""
+        """Do nothing: the function of that name would be called in new threads, which do not exist."""
 
     callback_reactor = callback_thread_local_destroy = callback_thread
 
     # Processes.
 
     def proc_join(self, _: Caller, *__: int) -> int:
-        """Wait for a child, with whatever arguments the call has had. There is none."""
+        """Wait for a child, in any version of the call: there is no child."""
         return abi.CHILD
 
     def proc_parent(self, caller: Caller, process_id: int, result_pointer: int) -> int:
