@@ -16,7 +16,7 @@ from greenctx.wasix._linking import commands
 from greenctx.wasix._linking.call_reports import CallReports
 from greenctx.wasix._linking.imports import check_engine, imports_of, is_defined
 from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre, require_suspending_calls
-from greenctx.wasix._modules.abi import START, WASI_MODULE, WASIX_MODULES
+from greenctx.wasix._modules.abi import START, WASI_MODULE, WASI_UNSTABLE_MODULE, WASIX_MODULES
 from greenctx.wasix._native.capi import find_export, store_id_of
 from greenctx.wasix._syscalls.contexts import context_calls
 from greenctx.wasix._syscalls.process import DescriptorTables
@@ -174,19 +174,21 @@ class Linker(wasmtime.Linker):
         self._call_reports.begin()
 
     def define_wasix_imports(self, module: Module) -> list[Key]:
-        """Define the module's WASIX imports that nothing defines yet. After `define_wasix`, `instantiate` calls this.
+        """Define the module's imports of WASIX and of WASI preview 0 that nothing defines yet.
 
-        Return the names of the functions that greenctx does not provide: they return notsup, or trap.
+        `instantiate` calls this after `define_wasix`, or for preview 0 `define_wasi`. Return the names of the functions
+        that greenctx does not provide: they return notsup, or trap.
         """
-        wanted = {key for key in imports_of(module) if key[0] in WASIX_MODULES}
-        if not self._has_wasix or wanted <= self._without_wasi:
+        modules = (WASIX_MODULES if self._has_wasix else ()) + ((WASI_UNSTABLE_MODULE,) if self._has_wasi else ())
+        if {key for key in imports_of(module) if key[0] in modules} <= self._without_wasi:
             return []
         from greenctx.wasix._linking.wasix_imports import calls_for  # needed by few programs
 
         with self._defining:
-            calls = [*calls_for(module, self._without_wasi, self._descriptors, wasi=self._has_wasi)]
-            self._define_calls(calls)
-        return [(call.module, call.name) for call in calls if not call.is_provided]
+            calls = calls_for(module, modules, self._without_wasi, self._descriptors, wasi=self._has_wasi)
+            once = {(call.module, call.name): call for call in calls}  # a module may import a function several times
+            self._define_calls(once.values())
+        return [key for key, call in once.items() if not call.is_provided]
 
     def _define_calls(self, calls: Iterable[SystemCall]) -> None:
         for call in calls:

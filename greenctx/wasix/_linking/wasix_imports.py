@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from wasmtime import FuncType
 
 from greenctx.wasix._fibers.values import type_text
-from greenctx.wasix._modules.abi import WASIX_MODULE, WASIX_MODULES
+from greenctx.wasix._modules.abi import WASI_UNSTABLE_MODULE, WASIX_MODULE, WASIX_MODULES
 from greenctx.wasix._syscalls.of_wasix.clocks import ClockCalls
 from greenctx.wasix._syscalls.of_wasix.files import FILE_TYPES
 from greenctx.wasix._syscalls.of_wasix.lone_process import LONE_PROCESS_TYPES, LoneProcessCalls
+from greenctx.wasix._syscalls.of_wasix.preview0 import wasi_preview0
 from greenctx.wasix._syscalls.of_wasix.terminal import TERMINAL_TYPES, TerminalCalls
 from greenctx.wasix._syscalls.of_wasix.types import pointers_as, wasix_types
 from greenctx.wasix._syscalls.of_wasix.unprovided import unprovided
@@ -29,20 +30,26 @@ if TYPE_CHECKING:
 
 
 def calls_for(
-    module: Module, defined: Container[Key], descriptors: DescriptorTables, *, wasi: bool
+    module: Module, modules: Container[str], defined: Container[Key], descriptors: DescriptorTables, *, wasi: bool
 ) -> Iterator[SystemCall]:
-    """Yield a call for each function of WASIX that the module imports, unless that is defined.
+    """Yield a call for each function that the module imports from those of WASIX and WASI, unless that is defined.
 
     Functions that greenctx does not provide are included. Unknown names, and types that WASIX's function never had, are
     left out, so that those imports are refused. Without ``wasi``, WASI's functions are left out too.
     """
+    call: SystemCall | None
     provided = {name: _provided(name, descriptors) for name in WASIX_MODULES}
-    of_wasi = wasi_in_wasix(descriptors)
+    of_wasi, of_preview0 = wasi_in_wasix(descriptors), wasi_preview0(descriptors)
     for wanted in module.imports:
         key = wanted.module, wanted.name or ""
-        if wanted.module not in WASIX_MODULES or key in defined or not isinstance(wanted.type, FuncType):
+        if wanted.module not in modules or key in defined or not isinstance(wanted.type, FuncType):
             continue
         ty = type_text(wanted.type)
+        if key[0] == WASI_UNSTABLE_MODULE:
+            call = of_preview0.get(key[1])
+            if call is not None and call.type == ty:
+                yield call
+            continue
         call = provided[key[0]].get((key[1], ty))
         if key[0] == WASIX_MODULE and key[1] in of_wasi:
             call = of_wasi[key[1]]

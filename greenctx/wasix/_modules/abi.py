@@ -15,6 +15,9 @@ WASIX_MODULES: Final = (WASIX_MODULE, WASIX_MODULE_64)
 
 WASI_MODULE: Final = "wasi_snapshot_preview1"
 
+WASI_UNSTABLE_MODULE: Final = "wasi_unstable"
+"""Import module of WASI preview 0."""
+
 WAITING_CALLS: Final = re.compile("path_|sock_|fd_(pread|pwrite|readdir|sync|datasync|allocate|filestat_|fdstat_set)")
 """Matches the WASI calls of wasmtime's that may wait for a file."""
 

@@ -15,7 +15,7 @@ from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.of_wasix.timers import can_be_signalled, wait
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._files.descriptors import Descriptors
@@ -35,7 +35,9 @@ _HANGUP = 1  # the other end is closed
 _CLOCKS = (0, 1)
 
 
-class _Subscription(NamedTuple):
+class Subscription(NamedTuple):
+    """What a guest waits for: that the time of a clock comes, or that a descriptor is ready."""
+
     userdata: int
     tag: int
     subject: int
@@ -98,14 +100,19 @@ def poll_oneoff(
     events: int,
     count: int,
     result_pointer: int,
+    layout: Struct = _SUBSCRIPTION,
+    decode: Callable[..., Subscription] = Subscription,
 ) -> int:
-    """Wait until one of the subscriptions is ready; report all that are. Raises as `wait_until_found`."""
+    """Wait until one of the subscriptions is ready; report all that are. Raises as `wait_until_found`.
+
+    A subscription is decoded from the fields of its layout.
+    """
     memory = GuestMemory(caller)
-    memory.check(subscriptions, count * _SUBSCRIPTION.size)
+    memory.check(subscriptions, count * layout.size)
     if not 0 < count <= MAX_SUBSCRIPTIONS:
         return abi.INVAL
-    data = memory.read(subscriptions, count * _SUBSCRIPTION.size)
-    asked = [_Subscription(*fields) for fields in _SUBSCRIPTION.iter_unpack(data)]
+    data = memory.read(subscriptions, count * layout.size)
+    asked = [decode(*fields) for fields in layout.iter_unpack(data)]
     memory.check(events, count * _EVENT.size)
     memory.check(result_pointer, 4)
     if any(one.tag > _FD_WRITE or (one.tag == _CLOCK and one.flags > _ABSOLUTE) for one in asked):
@@ -113,7 +120,7 @@ def poll_oneoff(
 
     begin = monotonic()
     ready: list[bytes] = []
-    clocks: list[tuple[float, _Subscription]] = []  # and when their time has come
+    clocks: list[tuple[float, Subscription]] = []  # and when their time has come
     for one in asked:
         if one.tag == _CLOCK:
             result = abi.INVAL

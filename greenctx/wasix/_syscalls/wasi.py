@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno as host_errno
 from struct import Struct
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from greenctx.errors import GreenctxError, GuestExit
 from greenctx.wasix._files.pipes import WriteEnd
@@ -138,11 +138,13 @@ class WasiCalls:
         memory.write_u32(result_pointer, written)
         return abi.SUCCESS
 
-    def poll_oneoff(self, caller: Caller, subscriptions: int, events: int, count: int, result_pointer: int) -> int:
+    def poll_oneoff(
+        self, caller: Caller, subscriptions: int, events: int, count: int, result_pointer: int, **layout: Any
+    ) -> int:
         """Wait until one of the subscriptions is ready; report all that are."""
         wasi, descriptors = process_of(caller.store).wasi(caller), self._descriptors.of(caller)
         try:
-            return poll_oneoff(wasi, descriptors, caller, subscriptions, events, count, result_pointer)
+            return poll_oneoff(wasi, descriptors, caller, subscriptions, events, count, result_pointer, **layout)
         except OSError as error:
             if error.errno is None:
                 raise

@@ -93,6 +93,7 @@ WASI = "wasi_snapshot_preview1", _SIGNATURES
 MODULE = Module(ENGINE, _text(WASI))
 WASIX = "wasix_32v1", _WASIX_SIGNATURES
 WASIX_MODULE = Module(ENGINE, _text(WASI, WASIX))
+PREVIEW0_MODULE = Module(ENGINE, _text(("wasi_unstable", _SIGNATURES)))
 END = 2 * 65536  # of the guest's memory
 
 SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")
@@ -113,6 +114,7 @@ class WasiGuest:
         *,
         native: bool = False,
         preopens: Mapping[str, str] | None = None,
+        module: Module | None = None,
     ) -> None:
         self.store = Store(ENGINE)
         config = WasiConfig()
@@ -128,7 +130,7 @@ class WasiGuest:
             linker = Linker(ENGINE)
             linker.define_wasi(stdio)
             linker.define_wasix()
-        module = MODULE if native else WASIX_MODULE
+        module = module or (MODULE if native else WASIX_MODULE)
         self.exports = linker.instantiate(self.store, module).exports(self.store)
         self.memory = cast("Memory", self.exports["memory"])
 

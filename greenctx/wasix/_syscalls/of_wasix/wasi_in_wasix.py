@@ -15,7 +15,7 @@ from wasmtime import WasmtimeError
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.process import call_wasmtime
-from greenctx.wasix._syscalls.table import SystemCall, wasi_call
+from greenctx.wasix._syscalls.table import BAD_POINTER, SystemCall, wasi_call
 from greenctx.wasix._syscalls.wasi import WasiCalls
 
 if TYPE_CHECKING:
@@ -29,37 +29,50 @@ _REFUSED = re.compile(r"(?P<pointer>Pointer (out of bounds|overflow|not aligned)
 
 
 def wasi_in_wasix(descriptors: DescriptorTables) -> dict[str, SystemCall]:
-    """Declare them, by name: those that are served here, and for the others calls of wasmtime's."""
+    """Declare them, by name."""
+    calls = wasi_calls(descriptors, abi.WASIX_MODULE, for_wasix=True)
+    renumber = calls["fd_renumber"]
+    copying = _copying(descriptors, renumber.function)
+    return calls | {"fd_renumber": SystemCall(renumber.module, renumber.name, renumber.type, copying)}
+
+
+def wasi_calls(descriptors: DescriptorTables, module: str, *, for_wasix: bool) -> dict[str, SystemCall]:
+    """Declare WASI's functions in a module of another name: those served here, and for the others calls of wasmtime's.
+
+    ``for_wasix``: also serve here those that differ once there are WASIX's calls about files.
+    """
     functions = WasiCalls(descriptors)
-    served = {call.name: call for call in (*functions.calls(), *functions.calls_for_wasix())}
-    others = [wasi_call(name, partial(call_wasmtime, name)) for name in PARAMETERS]
-    calls = {call.name: _declare(call.name, call.type, call.function) for call in others}
-    for name, call in served.items():
-        if call.needs_caller:
-            calls[name] = _declare(name, call.type, call.function)
-        else:
-            calls[name] = SystemCall(abi.WASIX_MODULE, name, call.type, call.function, needs_caller=False)
-    calls["fd_renumber"] = _declare("fd_renumber", calls["fd_renumber"].type, _copying(descriptors, calls))
-    return calls
+    calls = {name: wasi_call(name, partial(call_wasmtime, name)) for name in PARAMETERS}
+    calls |= {call.name: call for call in functions.calls()}
+    if for_wasix:
+        calls |= {call.name: call for call in functions.calls_for_wasix()}
+    return {
+        name: declare(module, name, call.type, call.function)
+        if call.needs_caller
+        else SystemCall(module, name, call.type, call.function, needs_caller=False)
+        for name, call in calls.items()
+    }
 
 
-def _declare(name: str, ty: str, function: Callable[..., int | None]) -> SystemCall:
-    def serve(caller: Caller, *args: int) -> int | None:
+def declare(module: str, name: str, ty: str, function: Callable[..., int | None]) -> SystemCall:
+    """Declare a function that returns an errno for what wasmtime's would end the program for."""
+    bad_pointer = BAD_POINTER[module]
+
+    def serve(caller: Caller, *args: int, **settings: object) -> int | None:
         try:
-            result = function(caller, *args)
+            result = function(caller, *args, **settings)
         except WasmtimeError as error:
             refused = _REFUSED.search(str(error))
             if refused is None:
                 raise
-            return abi.MEMVIOLATION if refused["pointer"] else abi.INVAL
-        return abi.MEMVIOLATION if result == abi.FAULT else result
+            return bad_pointer if refused["pointer"] else abi.INVAL
+        return bad_pointer if result == abi.FAULT else result
 
-    return SystemCall(abi.WASIX_MODULE, name, ty, serve)
+    return SystemCall(module, name, ty, serve)
 
 
-def _copying(descriptors: DescriptorTables, calls: dict[str, SystemCall]) -> Callable[..., int | None]:
+def _copying(descriptors: DescriptorTables, renumber: Callable[..., int | None]) -> Callable[..., int | None]:
     """Return ``fd_renumber`` as WASIX has it: it leaves the descriptor open that it was given."""
-    renumber = calls["fd_renumber"].function
 
     def fd_renumber(caller: Caller, fd: int, to: int) -> int | None:
         descriptors.of(caller).copies = True
