@@ -1,7 +1,7 @@
 """Benchmarks: ``pytest benchmarks``. Ends with a table of ratios, each figure to its baseline in the same run.
 
-A shared machine may be half as fast again from one moment to the next. So its pace is measured between any two rounds,
-and ratios are of figures in terms of the pace, even if the baseline was measured a minute ago.
+A shared machine may be half as fast again from one moment to the next. So its pace is measured between any two rounds.
+Ratios are of figures in terms of the pace, even if the baseline was measured a minute ago.
 
 With ``--benchmark-json=results.json`` the figures are kept; ``python benchmarks/plot.py results.json`` draws how cost
 grows with the number of contexts and with depth.

@@ -1,6 +1,6 @@
 """Measure the cost of a switch, and print one table of ratios: ``python benchmarks/table.py [ROUNDS]``.
 
-All figures of a round are measured right after one another, and a ratio is the median over the rounds, so it holds on a
+All figures of a round are measured right after one another. A ratio is the median over the rounds, so it holds on a
 machine whose pace changes. Times are the processor's, except Node's figure and those beside a busy thread, which are by
 the clock. Node's figure needs a node with JSPI (see test_jspi.py), and is left out without it.
 """

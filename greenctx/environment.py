@@ -74,8 +74,8 @@ class ContextSwitchingEnvironment(Environment):
     def format_stacks(self, *, own_frames: bool = False) -> str:
         """Return the contexts and the Python stack of each as text, the most recent call last, as in a traceback.
 
-        This may be called from anywhere, as `contexts` may. If a guest is suspended in a call of a host function, the
-        name of that function stands for the guest's frames, because wasmtime shows frames of a trap only.
+        This may be called from anywhere, as `contexts` may. If a guest is suspended in a host function, the function's
+        name stands for the guest's frames: wasmtime shows only the frames of a trap.
 
         Frames of this package are left out unless ``own_frames`` asks for them.
         """

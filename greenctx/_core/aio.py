@@ -2,9 +2,9 @@
 
 An `AsyncRun` is a greenlet in which a plain function runs for a task (the main context of an environment, for example).
 A context steps its awaitable on its own greenlet. So the awaitable sees the context's variables, and costs no greenlet
-switch until it has to wait. Only a value that it yields to the event loop goes to the greenlet that steps the task, and
-the event loop's answer comes straight back. The task waits as a whole, for one thing at a time. Meanwhile no
-environment in the run changes its state, nested ones included.
+switch until it has to wait. Only a value that it yields to the event loop goes to the greenlet that steps the task. The
+event loop's answer comes straight back. The task waits as a whole, for one thing at a time. Meanwhile no environment in
+the run changes its state, nested ones included.
 
 This module imports no event loop. An awaitable must be made for the event loop that steps the task.
 """

@@ -404,8 +404,7 @@ class TestWhoMayCall:
     def test_guest_code_may_not_call_an_outer_environment_either(
         self, env: ContextSwitchingEnvironment, call: Callable[[ContextSwitchingEnvironment], object]
     ) -> None:
-        """Guest code that runs in an inner environment may call neither that nor the outer ones, not even where the
-        inner one is hidden from it."""
+        """Guest code in an inner environment may call neither that nor the outer ones, even where it is hidden."""
         inner = ContextSwitchingEnvironment()
 
         def inner_main() -> None:

@@ -1,6 +1,6 @@
 """Interruptions at every point of the core: a book of the contexts' actions, and a wire that trips at a chosen point.
 
-In every run the contexts keep a book of who entered and who left, and main catches each interruption, looks whether
+In every run the contexts keep a book of their entries and exits. Main catches each interruption, checks that
 environment and book agree, and goes on to use the same environment.
 """
 
@@ -143,8 +143,8 @@ class Book:
     def verify_the_end(self) -> None:
         """After run_main_context: everything is torn down, and no error is lost.
 
-        More than two interruptions within the end of main may lose an error (in Python, code that puts things right
-        after an interruption can be interrupted itself), but no context.
+        More than two interruptions within the end of main may lose an error, because a repair after an interruption can
+        be interrupted itself. They lose no context.
         """
         for error in self.caught:
             if isinstance(error, AssertionError):

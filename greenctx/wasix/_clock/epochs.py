@@ -7,7 +7,7 @@ nothing to do.
 
 No code waits for a lock either. A ``__del__`` that closes a program may run anywhere, in that thread too, because a
 collection may; so may a signal handler. The state that the thread and the runs share changes in single steps, each
-atomic under the GIL, and in an order that is right whatever runs in between.
+atomic under the GIL. Their order is right whatever runs in between.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 wasmtime's own cache is not used, because it trusts its files: of 120 runs, each with one bit of the file changed, 22
 crashed or did something else. Here a file is used only if it is complete, belongs to the user, and was made from the
-very same module by the very same wasmtime. Otherwise, or if anything is wrong with the directory, the module is
-compiled.
+same module by the same wasmtime. Otherwise, or if anything is wrong with the directory, the module is compiled.
 """
 
 from __future__ import annotations

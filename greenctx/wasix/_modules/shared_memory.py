@@ -2,9 +2,9 @@
 
 Programs of WASIX's toolchain import a shared ``env.memory`` and export none, so that each thread can be an instance of
 the module. greenctx has one thread and one instance. So the module is changed to define the memory itself, unshared,
-with the limits that it declares, and to export it, because WASI's calls need it exported. Then limits, growth and the
-calls work for these programs as for all others. The import may have any name, because nothing could provide a shared
-memory. A shared memory that the module defines becomes unshared, too.
+with the limits that it declares. It also exports the memory, because WASI's calls need that. Then limits, growth and
+the calls work for these programs as for all others. The import may have any name, because nothing could provide a
+shared memory. A shared memory that the module defines becomes unshared, too.
 
 On a shared memory a guest could also block the thread by ``memory.atomic.wait``, within wasmtime, where neither Ctrl-C
 nor a time limit ends the wait. On an unshared memory that instruction traps.

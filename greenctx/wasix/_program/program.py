@@ -45,8 +45,8 @@ class Program:
 
     ``linker`` has WASI preview 1 and the WASIX context calls. Add host functions by its ``define_func`` before `run`.
     Each `run` makes a store and closes it. `close`, or a ``with`` statement, frees the rest at once. Without it, a host
-    function that refers to its program keeps the program alive for ever, because Python's garbage collector does not
-    see wasmtime's reference to the function.
+    function that refers to its program keeps the program alive for ever: Python's garbage collector does not see
+    wasmtime's reference to the function.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class Program:
         binary files to write to, and are flushed. None inherits the process's own: its file descriptors 0, 1 and 2.
 
         Raises `InvalidProgram` if the code is not a WASI command that this wasmtime can compile, or starts beyond its
-        limits, and for a missing directory or a string that WASI cannot pass on. Raises `ResourcesExhausted` if the
-        system has no more memory, file descriptors or threads.
+        limits. Raises it also for a missing directory, and for a string that WASI cannot pass on. Raises
+        `ResourcesExhausted` if the system has no more memory, file descriptors or threads.
         """
         instruments = [*instruments]
         self._made_of = code, {key: value for key, value in locals().items() if key not in ("self", "code", "cache")}
@@ -168,8 +168,8 @@ class Program:
     async def run_async(self, *, yield_every: float = YIELD_SECONDS, **settings: Unpack[RunSettings]) -> int:
         """Run the program inside of the calling task, as `run` does. Host functions may call `greenctx.await_`.
 
-        The event loop runs, too, while the guest sleeps or waits for its standard streams, and whenever the guest has
-        computed for ``yield_every`` seconds (at least 0.001). So do programs that a host function runs by `run`.
+        The event loop also runs while the guest sleeps or waits for its standard streams, and whenever it has computed
+        for ``yield_every`` seconds (at least 0.001). So do programs that a host function runs by `run`.
 
         When the task is cancelled, or the time limit is over, `asyncio.CancelledError` is raised where the program
         waits for the event loop. Every context unwinds. Then the task ends cancelled, or this raises

@@ -2,7 +2,8 @@
 
 The guests themselves choose where to switch, so most switches need no host function, and may be deferred: another
 context's greenlet polls the guest until Python code of its context has to run. In between the guests create and destroy
-contexts, grow their memory, recurse, compute, trap, return, and call a host function, which does more of the kind.
+contexts, grow their memory, recurse, compute, trap and return. They also call a host function, which does more of the
+kind.
 
 Each call of a guest keeps a cookie and a counter in its locals, beside a copy in memory. Each host function checks that
 it runs on the greenlet, and with the context variables, of the context that called it. Prints what happened as JSON; a

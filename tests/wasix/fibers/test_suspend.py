@@ -59,8 +59,8 @@ def depths_and_order(draw: DrawFn) -> tuple[list[int], list[int]]:
 @example(([3] * MOST, [*range(MOST, 0, -1)]), True)
 @example(([2, 0, 1], [2, 3, 1]), False)
 def test_any_order(depths_and_order: tuple[list[int], list[int]], from_the_guest: bool) -> None:
-    """Contexts suspended in host functions, and in guest calls nested in them, finish first in first out, last in
-    first out, and in any other order, with the right values. Who switches, the host or the guest, is all the same."""
+    """Contexts suspended in host functions, and in nested guest calls, may finish in any order, with the right values.
+    Host and guest may switch alike."""
     depths, order = depths_and_order
     embedding = Embedding()
     env, finished = embedding.env, []

@@ -51,8 +51,8 @@ def counts(*argv: str, level: str, source: tuple[str, ...] = (), size: int | Non
 )
 @each_level
 def test_shared(mode: str, changed: int, checked: int, level: str) -> None:
-    """By default all contexts share the stack, as WASIX has it, and C guests that are not made for that write over each
-    other's locals (at -O0 those that hold addresses as well, which then traps)."""
+    """By default all contexts share the stack, as in WASIX. Unprepared C guests overwrite each other's locals: at -O0
+    those that hold addresses as well, which then traps."""
     try:
         assert counts(mode, level=level, size=None) == (changed, checked)
     except Trap:
@@ -162,8 +162,8 @@ MEMORY_WAT = '(memory (export "memory") 2)'
     ],
 )
 def test_guest_without_what_it_takes(exports: str, said: str, tmp_path: Path) -> None:
-    """A guest that does not export the pointer, as a mutable integer, and its memory, is refused before it runs, and
-    told how to link it: status 2, one line. Without shadow stacks it runs."""
+    """A guest that does not export the pointer, as a mutable integer, and its memory, is refused before it runs. The
+    message says how to link it: status 2, one line. Without shadow stacks it runs."""
     text = f'(module {exports} (func (export "_start")))'
     assert Program(text.encode()).run() == 0
     with pytest.raises(InvalidProgram, match=said):
