@@ -56,7 +56,7 @@ def test_await_in_a_coroutine(measure: Callable[..., None]) -> None:
 
 
 def test_await_in_main(measure: Callable[..., None]) -> None:
-    """The same by await_, in an environment's main context."""
+    """Measure an await by await_ in an environment's main context."""
 
     def run() -> None:
         runner.run(ContextSwitchingEnvironment().run_main_context_async(in_a_context))
@@ -66,7 +66,7 @@ def test_await_in_main(measure: Callable[..., None]) -> None:
 
 
 def test_await_in_a_context(measure: Callable[..., None]) -> None:
-    """The same in another context."""
+    """Measure an await by await_ in another context."""
 
     def main(env: ContextSwitchingEnvironment) -> None:
         def entrypoint() -> None:

@@ -62,13 +62,13 @@ def test_without_epochs(name: str, measure: Callable[..., None]) -> None:
 
 @each_loop
 def test_with_epochs(name: str, measure: Callable[..., None]) -> None:
-    """The same with the check of the epoch that every program's loops have."""
+    """Measure the loop with the check of the epoch that every program's loops have."""
     measure(loop(name, epochs=True)[1], times=TIMES // 1000, baseline=f"without_epochs[{name}]")
 
 
 @each_loop
 def test_while_epochs_tick(name: str, measure: Callable[..., None]) -> None:
-    """The same while epochs end, as they do in the main thread and under a limit of time."""
+    """Measure the loop while epochs end, as they do in the main thread and under a time limit."""
     engine, run = loop(name, epochs=True)
     with epoch_thread(engine):
         measure(run, times=TIMES // 1000, baseline=f"without_epochs[{name}]")

@@ -181,7 +181,7 @@ def test_busy_thread_alone(record: Callable[..., None]) -> None:
 
 
 def test_busy_thread_beside_a_computing_guest(record: Callable[..., None]) -> None:
-    """The same while a guest computes in the main thread."""
+    """Measure the turn while a guest computes in the main thread."""
 
     def turn(compute: Callable[[], float], speed: Callable[[], float]) -> float:
         speed()

@@ -41,7 +41,7 @@ def bare_lives(count: int) -> Step:
 
 
 def core_lives(count: int) -> Step:
-    """The same of contexts."""
+    """Return the seconds to create so many contexts, to switch to each, and to destroy each."""
     environment = ContextSwitchingEnvironment()
 
     def wait() -> None:
@@ -119,7 +119,7 @@ def test_memory_of_a_suspended_bare_greenlet(record_bytes: Callable[..., None]) 
 
 @pytest.mark.parametrize("state", ["suspended", "unstarted"])
 def test_memory_of_a_context(state: str, record_bytes: Callable[..., None]) -> None:
-    """The same of a context, in the environment's registry."""
+    """Measure the memory of a context in the environment's registry."""
     environment = ContextSwitchingEnvironment()
 
     def wait() -> None:

@@ -74,7 +74,7 @@ def test_bare_greenlet_switch(measure: Callable[..., None]) -> None:
 
 
 def test_core_switch(measure: Callable[..., None]) -> None:
-    """The same through an environment."""
+    """Measure the switches of an environment."""
     environment = ContextSwitchingEnvironment()
 
     def other() -> None:
@@ -94,7 +94,7 @@ def test_core_switch(measure: Callable[..., None]) -> None:
 
 
 def test_guest_switch(measure: Callable[..., None]) -> None:
-    """The same between two contexts of a guest."""
+    """Measure the switches between two contexts of a guest."""
     linker = Linker(Engine())
     linker.define_wasix()
     store, instance = instantiate(linker)

@@ -85,7 +85,7 @@ def test_untraced_switch(measure: Callable[..., None]) -> None:
 
 
 def test_switch_with_an_idle_instrument(measure: Callable[..., None]) -> None:
-    """One that listens to nothing: what the reports themselves cost."""
+    """An instrument that does nothing shows the cost of the reports themselves."""
     switch(measure, [Instrument()])
 
 

@@ -218,7 +218,7 @@ def test_other_tasks_run_meanwhile() -> None:
 
 
 def test_a_coroutine_function_is_no_main() -> None:
-    """It raises TypeError, with the remedy, and does not begin to run."""
+    """A coroutine function as main raises TypeError, with the remedy, and does not begin to run."""
 
     async def main() -> NoReturn:
         raise AssertionError
@@ -281,7 +281,7 @@ def test_outside_of_any_run() -> None:
 
 
 def test_a_task_that_a_context_starts_is_not_in_the_run() -> None:
-    """It inherits the context's variables, but runs beside it, not in it."""
+    """The task inherits the context's variables, but runs beside the context, not in it."""
 
     def main(env: Environment) -> str:
         async def beside() -> str:
@@ -300,7 +300,7 @@ def test_a_task_that_a_context_starts_is_not_in_the_run() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="this Python has no eager tasks")
 def test_an_eager_task_that_a_context_starts_is_not_in_the_run() -> None:
-    """Its first step is made on the greenlet of the context, in the middle of which nothing may await for the run."""
+    """An eager task makes its first step on the context's greenlet, where nothing may await for the run."""
     log: list[object] = []
 
     def main(env: Environment) -> str:
@@ -373,7 +373,7 @@ def test_a_coroutine_in_a_context_may_call_plain_code_that_awaits() -> None:
 
 
 def test_a_coroutine_in_a_context_may_switch_contexts() -> None:
-    """It waits there like any code of the context, and may be destroyed there."""
+    """The coroutine waits there like any code of the context, and may be destroyed there."""
     log: list[object] = []
 
     def main(env: Environment) -> None:
@@ -396,7 +396,7 @@ def test_a_coroutine_in_a_context_may_switch_contexts() -> None:
 
 
 def test_while_guest_code_runs() -> None:
-    """It is refused like any call from a fiber, in whichever environment. (tests/wasix has real guests.)"""
+    """`await_` is refused like any call from a fiber, in whichever environment. (tests/wasix has real guests.)"""
 
     def check(of: Any) -> None:
         with guest_code(of), pytest.raises(NotTheActiveContext, match="guest code on its fiber"):

@@ -188,7 +188,7 @@ def test_errors_of_cleanup_are_not_lost_by_cancellation() -> None:
 
 
 def test_cancellation_while_the_end_of_main_awaits() -> None:
-    """It propagates unchanged, so that the task ends cancelled; the other errors of cleanup are in its context."""
+    """CancelledError propagates unchanged, and the task ends cancelled; other cleanup errors are in its context."""
     log: list[object] = []
 
     async def everything() -> None:
@@ -337,7 +337,7 @@ def test_another_greenlet_of_the_run_may_not_await_meanwhile() -> None:
 
 
 def test_one_that_awaits_is_resumed_by_hand() -> None:
-    """It gets an error, and so does the task, once the result is there; every context unwinds."""
+    """The greenlet gets an error, and so does the task, once the result is there; every context unwinds."""
     log: list[object] = []
     waits: list[greenlet] = []
 
@@ -376,7 +376,7 @@ def test_one_that_awaits_is_resumed_by_hand() -> None:
 
 
 def test_an_exception_thrown_by_hand_into_one_that_awaits() -> None:
-    """It arrives there; if that ends the run, the task ends with it."""
+    """The exception is raised there; if it ends the run, the task ends with it."""
 
     def main(_: Environment) -> None:
         waits.append(getcurrent())
@@ -396,7 +396,7 @@ def test_an_exception_thrown_by_hand_into_one_that_awaits() -> None:
 
 
 def test_a_coroutine_stepped_in_another_thread() -> None:
-    """It is refused: greenlets cannot move to another thread. That ends the coroutine and loses its run only."""
+    """The step is refused: greenlets cannot change threads. That ends the coroutine and loses its run only."""
     check_script(
         """
         import asyncio, threading
@@ -473,7 +473,7 @@ def test_a_coroutine_stepped_by_what_it_runs() -> None:
 
 
 def test_an_interruption_between_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is raised where the run waits."""
+    """The interruption is raised where the run waits."""
     log: list[object] = []
 
     def main() -> str:

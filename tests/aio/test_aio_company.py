@@ -337,6 +337,6 @@ def check(main, **settings):
 @pytest.mark.parametrize("main", ["lambda env: compute()", "in_a_context"])
 @pytest.mark.parametrize("settings", ["", "instruments=[Statistics()]"])
 def test_ctrl_c_under_trio(main: str, settings: str) -> None:
-    """It interrupts Python code that computes, in main and in other contexts, as it does in trio's own tasks."""
+    """Ctrl-C interrupts computing Python code, in main and in other contexts, as it does in trio's own tasks."""
     pytest.importorskip("trio")
     check_script(f"{TRIO}\ncheck({main}, {settings})")

@@ -25,7 +25,7 @@ class Step:
 
 
 class Book(interruptions.Book):
-    """The same for contexts that await before and after they sleep, and while they are unwound."""
+    """A book for contexts that await before and after they sleep, and while they unwind."""
 
     def sleep(self, context_id: int) -> NoReturn:
         try:

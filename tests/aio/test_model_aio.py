@@ -73,7 +73,7 @@ class AioWorld(World):
 
 
 class AioMachine(Machine):
-    """The same rules, and those that only a task has."""
+    """The rules of `Machine`, and those of a task."""
 
     world: AioWorld
     world_class = AioWorld

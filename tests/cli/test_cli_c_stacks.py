@@ -61,7 +61,7 @@ def test_run_has_nothing_to_say(guest: Guest) -> None:
 
 
 def test_inspect(guest: Guest) -> None:
-    """It says why every context_create is EINVAL, and where contexts will share one C stack."""
+    """`inspect` says why every context_create returns EINVAL, and when contexts will share one C stack."""
     assert warnings(guest(POINTER)) == [
         "every context_create returns EINVAL, because __indirect_function_table is not exported: "
         "link with -Wl,--export-table",

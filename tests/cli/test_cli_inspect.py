@@ -57,7 +57,7 @@ UNKNOWN = {"kind": "function", "provided": False, "answers_enotsup": False}
 
 
 def test_json(tmp_path: Path) -> None:
-    """One JSON object, on one line."""
+    """--json prints one JSON object, on one line."""
     path = tmp_path / "guest.wat"
     path.write_text(GUEST)
     ran = run_greenctx("inspect", "--json", path)
@@ -134,7 +134,7 @@ def test_no_module(content: bytes | None, options: list[str], tmp_path: Path) ->
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--xml", "a"]])
 def test_usage(arguments: list[str]) -> None:
-    """It takes one file."""
+    """`inspect` takes one file."""
     ran = run_greenctx("inspect", *arguments)
     assert (ran.returncode, ran.stdout, ran.stderr.count(b"\n")) == (2, b"", 1)
 

@@ -46,7 +46,7 @@ class Refused:
 
 
 def test_as_a_shell_sees_it(tmp_path: Path) -> None:
-    """One line on stderr, nothing on stdout, no traceback, status 2."""
+    """A shell sees one line on stderr, nothing on stdout, no traceback, and status 2."""
     ran = run_greenctx("run", tmp_path / "nothing.wasm")
     assert (ran.returncode, ran.stdout) == (2, b"")
     assert ran.stderr == f"greenctx: {tmp_path}/nothing.wasm: No such file or directory\n".encode()

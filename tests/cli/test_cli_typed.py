@@ -194,7 +194,7 @@ main(["--version"])"""
 
 @pytest.mark.parametrize("command", [[], ["run"]])
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """It groups the options, and ends with two examples."""
+    """The help groups the options, and ends with two examples."""
     with pytest.raises(SystemExit):
         main([*command, "--help"])
     text = capsys.readouterr().out

@@ -80,7 +80,7 @@ def test_what_is_no_name_or_entrypoint(env: ContextSwitchingEnvironment) -> None
 @pytest.mark.parametrize("context_id", ["1", None, 1.5, b"1"])
 @pytest.mark.parametrize("operation", ["switch_context", "destroy_context"])
 def test_ids_that_are_none(operation: str, context_id: Any, env: ContextSwitchingEnvironment) -> None:
-    """They raise TypeError. An int without a context is treated as before."""
+    """An object that cannot be an id raises TypeError. An int without a context is an unknown id."""
 
     def main() -> None:
         env.create_context(print)

@@ -31,7 +31,7 @@ def test_the_one_that_was_asked_for() -> None:
 
 
 def test_the_switch_can_be_looked_up() -> None:
-    """Its parameters and its docstring are there for help() and inspect.signature, on both paths."""
+    """help() and inspect.signature find the switch's parameters and docstring, on both paths."""
     switch = ContextSwitchingEnvironment.switch_context
     assert [*inspect.signature(switch).parameters] == ["self", "context_id"]
     assert [*inspect.signature(ContextSwitchingEnvironment().switch_context).parameters] == ["context_id"]
@@ -85,7 +85,7 @@ def test_version(value: str | None, which: str) -> None:
 
 @pytest.mark.skipif(not COMPILED, reason="the pure Python path calls Python")
 def test_a_plain_switch_calls_no_python() -> None:
-    """Of the environment's: only what the contexts themselves are is seen by a profiler."""
+    """A plain switch calls no Python of the environment: a profiler sees only the contexts' own code."""
     env = ContextSwitchingEnvironment()
     calls: list[str] = []
 
@@ -110,7 +110,7 @@ def test_a_plain_switch_calls_no_python() -> None:
 
 
 def test_a_subclass_may_override_the_switch() -> None:
-    """It can be replaced as in any Python class."""
+    """A subclass may override the switch, as in any Python class."""
     seen: list[int] = []
 
     class Noting(ContextSwitchingEnvironment):

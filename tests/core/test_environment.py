@@ -451,7 +451,8 @@ class TestCurrentEnvironment:
         assert names == ["main", "main", "main", "other", "other"]
 
     def test_current_context_id(self, env: ContextSwitchingEnvironment) -> None:
-        """It is the id of the calling context; main's outside of any environment, and for guests without one."""
+        """current_context_id() is the id of the calling context; main's outside of any environment, or without
+        contexts."""
         asked = [current_context_id()]
 
         def entrypoint() -> None:
@@ -522,7 +523,7 @@ class TestCurrentEnvironment:
             current_environment()
 
     def test_in_main_and_in_contexts(self, env: ContextSwitchingEnvironment) -> None:
-        """It is the environment of the code that asks, in main, in contexts and in those that contexts created."""
+        """current_environment() is the environment of the calling code, in main and in every context."""
         asked: list[ContextSwitchingEnvironment] = []
 
         def ask() -> None:
@@ -629,7 +630,7 @@ class TestContextVariables:
 
 
 def test_coroutine_functions_are_refused(env: ContextSwitchingEnvironment) -> None:
-    """As main or entrypoint they are refused at once, because a call runs none of their code; with the remedy."""
+    """Coroutine functions are refused at once as main or entrypoint, because a call runs none of their code."""
 
     async def coroutine() -> None: ...
 

@@ -97,7 +97,7 @@ def test_memory_that_the_system_takes_back_hides_no_leak(mapped: mmap.mmap) -> N
 
 
 def test_what_is_left_now_and_then_is_named() -> None:
-    """Of rounds that leave something, and nothing, by turns, the last one that did is what the error speaks of."""
+    """If only some rounds leave something, the error names what the last such round left."""
     kept: list[object] = []
     runs = iter(range(-1, 1000))
 

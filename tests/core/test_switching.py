@@ -147,7 +147,7 @@ class TestSwitch:
         env.run_main_context(main)
 
     def test_from_a_context_that_was_resumed_while_it_waited_elsewhere(self, env: ContextSwitchingEnvironment) -> None:
-        """The same holds where the context did not wait in the environment: its next call makes it the active one."""
+        """A context resumed while it waits elsewhere becomes the active one at its next call."""
         seen: list[list[int]] = []
 
         def main() -> None:

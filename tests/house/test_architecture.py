@@ -212,7 +212,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_breaks_a_rule_is_named(name: str, tmp_path: Path) -> None:
-    """One sentence says what breaks which rule and where; nothing else is complained about."""
+    """Each broken rule gives one sentence that says what breaks it and where, and nothing else."""
     files, message = BAD[name]
     assert broken_rules(make(tmp_path, GOOD | files)) == [message]
 

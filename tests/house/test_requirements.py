@@ -31,7 +31,7 @@ def run_blocked(blocked: str, script: str) -> str:
 
 
 def test_core_does_not_import_wasmtime() -> None:
-    """Neither wasmtime nor anything of greenctx.wasix is imported with greenctx, nor an event loop."""
+    """Importing greenctx imports neither wasmtime, nor greenctx.wasix, nor an event loop."""
     script = """
 import sys, greenctx
 print([name for name in sys.modules if any(part in name for part in ("wasm", "wasix", "asyncio", "gevent"))])"""
@@ -80,7 +80,7 @@ def test_what_need_not_be_imported_is_there(name: str) -> None:
 
 @pytest.mark.parametrize("option", ["--version", "--help", "run --help"])
 def test_help_does_not_import_wasmtime(option: str) -> None:
-    """Nor does it need to be there."""
+    """The help does not import wasmtime, and does not need it."""
     script = """
 import atexit, sys
 from greenctx.cli import main

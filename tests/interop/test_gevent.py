@@ -36,7 +36,7 @@ def in_gevent(main: Callable[[Environment], object]) -> None:
 
 
 def test_an_environment_inside_a_gevent_greenlet() -> None:
-    """Its contexts switch to and fro, and are torn down, as anywhere."""
+    """In a gevent greenlet an environment's contexts switch and are torn down as anywhere."""
 
     def main(env: Environment) -> None:
         context = env.create_context(sleeper(env))

@@ -18,7 +18,7 @@ Environment = ContextSwitchingEnvironment
 
 
 class Unhashable(greenlet):
-    """As it has an order of its own, say."""
+    """A greenlet with its own ``__eq__``, and so without a hash."""
 
     def __eq__(self, other: object) -> bool:
         raise AssertionError
@@ -164,7 +164,7 @@ def test_destroying_the_context_of_an_inner_environment_tears_it_down() -> None:
 
 
 def test_an_error_of_an_inner_context_goes_up_through_both() -> None:
-    """It arrives in the inner main, and from there in the outer one."""
+    """The error is raised in the inner main, and from there in the outer one."""
 
     def main(outer: Environment) -> None:
         def inner_main(inner: Environment) -> None:

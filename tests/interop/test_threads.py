@@ -37,7 +37,8 @@ def run_in_thread(target: Callable[[], object], name: str) -> None:
 
 @each_call
 def test_every_call_from_another_thread_is_refused(call: Callable[[Environment], object]) -> None:
-    """It raises WrongThread, which names both threads and the remedy, and changes nothing."""
+    """Every call from another thread raises WrongThread, which names both threads and the remedy, and changes
+    nothing."""
 
     def main(env: Environment) -> None:
         env.switch_context(env.create_context(sleeper(env)))
@@ -78,7 +79,7 @@ def test_a_call_while_a_context_is_active_is_refused(call: Callable[[Environment
 
 @each_call
 def test_a_greenlet_of_another_thread_is_refused(call: Callable[[Environment], object]) -> None:
-    """So is a greenlet that runs in another thread."""
+    """A greenlet that runs in another thread is refused."""
 
     def main(env: Environment) -> None:
         with pytest.raises(WrongThread):

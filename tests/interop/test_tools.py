@@ -88,7 +88,7 @@ def test_a_trace_function_follows_contexts() -> None:
 
 
 def test_a_profile_function_follows_contexts() -> None:
-    """So does sys.setprofile."""
+    """sys.setprofile in main sees the calls and returns in contexts, too."""
     events = Events("call", "return")
     env = ContextSwitchingEnvironment()
     with undisturbed():

@@ -96,7 +96,7 @@ class Bombardment:
         return self.rng.randrange(1, self.book.env._registry.next_id + 1)
 
     def step(self, me: int = 0) -> None:
-        """Something that a context may do."""
+        """Do one random thing that a context may do."""
         book, chance = self.book, self.rng.random()
         if chance < 0.3:
             book.create(self.body, self.rng.choice([None, None, None, CleanupError, GreenletExit]))
@@ -146,7 +146,7 @@ class Bombardment:
 
 
 def bombard(seed: int, runs: int) -> Counter[str]:
-    """So many runs; the first failure ends them. Returns what happened in how many of them."""
+    """Bombard so many runs; the first failure ends them. Return how often each thing happened."""
     counts: Counter[str] = Counter()
     for number in range(runs):
         bombardment = Bombardment(random.Random(f"{seed}/{number}"))

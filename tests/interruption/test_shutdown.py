@@ -73,7 +73,7 @@ def test_an_uncaught_exception() -> None:
 
 
 def test_an_uncaught_exception_of_a_context() -> None:
-    """Its traceback shows where in the context it was raised."""
+    """The traceback of an uncaught exception shows where in the context it was raised."""
     done = run("""
         env = greenctx.ContextSwitchingEnvironment()
         def fail():

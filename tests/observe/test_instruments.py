@@ -66,7 +66,7 @@ def test_with_instruments_it_is_still_one() -> None:
 
 
 def test_the_type_of_one_with_instruments_makes_others() -> None:
-    """They have no instruments, unless these are given, and work all the same."""
+    """Environments made by the type of one with instruments have none, unless given, and work all the same."""
     env = type(ContextSwitchingEnvironment(instruments=[Recorder()]))()
     assert env.run_main_context(lambda: start(env, go_to_main(env))) == 1
     recorder = Recorder()
@@ -193,7 +193,7 @@ def test_names_of_entrypoints() -> None:
 
 @pytest.mark.parametrize("method", [name for name in vars(Instrument) if not name.startswith(("_", "host"))])
 def test_an_instrument_that_raises_is_removed(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is reported with its traceback, once, and told nothing more; others and the program go on."""
+    """An instrument that raises is logged with its traceback, once, and gets no more events; the program goes on."""
 
     class Faulty(Instrument):
         calls = 0
@@ -384,7 +384,7 @@ def test_environments_nest() -> None:
 
 
 def test_a_context_that_is_interrupted_before_its_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has ended, with the interruption, though its own code could not tell: started by main, or by another one."""
+    """A context interrupted before its first line is reported as ended, whether main or another context started it."""
 
     def main() -> None:
         context = start(env, go_to_main(env))

@@ -72,7 +72,7 @@ def test_at_info_there_is_no_logging(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_creation_destruction_and_errors(caplog: pytest.LogCaptureFixture) -> None:
-    """They are logged at DEBUG, one line each."""
+    """Creations, destructions and errors are logged at DEBUG, one line each."""
     assert logged(caplog, everything) == [
         "DEBUG context 1 (<lambda>) created",
         "DEBUG context 2 (entrypoint) created",
@@ -106,7 +106,7 @@ def test_an_error_is_not_logged_twice(caplog: pytest.LogCaptureFixture) -> None:
 
 
 class ContextId(logging.Filter):
-    """As structlog's processors, OpenTelemetry and Django's users have them."""
+    """A filter as in structlog, OpenTelemetry and Django: it adds the id of the active context."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:

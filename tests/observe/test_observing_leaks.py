@@ -12,7 +12,7 @@ from greenctx import ContextEntrypointReturned, ContextSwitchingEnvironment, Ins
 
 
 def test_events() -> None:
-    """Neither by events, nor by errors, nor by an instrument that was removed."""
+    """Events, errors and a removed instrument keep nothing alive."""
 
     class Quiet(Instrument):
         def context_ended(self, *_: object) -> None: ...
@@ -37,7 +37,7 @@ def test_events() -> None:
 
 
 def test_dumps() -> None:
-    """Neither contexts nor frames are kept alive by a dump."""
+    """A dump keeps neither contexts nor frames alive."""
 
     def main(env: ContextSwitchingEnvironment) -> None:
         start(env, then_main(env, env.format_stacks))

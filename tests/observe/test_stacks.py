@@ -77,7 +77,7 @@ def test_a_victim_that_is_not_active_is_being_destroyed(env: ContextSwitchingEnv
 
 
 def test_a_victim_whose_destroyer_was_resumed(env: ContextSwitchingEnvironment) -> None:
-    """It is neither active nor may it be switched to: it is being destroyed."""
+    """A victim whose destroyer was resumed is shown as being destroyed: it is neither active nor a target."""
     seen: list[dict[int, str]] = []
     main_greenlet = getcurrent()
 

@@ -171,7 +171,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("contexts", "switches"), [(1, 10), (5, 200), (50, 5000)])
 def test_the_picture(tmp_path: Path, contexts: int, switches: int) -> None:
-    """It is XML with a row for each context, a bar for each time that one was active, and an arrow for each switch."""
+    """The picture is XML with a row for each context, a bar for each time of activity, and an arrow for each switch."""
     timeline = Timeline.read(trace_of(tmp_path / "in.json", contexts, switches))
     root = ElementTree.fromstring(as_svg(timeline))
     arrows = root.findall(f".//{SVG}path[@class='switch']")

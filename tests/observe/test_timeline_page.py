@@ -216,7 +216,7 @@ def test_searched_and_clicked(browser: Any, tmp_path: Path) -> None:
 
 
 def test_resized_and_dark(browser: Any, tmp_path: Path) -> None:
-    """It fits its window, and the colours that the reader prefers."""
+    """The page fits its window, and the colours that the reader prefers."""
     (tmp_path / "page.html").write_text(Timeline.read(trace_of(tmp_path / "in.json", 3, 40)).as_html())
     page = Page(browser, tmp_path / "page.html")
     page.page.set_viewport_size({"width": 700, "height": 500})

@@ -85,7 +85,7 @@ def test_slices_cover_the_whole_run(tmp_path: Path) -> None:
 
 
 def test_slices_have_the_entrypoints_name_and_processor_time(tmp_path: Path) -> None:
-    """Of every time that a context was active, the last ones of main and of a context that was destroyed included."""
+    """There is a slice for each time of activity, the last ones of main and of a destroyed context included."""
     run_traced(tmp_path / "out.json", switching(10))
     slices = [event for event in check_trace(tmp_path / "out.json") if event["ph"] == "X"]
     assert {(event["tid"], event["name"]) for event in slices} == {(1, "main"), (2, "entrypoint")}
@@ -130,7 +130,7 @@ def test_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is read from /proc; without /proc it is None."""
+    """The memory of the process is read from /proc; without /proc it is None."""
     if Path("/proc/self/statm").exists():
         before = resident_bytes()
         block = bytearray(os.urandom(2**25))

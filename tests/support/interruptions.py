@@ -111,7 +111,7 @@ class Book:
             self.caught += [error]
 
     def verify(self) -> None:
-        """In main, undisturbed: the environment agrees with the book, and still works."""
+        """Verify, undisturbed and in main, that the environment agrees with the book and still works."""
         env = self.env
         self.calm = True
         ended = contexts_passed_by(self.interruptions)
@@ -279,7 +279,7 @@ def run_script(
     make_book: Callable[[], Book] = Book,
     start: Callable[[ContextSwitchingEnvironment, Run], AbstractContextManager[Run]] = plainly,
 ) -> tuple[Book, list[int]]:
-    """One run of main of a scenario, which may raise at the end; returns the gaps that it was too short for."""
+    """Run main of a scenario once, which may raise at the end; return the gaps for which the run was too short."""
     book = make_book()
     tripwire = Tripwire(book, gaps)
 
@@ -339,7 +339,7 @@ def interrupt_at_every_point(run: Callable[[list[int]], tuple[Book, list[int]]])
 
 
 def interrupt_twice_at_every_point(run: Callable[[list[int]], tuple[Book, list[int]]], gap: int) -> None:
-    """The same, with another interruption so many points later."""
+    """Interrupt at every point in turn, with another interruption so many points later."""
     two = 0
     for n in range(1 + gap % STRIDE, 100_000, STRIDE):
         try:

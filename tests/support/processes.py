@@ -69,7 +69,7 @@ def check_embedder(script: str) -> None:
 
 
 def check_script(script: str) -> None:
-    """The same with that script alone."""
+    """Run that script alone; its last words must be heard, and stderr must be silent."""
     ran = run_python(f"{textwrap.dedent(script)}\nprint('went right to the end')")
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
     assert ran.stdout == "went right to the end\n"

@@ -125,7 +125,7 @@ def test_cancellation(run: Run) -> None:
 
 
 def test_a_guest_that_computes(run: Run) -> None:
-    """It lets other tasks run each epoch."""
+    """A guest that computes lets other tasks run each epoch."""
     program = Program(b"""(module (import "host" "begin" (func $begin)) (memory (export "memory") 1)
       (func (export "_start") (call $begin) (loop (br_if 0 (i32.eqz (i32.load8_u (i32.const 0)))))))""")
     flags: list[Any] = []
@@ -169,7 +169,7 @@ def test_the_limit_of_time(run: Run, mode: str) -> None:
 
 
 def test_the_limit_of_time_while_a_host_function_awaits(run: Run) -> None:
-    """It is cancelled there."""
+    """The program is cancelled where the host function awaits."""
     program = Program(
         b'(module (import "host" "wait" (func $wait)) (func (export "_start") (call $wait)))',
         limits=Limits(seconds=0.02),

@@ -142,7 +142,7 @@ def test_a_program_is_ended_while_a_context_waits(how: str) -> None:
 
 
 def test_a_timeout_in_the_context_that_waits() -> None:
-    """It is raised there; if a host function catches it, the program goes on."""
+    """The timeout is raised there; if a host function catches it, the program goes on."""
     ours, theirs = socket.socketpair()
 
     def receive() -> int:
@@ -157,7 +157,7 @@ def test_a_timeout_in_the_context_that_waits() -> None:
 
 
 def test_an_environment_that_waits_for_a_socket() -> None:
-    """The same for contexts in Python: others run, a gevent.Timeout unwinds every context."""
+    """While contexts in Python wait for a socket, other greenlets run; a gevent.Timeout unwinds every context."""
     ours, theirs = socket.socketpair()
     log: list[object] = []
 

@@ -96,7 +96,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_host_functions_await() -> None:
-    """In main and in contexts; they come back where they were called."""
+    """Host functions await in main and in contexts, and return where they were called."""
     log: list[tuple[int, int]] = []
 
     def answer(question: int) -> int:
@@ -182,7 +182,8 @@ def test_two_loops_in_two_threads() -> None:
 
 
 def test_a_program_run_by_a_host_function_of_another() -> None:
-    """By a plain `run`: it runs in the same task, its host functions may await, and its guest lets the loop run."""
+    """By a plain `run` a program runs in the same task: its host functions may await, and its guest lets the loop
+    run."""
     inner = good()
     program = asking(lambda question: inner.run() + question)
     assert asyncio.run(program.run_async()) == 4 * 22 + 22
@@ -257,7 +258,7 @@ def test_not_on_a_fiber() -> None:
 
 
 def test_a_guest_that_computes() -> None:
-    """It yields to the loop each epoch: here to what it waits for without knowing."""
+    """A computing guest yields to the loop each epoch; here a callback of the loop ends its wait."""
     program = Program(b"""(module (import "host" "begin" (func $begin)) (memory (export "memory") 1)
       (func (export "_start") (call $begin) (loop (br_if 0 (i32.eqz (i32.load8_u (i32.const 0)))))))""")
 
@@ -294,7 +295,7 @@ def test_guests_that_wait_for_stdin(mode: str, where: list[str]) -> None:
 
 
 def test_a_guest_that_waits_until_somebody_reads() -> None:
-    """It writes to a full pipe; the loop runs, and reads."""
+    """A guest writes to a full pipe; the loop runs, and reads."""
     with pipe() as (read, write), os.fdopen(write, "wb", closefd=False) as stdout:
 
         async def everything() -> int:
@@ -488,7 +489,7 @@ def test_an_error_that_looks_like_the_limit() -> None:
 
 
 def test_cancellation_unwinds_every_context() -> None:
-    """In ascending order, after main; each may await while it is unwound."""
+    """Cancellation unwinds every context in ascending order, after main; each may await meanwhile."""
     log: list[int] = []
     asked = 0
 
@@ -610,7 +611,7 @@ def test_one_thread_ends_all_epochs() -> None:
 
 
 def test_the_most_demanding_run_sets_the_pace() -> None:
-    """Of those in progress; what is over does not count."""
+    """The most demanding run in progress sets the pace; an ended run does not count."""
     shared = good()._shared_epoch_thread
     with shared.every(0.5):
         with shared.every(0.1), shared.every(0.2):
@@ -635,7 +636,7 @@ def test_a_run_whose_end_was_interrupted() -> None:
 
 @pytest.mark.parametrize("yield_every", [30, 1e11, float("inf")])
 def test_a_run_that_hardly_ever_yields(yield_every: float) -> None:
-    """Neither its own time limit nor another run has to wait for that."""
+    """A run that hardly ever yields delays neither its own time limit nor another run."""
 
     async def everything() -> None:
         quiet = asyncio.ensure_future(asking(lambda _: await_(never())).run_async(yield_every=yield_every))
@@ -667,7 +668,7 @@ def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_programs_are_closed_anywhere() -> None:
-    """By a ``__del__`` that the collector calls, say, or a signal's handler, while a run begins or ends."""
+    """A ``__del__`` or a signal handler may close a program at any point while a run begins or ends."""
     check_script(
         """
         import asyncio, sys

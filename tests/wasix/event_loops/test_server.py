@@ -68,7 +68,7 @@ async def ask_and_leave(port: int, item: str, turns: int) -> None:
 
 
 async def many(port: int) -> Counter[tuple[str, tuple[int, bytes]]]:
-    """So many requests at once, and another fifth of clients that go away; count the answers."""
+    """Send so many requests at once, and a fifth more from clients that go away; count the answers."""
     items = ["apple", "pear"] * (REQUESTS // 2)
     leaving = [ask_and_leave(port, "apple", turns) for turns in range(REQUESTS // 5)]
     answers, _ = await asyncio.gather(asyncio.gather(*(get(port, item) for item in items)), asyncio.gather(*leaving))
@@ -82,7 +82,7 @@ ALL_RIGHT = Counter({(item, (200, dozen)): REQUESTS // 2 for item, dozen in DOZE
 
 
 def test_the_server_in_its_own_process() -> None:
-    """It answers every request although some clients go away, keeps no descriptor and no thread, and ends by Ctrl-C."""
+    """The server answers every request although clients go away, keeps no descriptor or thread, and ends by Ctrl-C."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]

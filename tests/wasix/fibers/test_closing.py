@@ -22,7 +22,7 @@ NOTHING = b'(module (func (export "_start")))'
 
 
 def test_closing() -> None:
-    """It may be closed twice; after that it cannot be run, which says so."""
+    """A program may be closed twice. Running it afterwards raises an error that says so."""
     program = Program(NOTHING)
     assert program.run() == 0
     program.close()
@@ -66,7 +66,7 @@ def test_closing_while_it_runs() -> None:
 
 @pytest.mark.parametrize("run", ["program.run()", "asyncio.run(program.run_async())"])
 def test_closing_the_engine_while_it_runs(run: str) -> None:
-    """It lives on, with its epochs, until the program ends; nor do those of others end."""
+    """The engine lives on, with its epochs, until the program ends; the epochs of other programs go on, too."""
     check_script(
         f"""
         import asyncio
@@ -147,7 +147,7 @@ def waits(end: str) -> Callable[[], None]:
 
 @pytest.mark.parametrize("end", ENDS)
 def test_nothing_is_left(end: str) -> None:
-    """Neither objects nor memory of 200 programs and more, without any help of the collector."""
+    """200 programs leave neither objects nor memory behind, without Python's collector."""
     assert_no_leak(waits(end), repeats=50)
 
 
@@ -163,7 +163,7 @@ def test_nothing_is_left_of_host_functions_that_know_their_program() -> None:
 
 
 def test_nothing_is_left_of_shadow_stacks() -> None:
-    """Nor of them, who refer to the store."""
+    """Shadow stacks, which refer to the store, leave nothing behind either."""
     text = f"""(module {IMPORTS} (memory (export "memory") 2)
       (global (export "__stack_pointer") (mut i32) (i32.const 65536))
       (table (export "__indirect_function_table") funcref (elem $other))

@@ -317,8 +317,8 @@ REFERENCES = {
 
 @pytest.mark.parametrize("module", REFERENCES)
 def test_who_holds_references(module: str) -> None:
-    """It is known of each module whether its functions hold references while they call others: only then the stacks of
-    suspended contexts are walked, which takes time with each of them."""
+    """greenctx knows of each module whether its functions hold references while they call others. Only then are the
+    stacks of suspended contexts walked, which takes time for each of them."""
     text, holds = REFERENCES[module]
     embedding = Collecting().load(f"(module (func $f) (tag $t) {text})")
     assert (state_of(embedding.store).gc_anchor is not None) == holds
@@ -360,7 +360,7 @@ def test_too_late(depth: int) -> None:
 
 
 def test_first_of_them_within_a_call() -> None:
-    """It may come from within a host function that one guest has called, whatever that guest does later."""
+    """The first module with references may be instantiated within a host function that one guest called."""
     holders = Holders.__new__(Holders)
     Collecting.__init__(holders)
     holders.things = []
@@ -484,7 +484,7 @@ def test_random_collections_end_well(seed: int, faults: list[str]) -> None:
 
 
 def test_random_collections_would_not_end_well() -> None:
-    """The same runs without what this package does about it: they end in wrong values or a crash."""
+    """Without the patches of this package the same runs end in wrong values or a crash."""
     assert all(fuzz(seed, "unprotected").returncode for seed in (1, 2))
 
 

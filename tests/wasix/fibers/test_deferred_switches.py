@@ -104,7 +104,7 @@ def test_greenlets_are_not_switched() -> None:
 
 
 def test_host_functions_run_on_their_context_s_greenlet(defers: bool) -> None:
-    """With its context variables, as the active context, and with its Python stack."""
+    """A host function runs with its context's variables, as the active context, and on its context's Python stack."""
     variable: ContextVar[int] = ContextVar("variable")
     ring = Ring(defers, one="(drop (call $host (i32.const 1)))", two="(drop (call $host (i32.const 2)))" + EXIT)
     seen: dict[int, set[object]] = {0: set(), 1: set(), 2: set()}
@@ -127,7 +127,7 @@ def test_host_functions_run_on_their_context_s_greenlet(defers: bool) -> None:
 
 @pytest.mark.parametrize("context_id", [0, 1])
 def test_a_guest_destroys_the_context_whose_greenlet_runs_it(defers: bool, context_id: int) -> None:
-    """That is unwound where it waits, and the guest goes on."""
+    """The destroyed context unwinds where it waits, and the guest goes on."""
     two = AFTER_A_WHILE.format(
         f"(call $check (i32.ne (call $destroy (i64.const {context_id})) (i32.const {0 if context_id else 28})))"
         f"(if (i32.ne (call $switch (i64.const 1)) (i32.const {28 if context_id else 0})) (then unreachable))"
@@ -144,7 +144,7 @@ def test_a_trap(defers: bool) -> None:
 
 
 def test_an_uncaught_exception(defers: bool) -> None:
-    """So is an exception that the guest throws."""
+    """Main raises an exception that the guest throws and nothing catches."""
     more = '(tag $thrown (export "thrown") (param i32))'
     with pytest.raises(GuestException) as raised:
         Ring(defers, two=AFTER_A_WHILE.format("(throw $thrown (i32.const 42))"), more=more).run()
@@ -226,7 +226,7 @@ SPIN = "(if (call $after (i32.const 20)) (then (loop $spin (br $spin))))"
 
 
 def test_a_time_limit(defers: bool) -> None:
-    """It ends a guest that another greenlet runs, and that computes for ever."""
+    """The time limit ends a guest that another greenlet runs, and that computes for ever."""
     with pytest.raises(TimeLimitExceeded):
         Ring(defers, two=SPIN, limits=Limits(seconds=0.1)).run()
 

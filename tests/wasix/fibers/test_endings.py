@@ -25,7 +25,7 @@ def test_exit_in_a_context(level: tuple[str, ...]) -> None:
 
 @each_level
 def test_main_returns_with_contexts_suspended(level: tuple[str, ...]) -> None:
-    """They are destroyed; the status is main's."""
+    """Suspended contexts are destroyed when main returns; the status is main's."""
     ran = run_greenctx("run", "--shared-stack", compile_guest("endings", *level), "leave-suspended", "17")
     assert (ran.returncode, ran.stdout, ran.stderr) == (17, b"atexit handler\n", b"")
 

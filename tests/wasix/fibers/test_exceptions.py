@@ -63,8 +63,8 @@ def check_good_guest() -> None:
 
 
 def test_main_catches_what_a_context_threw() -> None:
-    """It is thrown from main's context_switch, with its tag and its payload; the context has ended (destroying it is no
-    error, switching to it inval), and main goes on with others."""
+    """main's context_switch throws the exception of a context, with its tag and payload. The context has ended:
+    destroying it succeeds, switching to it is EINVAL. Main goes on with others."""
     body = f"""(local $i32 i32) (local $i64 i64) (local $f32 f32) (local $f64 f64)
       (block $caught (result i32 i64 f32 f64)
         (try_table (catch $other 1) (catch $numbers $caught) (call $start_context (i32.const 0)))
@@ -191,7 +191,7 @@ def test_python_exception_is_not_caught_by_guests(error_type: type[BaseException
 
 
 def test_other_ends_are_not_caught_by_guests() -> None:
-    """Nor can a guest catch a trap of another context, the return of an entrypoint, or an exit."""
+    """A guest cannot catch a trap of another context, the return of an entrypoint, or an exit."""
     catching = "(block $caught (try_table (catch_all $caught) {}) (return)) (call $exit (i32.const 9))"
     with pytest.raises(ContextEntrypointReturned):
         program(catching.format("(call $start_context (i32.const 1)) (call $switch (i64.const 1)) (drop)")).run()

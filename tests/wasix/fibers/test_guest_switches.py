@@ -69,7 +69,7 @@ def test_an_overridden_switch_is_called() -> None:
 
 
 def test_within_another_environment() -> None:
-    """It is the innermost environment whose contexts they are; those outside stay as they are."""
+    """A guest's contexts belong to the innermost environment; the outer ones do not change."""
     embedding = Embedding().load(PING_PONG)
     outer = ContextSwitchingEnvironment()
 

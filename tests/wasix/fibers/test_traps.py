@@ -33,7 +33,7 @@ def trap_of(code: bytes, **settings: Any) -> GuestTrap:
 
 
 def test_facts() -> None:
-    """Its code, frames and message, and the context in which it came, wherever it is raised."""
+    """A trap has its code, frames, message and context, wherever it is raised."""
     trap = trap_of(TRAPPING)
     assert isinstance(trap, GreenctxError)
     assert isinstance(trap, wasmtime.Trap)

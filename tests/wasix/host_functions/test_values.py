@@ -49,7 +49,7 @@ def _echo(ty: str) -> Echo:
 
 
 def shared_echo(ty: str) -> Echo:
-    """The same for all the examples of a test, which would take most of its time otherwise."""
+    """One guest for all examples of a test: making it would take most of the test's time."""
     echo = _echo(ty)
     echo.seen.clear()
     echo.answers.clear()
@@ -289,7 +289,7 @@ def test_what_a_conversion_raises(ty: str, error: type[BaseException]) -> None:
 
 
 def test_messages_about_wrong_numbers() -> None:
-    """They say what is wrong with the number."""
+    """The messages say what is wrong with the number."""
     for ty, wrong, message in (
         ("i32", 2**32, "an integer that does not fit into an i32"),
         ("i64", -(2**63) - 1, "an integer that does not fit into an i64"),
@@ -325,7 +325,7 @@ def test_results_before_a_wrong_one_are_let_go() -> None:
 
 
 def test_function_of_another_store_as_a_result() -> None:
-    """It is a wrong result, too, and ends nothing but the call."""
+    """A function of another store is a wrong result, too, and ends only the call."""
     echo = Echo("funcref")
     echo.answers = [Echo("i32").func("a_function")]
     with pytest.raises(TypeError, match=r"'host\.echo' .* the function and the store do not belong together"):

@@ -185,7 +185,7 @@ when nothing refers to the environment any more.
 
 
 def test_what_is_done_when_an_abandoned_call_is_gone() -> None:
-    """It may call guests of the store, and does not come between another call and what that has ended with."""
+    """A ``__del__`` may then call guests of the store, and does not replace the outcome of another call."""
     script = """
         said = []
         def throw():

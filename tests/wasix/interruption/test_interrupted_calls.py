@@ -103,7 +103,7 @@ class Forgotten:
 
 @pytest.mark.parametrize("anchor", [False, True], ids=["without an anchor", "with an anchor"])
 def test_a_store_is_collected_with_a_call_that_was_forgotten(anchor: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is freed, with its contents, after the guest has unwound."""
+    """A store with a forgotten call is freed, with its contents, after the guest has unwound."""
 
     def stop() -> None:
         raise GreenletExit

@@ -126,7 +126,7 @@ with open(os.devnull, "wb") as stderr:
 
 @pytest.mark.parametrize("mode", ["read", "sleep", "poll"])
 def test_a_signal_that_ends_no_call_of_the_system(mode: str) -> None:
-    """As it comes to another thread, or right before the call: it is served soon, though the guest waits for ever."""
+    """A signal to another thread, or right before the system call, is served soon, even if the guest waits for ever."""
     read_end, write_end = os.pipe()
     with os.fdopen(read_end), os.fdopen(write_end):
         command = [sys.executable, "-c", MISSED, str(compile_guest("waits")), mode]
@@ -256,7 +256,7 @@ def test_keyboard_interrupt(how: str) -> None:
 @each_way
 @pytest.mark.parametrize("in_thread", [False, True], ids=["main thread", "other thread"])
 def test_time_limit(how: str, in_thread: bool) -> None:
-    """The same for the limit of time, in every thread."""
+    """The time limit ends waits and loops, too, in every thread."""
 
     def check(seconds: float) -> None:
         endless = Endless(how, seconds, interrupt=False)
@@ -477,8 +477,8 @@ def test_interrupted_anywhere(run: str, long: bool) -> None:
 
 
 def test_epochs_tick_only_where_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the main thread, where signals are handled, under a limit of time, and for guests that switch contexts without
-    letting go of the GIL; nowhere else.
+    """Epochs end only in the main thread (for signals), under a time limit, and for guests that switch contexts with
+    the GIL held.
     """
     ticked: list[str] = []
 
@@ -506,7 +506,7 @@ def test_epochs_tick_only_where_they_are_needed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_epoch_thread() -> None:
-    """Its thread ends when it is left; and with it if it never is, which an interruption may be the reason of."""
+    """The thread of an EpochThread ends at its exit, or with the object, if an interruption prevents the exit."""
     program = Program(b'(module (func (export "_start")))')
 
     tasks = Path("/proc/self/task")  # where there is one, it counts the threads that Python does not know of, too
@@ -532,7 +532,7 @@ def test_epoch_thread() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_fork_in_a_host_function() -> None:
-    """In the child the thread that ends epochs is not there. Its program ends all the same, as the parent's does."""
+    """The child has no thread that ends epochs. Its program ends all the same, as the parent's does."""
     ran = run_python("""
 import os, sys, warnings
 from wasmtime import FuncType

@@ -65,7 +65,7 @@ def program(code: bytes, function: Callable[[], Any]) -> Program:
 
 
 def test_it_comes_again(reported: list[object]) -> None:
-    """It ends a guest that goes on for ever, and no hook gets the lost interrupt."""
+    """A lost interrupt comes again: it ends a guest that goes on for ever, and no hook gets it."""
     endless = program(FOR_EVER, Interrupted)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
@@ -74,7 +74,7 @@ def test_it_comes_again(reported: list[object]) -> None:
 
 
 def test_another_that_comes_in_the_hook(reported: list[object]) -> None:
-    """Nor is a second Ctrl-C lost that comes right after the first, before the hook has begun."""
+    """A second Ctrl-C right after the first, before the hook has begun, is not lost either."""
 
     def generator() -> Generator[None]:
         yield
@@ -109,7 +109,7 @@ def test_one_that_comes_in_the_hosts_hook() -> None:
 
 
 def test_other_errors_go_to_the_hosts_hook(reported: list[object]) -> None:
-    """As do those of other threads, which are not interrupted."""
+    """Other errors, and interrupts in other threads, go to the host's hook."""
 
     def in_thread() -> None:
         thread = threading.Thread(target=lambda: fail_in_del(KeyboardInterrupt))
@@ -182,7 +182,7 @@ def a_hook_of_somebody_elses() -> Iterator[list[object]]:
 
 
 def test_a_hook_that_is_set_meanwhile(reported: list[object]) -> None:
-    """It is told first, and stays."""
+    """A hook that is set meanwhile is called first, and stays."""
 
     def function() -> None:
         with a_hook_of_somebody_elses() as told:
@@ -199,7 +199,7 @@ def test_a_hook_that_is_set_meanwhile(reported: list[object]) -> None:
 
 
 def test_runs_that_overlap(reported: list[object]) -> None:
-    """As greenlets of gevent's may run them: whichever ends first, nothing is left of them after the last."""
+    """Runs may overlap, as under gevent: whichever ends first, no hook is left after the last."""
     first, second, third = LostInterrupts(), LostInterrupts(), LostInterrupts()
     first.__enter__()
     second.__enter__()

@@ -140,7 +140,7 @@ def test_reactor() -> None:
     ],
 )
 def test_modules_that_cannot_be_defined(exports: str, message: str) -> None:
-    """As wasmtime has it; nothing is defined then."""
+    """Such modules raise wasmtime's errors, and define nothing."""
     embedding = Embedding()
     with pytest.raises(WasmtimeError, match=message):
         embedding.linker.define_module(embedding.store, "m", compiled(f"(module {exports})"))
@@ -189,7 +189,7 @@ def test_instantiate_pre() -> None:
 
 
 def test_unknown_imports() -> None:
-    """They can be made traps, or functions that return zeros and empty memories of one store."""
+    """Unknown imports can become traps, or functions that return zeros, and empty memories of one store."""
     text = """(module (import "a" "f" (func $f (result i32))) (func (export "f") (result i32) (call $f)))"""
     embedding = Embedding()
     embedding.linker.define_unknown_imports_as_traps(compiled(text))

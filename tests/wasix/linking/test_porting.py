@@ -171,7 +171,7 @@ def test_exit_has_a_code() -> None:
 
 
 def test_a_plain_function_of_wasmtime() -> None:
-    """Its call of the environment is refused by an error that names what to write instead."""
+    """A call of the environment in a plain wasmtime function raises an error that names what to write instead."""
     store = Store(ENGINE)
     env = ContextSwitchingEnvironment()
     linker = Linker(ENGINE)

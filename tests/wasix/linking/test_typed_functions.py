@@ -137,7 +137,7 @@ def asking() -> tuple[Program, list[int]]:
 
 
 def test_async_ones_are_awaited() -> None:
-    """In a program that runs in a task: the event loop runs meanwhile, and the context goes on with the result."""
+    """An async host function is awaited in a task: the event loop runs, and the context goes on with the result."""
     program, answers = asking()
     meanwhile: list[str] = []
 
@@ -151,7 +151,7 @@ def test_async_ones_are_awaited() -> None:
 
 
 def test_async_ones_need_a_task() -> None:
-    """Elsewhere it is refused with the reason, and no unawaited coroutine is left."""
+    """Outside of a task an async host function is refused with the reason, and leaves no unawaited coroutine."""
     program, answers = asking()
     with pytest.raises(NotInAsyncRun, match="run_async"):
         program.run()

@@ -34,7 +34,7 @@ SECONDS = 5.0
 
 
 def test_sections() -> None:
-    """They are told with their places, and cover the module."""
+    """Sections are yielded with their places, and cover the module."""
     code = bytes(wat2wasm('(module (import "a" "f" (func)) (memory 1) (export "m" (memory 0)))'))
     found = [*sections(code)]
     assert [section.id for section in found] == [1, 2, 5, 7]
@@ -60,7 +60,7 @@ def test_reader_stays_in_its_section() -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 16383, 16384, 2**32 - 1, 2**63, COUNT])
 def test_numbers(number: int) -> None:
-    """As encoded, and in as many bytes as the format allows; no more than ten."""
+    """Numbers are read in any valid length, up to ten bytes."""
     encoded = encode_number(number)
     assert Reader(encoded, 0, len(encoded)).number() == number
     with pytest.raises(NotUnderstood):

@@ -114,7 +114,8 @@ def test_damage(kept: ModuleCache, directory: Path) -> None:
 
 
 def test_mistaken_identity(kept: ModuleCache, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not that of another module, of other settings, or of another wasmtime, even under the same name."""
+    """The cache never returns the file of another module, other settings, or another wasmtime, even of the same
+    name."""
     monkeypatch.setattr(kept, "_path", lambda _: str(directory / "one"))
     kept.keep(b"code", False, b"compiled")
     assert kept.find(b"code", False) == b"compiled"
@@ -265,7 +266,7 @@ def test_interrupted(kept: ModuleCache, directory: Path, monkeypatch: pytest.Mon
 def test_not_too_much(
     kept: ModuleCache, directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Those go that were not used for the longest time; what is larger than all of the room is not kept."""
+    """The least recently used modules are evicted; a module larger than the whole cache is not kept."""
     monkeypatch.setattr(cache, "MAX_BYTES", 40_000)
     (directory / "a directory").mkdir(parents=True)  # is another user's, or not a file
     os.utime(directory / "a directory", (0, 0))

@@ -123,7 +123,7 @@ def test_modules_in_a_linker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("section", ["exports", "elements", "segments", "functions"])
 def test_memory_for_names(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what is no entrypoint nothing is kept, and of entrypoints a bounded number."""
+    """Only the names of entrypoints are kept, and only a bounded number of them."""
     monkeypatch.setattr(names, "MAX_ELEMENTS", 100)
     code = module(**{section: 50_000})
     tracemalloc.start()

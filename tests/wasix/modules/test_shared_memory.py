@@ -61,7 +61,7 @@ def test_of_its_own_or_by_another_name(memories: str, expected: list[object], tm
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_given_one(name: str) -> None:
-    """It has the limits that were asked for, it is exported, and everything else is as it was."""
+    """The module's own memory has the declared limits and is exported; everything else stays the same."""
     code = bytes(wat2wasm(EXAMPLES[name]))
     own = unshare_memory(code)
     config = Config()
@@ -103,7 +103,7 @@ def test_cut_off_anywhere() -> None:
 
 
 def test_more_than_its_imports() -> None:
-    """So does a module with something after its imports, where nothing should be."""
+    """A module with stray bytes after its imports stays as it is."""
     code = bytes(wat2wasm(f"(module {MEMORY})"))
     assert code[8] == 2  # the section of imports
     longer = code[:9] + bytes([code[9] + 1]) + code[10 : 10 + code[9]] + b"\0" + code[10 + code[9] :]
@@ -136,7 +136,7 @@ def test_another_export_by_that_name() -> None:
 
 
 def grown(limits: Limits | None) -> int:
-    """By how many pages such a guest can grow its memory."""
+    """Return by how many pages such a guest can grow its memory."""
     text = f"""(module {MEMORY} {EXIT} (func (export "_start") (local $pages i32)
         (loop (if (i32.ge_s (memory.grow (i32.const 1)) (i32.const 0)) (then
             (local.set $pages (i32.add (local.get $pages) (i32.const 1)))
@@ -155,7 +155,7 @@ def test_limits() -> None:
 
 
 def test_limits_that_the_module_declares() -> None:
-    """It grows to the maximum that it declares, and no further."""
+    """The memory grows to its declared maximum, and no further."""
     text = f"""(module (import "env" "memory" (memory 2 5 shared)) {EXIT} (func (export "_start")
         (call $exit (i32.add (memory.grow (i32.const 3)) (memory.grow (i32.const 1))))))"""
     assert Program(text.encode()).run() == 2 - 1
@@ -182,7 +182,7 @@ def test_atomic_instructions() -> None:
 
 
 def test_inspection(tmp_path: Path) -> None:
-    """It is told as the module has it: imported, and provided."""
+    """The inspection shows the memory as in the module: imported, and provided."""
     path = tmp_path / "guest.wat"
     path.write_text(f'(module {MEMORY} (global (export "__stack_pointer") (mut i32) (i32.const 0)) {START})')
     found = inspect_file(path)

@@ -102,7 +102,7 @@ def test_contexts(imports: str, contexts: bool, inspect: Any) -> None:
 
 
 def test_memories_and_tables(inspect: Any) -> None:
-    """Their limits, and whether they are shared, have 64-bit addresses, come from outside, or can be seen there."""
+    """An inspection has each memory's and table's limits, and whether it is shared, 64-bit, imported or exported."""
     found = inspect(
         """(module (import "m" "one" (memory 1 2)) (import "m" "table" (table 5 funcref))
           (memory i64 3) (memory (export "memory") (export "again") 0 65536)
@@ -135,7 +135,7 @@ def test_shared_memory(inspect: Any) -> None:
 
 
 def test_what_shadow_stacks_need(inspect: Any) -> None:
-    """It is said to have a stack pointer exactly when it can be run with shadow stacks."""
+    """A module is shown with a stack pointer exactly when it can be run with shadow stacks."""
     for pointer in (
         "(mut i32) (i32.const 0)",
         "(mut i64) (i64.const 0)",

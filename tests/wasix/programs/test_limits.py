@@ -121,7 +121,7 @@ def test_tables() -> None:
 
 
 def test_a_table_that_cannot_grow_takes_nothing_away() -> None:
-    """As that of every C program: its memory may grow right up to the limit."""
+    """A table that cannot grow, as in every C program, takes no room: memory may grow right up to the limit."""
     body = "(call $say (memory.grow (i32.const 5))) (call $say (memory.grow (i32.const 1)))"
     head = "(memory 4) (table 100 100 funcref)"
     assert run(body, Limits(memory=9 * PAGE + 800), head) == [4, -1]
@@ -139,7 +139,7 @@ def test_a_table_that_cannot_grow_takes_nothing_away() -> None:
     ],
 )
 def test_programs_that_start_too_large(head: str, starts: int, tmp_path: Path) -> None:
-    """They are refused before anything runs, with the numbers."""
+    """Programs that start too large are refused before anything runs, with the numbers."""
     with pytest.raises(InvalidProgram) as raised:
         run("", Limits(memory=10 * PAGE), head)
     assert str(raised.value) == (f"guest: it starts with {starts} bytes of memory, more than the limit of {10 * PAGE}")
@@ -153,7 +153,7 @@ def test_programs_that_start_too_large(head: str, starts: int, tmp_path: Path) -
 
 
 def test_shared_memory() -> None:
-    """Its maximum, which it must have, is lowered."""
+    """A shared memory's maximum, which it must have, is lowered."""
     code = bytes(wat2wasm('(module (memory 2 1000 shared) (memory 1 5 shared) (func (export "_start")))'))
     limited = Sizes(Limits(memory=10 * PAGE).cap("guest", code))
     assert [one.maximum for one in limited.memories] == [5 * PAGE, 5 * PAGE]
@@ -211,7 +211,7 @@ def test_sizes(text: str, value: int) -> None:
     "text", ["", "x", "-1", "1e999", "nan", "inf", "9" * 400, "0x10", "1_000", "1,5", "\u0663", "1\n"]
 )
 def test_values_that_are_none(option: str, text: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """One line that quotes it, and status 2."""
+    """A wrong value gives one line that quotes it, and status 2."""
     from greenctx.cli import main
 
     if option == "--timeout" and text in ("1_000", "\u0663", "1\n"):

@@ -247,7 +247,7 @@ def test_wasmtime_sees_no_frames_of_a_suspended_guest() -> None:
 
 
 def test_nothing_is_left_behind() -> None:
-    """Neither by names nor by reports of host calls."""
+    """Names and reports of host calls leave nothing behind."""
     program = Program(GUEST.encode(), instruments=[HostCalls()])
     program.linker.define_func("host", "work", signature("->"), lambda: None)
 

@@ -76,7 +76,7 @@ def test_arguments(run: Run) -> None:
 
 
 def test_environment_variables(run: Run) -> None:
-    """Those of a run replace the program's, all of them."""
+    """A run's environment variables replace all of the program's."""
     with Program.from_file(compile_guest("process"), argv=["x", "env"], env={"A": "1"}) as program:
         assert printed(run, program, env={"B": "2"}) == "B=2\n"
         assert printed(run, program) == "A=1\n"
@@ -219,7 +219,7 @@ def test_settings_of_a_wrong_type(settings: dict[str, Any], message: str) -> Non
 
 @pytest.mark.parametrize("name", ["shadow_stack", "contexts", "cache", "arguments"])
 def test_unknown_settings(name: str, run: Run) -> None:
-    """Neither those of the program alone, nor misspelt ones."""
+    """Settings of the program alone, and misspelt ones, are refused."""
     with (
         Program(SPINS.encode()) as program,
         pytest.raises(TypeError, match=f"no setting {name!r}; it has argv"),

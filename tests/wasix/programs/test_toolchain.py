@@ -40,7 +40,7 @@ def toolchain(level: str = "-O1") -> Path:
 
 @each_level
 def test_shape(level: str) -> None:
-    """It has what such binaries have, and nothing that makes it easier; all that it imports is provided."""
+    """The binary has the shape of the toolchain's binaries, and nothing easier; all its imports are provided."""
     found = inspect_file(toolchain(level))
     assert found.memories == (Size(129 * PAGE, 65536 * PAGE, shared=True, imported=True),)
     imports, exports = {one.name for one in found.imports}, {one.name for one in found.exports}

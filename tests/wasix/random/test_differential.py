@@ -105,7 +105,7 @@ def test_a_guest_does_what_the_core_and_the_model_do(script: list[Operation]) ->
 @settings(max_examples=SCRIPTS // 2)
 @given(scripts())
 def test_a_guest_of_the_toolchain_does_so(script: list[Operation]) -> None:
-    """So it is for a guest as WASIX's toolchain makes them, with shadow stacks from memory.grow."""
+    """A guest of WASIX's toolchain obeys the scripts as the model does, with shadow stacks from memory.grow."""
     check(guest("-O1", *TOOLCHAIN, shadow_stack=16384).run, script)
 
 
@@ -113,7 +113,7 @@ def test_a_guest_of_the_toolchain_does_so(script: list[Operation]) -> None:
 @settings(max_examples=SCRIPTS // 2)
 @given(scripts())
 def test_a_guest_with_all_locals_in_memory_does_so(script: list[Operation]) -> None:
-    """So it is for a guest compiled without optimisation, whose contexts have shadow stacks of their own."""
+    """A guest compiled without optimisation, with shadow stacks, obeys the scripts as the model does."""
     exports = ("-Wl,--export=__stack_pointer", "-Wl,--export=malloc")
     check(guest("-O0", *exports, shadow_stack=16384).run, script)
 

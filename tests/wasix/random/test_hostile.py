@@ -93,7 +93,7 @@ RECURSION = """
 
 
 def test_guest_and_host_call_each_other_for_ever() -> None:
-    """It raises RecursionError, and the store can be used afterwards."""
+    """Endless mutual calls raise RecursionError, and the store can be used afterwards."""
     check_embedder(
         RECURSION
         + """

@@ -35,7 +35,7 @@ CLOSE = {
 
 @pytest.mark.parametrize("way", CLOSE)
 def test_a_guests_memory(way: str) -> None:
-    """It has its own data, and what others have open stays so."""
+    """A guest's memory has its own data, and files that other code opened stay open."""
     if way == "python-daemon":
         need("daemon")
     check_host(f"""{DATA}

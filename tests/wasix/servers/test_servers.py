@@ -136,7 +136,7 @@ def check_requests(port: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_uwsgi(tmp_path: Path, threads: int) -> None:
-    """It blocks all signals in each request's thread but the first, and forks without Python's hooks."""
+    """uWSGI blocks all signals in each request's thread but the first, and forks without Python's hooks."""
     uwsgi = Path(sys.executable).with_name("uwsgi")
     if not uwsgi.exists():
         pytest.skip("uwsgi is not installed")

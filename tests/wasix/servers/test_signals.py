@@ -74,7 +74,7 @@ def test_on_an_engine_of_the_hosts_own(replace: str) -> None:
 
 
 def test_by_another_thread_while_the_guest_computes() -> None:
-    """It is noticed at the end of the epoch."""
+    """Replaced signal handlers are noticed at the end of the epoch."""
     check_host("""
         faulthandler.disable()
         # It traps when the host has written to its memory.

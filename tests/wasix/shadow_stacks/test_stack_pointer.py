@@ -128,7 +128,7 @@ def where(host: Host) -> int:
 
 
 def test_nested_calls() -> None:
-    """They go below the frames of the calls that they are nested in, and leave nothing, also when they trap."""
+    """Nested calls use the stack below the frames of the calls around them, and leave nothing, even when they trap."""
 
     def main(host: Host) -> None:
         def deeper() -> None:
@@ -247,7 +247,7 @@ def test_destroyer_keeps_its_region() -> None:
 
 
 def test_contexts_created_by_python() -> None:
-    """They have a region while they are in the guest, which ends with the call; so have plain greenlets."""
+    """Contexts that Python created have a region while they call the guest; so do plain greenlets."""
     seen: list[int] = []
 
     def note(host: Host) -> None:
@@ -313,7 +313,8 @@ def test_nested_environment() -> None:
 
 
 def test_no_memory_for_contexts_created_by_python() -> None:
-    """Their first call of the guest raises ShadowStackUnavailable, and the next succeeds once there is room."""
+    """Without memory, their first call of the guest raises ShadowStackUnavailable; the next succeeds once there is
+    room."""
 
     def main(host: Host) -> None:
         def python() -> None:
@@ -337,7 +338,7 @@ def test_no_memory_for_contexts_created_by_python() -> None:
 
 
 def test_contexts_that_never_begin() -> None:
-    """Their regions are used again as well, before the guest has to be asked for more memory."""
+    """Regions of contexts that never begin are used again, before the guest is asked for more memory."""
 
     def main(host: Host) -> None:
         for _ in range(1000):
@@ -531,7 +532,7 @@ def test_malloc_that_does_not_align() -> None:
 
 
 def test_malloc_that_traps() -> None:
-    """Its trap is the caller's; nothing was created."""
+    """malloc's trap is raised in the caller; nothing was created."""
 
     def main(host: Host) -> None:
         with pytest.raises(Trap):

@@ -76,7 +76,7 @@ def test_several_clocks(guest: WasiGuest) -> None:
 
 @pytest.mark.parametrize("clock", [PROCESS, THREAD, 4, 77, 2**32 - 1])
 def test_clocks_that_cannot_be_waited_for(clock: int, guest: WasiGuest) -> None:
-    """That event gets inval; the wait for the others ends."""
+    """The event of such a clock gets EINVAL; the wait for the others ends."""
     assert guest.poll((1, CLOCK, clock, 0), (2, CLOCK, MONOTONIC, NEVER)) == [(1, INVAL, CLOCK)]
 
 

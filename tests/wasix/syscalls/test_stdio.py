@@ -217,7 +217,7 @@ def test_errors(error: OSError, errno: int) -> None:
 
 
 def test_a_file_runs_into_the_limit_of_time() -> None:
-    """Of a program that it runs, say: that ends the guest, too, and is no errno for it."""
+    """A time limit that ends a file's operation ends the guest, too, instead of giving it an errno."""
     file = cast("BinaryIO", Failing(TimeLimitExceeded(1)))
     guest = WasiGuest(Stdio(file, file))
     with pytest.raises(TimeLimitExceeded):

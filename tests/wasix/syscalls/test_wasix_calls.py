@@ -143,7 +143,7 @@ def test_exit(status: int) -> None:
 
 
 def test_threads_cannot_be_started() -> None:
-    """It is refused by a negative number, as WASI's threads have it."""
+    """Starting a thread returns a negative number, as in WASI's threads."""
     text = """(module (import "wasi" "thread-spawn" (func $spawn (param i32) (result i32)))
         (import "wasix_32v1" "proc_exit2" (func $exit (param i32)))
         (func (export "_start") (call $exit (call $spawn (i32.const 0)))))"""
@@ -227,7 +227,7 @@ def test_no_handler(handler: str) -> None:
 
 
 def test_handler_in_a_context() -> None:
-    """It runs in the context that raised the signal, may switch in its middle, and is gone with its context."""
+    """A handler runs in the context that raised the signal, may switch in its middle, and ends with its context."""
     guest, env = Signalled(), ContextSwitchingEnvironment()
     told: list[object] = []
 
@@ -291,8 +291,8 @@ def test_signal_belongs_to_its_context() -> None:
 
 
 def test_handler_that_raises_signals() -> None:
-    """It may raise others, which are handled within it; the same one is handled once more when it has returned. Done
-    for ever, that ends as every loop does."""
+    """A handler may raise other signals, which are handled within it. Its own signal is handled once more after it has
+    returned. An endless chain ends as every loop does."""
     guest = Signalled()
 
     def handle(signal: int) -> None:
@@ -432,7 +432,7 @@ def test_closed_pipe(guest: WasiGuest, pipe: tuple[int, int]) -> None:
 
 
 def test_what_a_pipe_is(guest: WasiGuest, pipe: tuple[int, int]) -> None:
-    """It is of no known type, can be read or written, and has no places to go to."""
+    """A pipe is of an unknown type, can be read or written, and has no positions."""
     for fd, right, other in ((pipe[0], FD_READ, FD_WRITE), (pipe[1], FD_WRITE, FD_READ)):
         guest.put(BUFFERS, b"\xff" * 64)
         assert guest.call("fd_fdstat_get", fd, BUFFERS) == 0
@@ -599,7 +599,7 @@ def test_flags(guest: WasiGuest, pipe: tuple[int, int]) -> None:
 
 
 def test_pipe_in_place_of_a_stream(guest: WasiGuest, pipe: tuple[int, int], stdout: io.BytesIO) -> None:
-    """As shells do it: stdout is saved, becomes a pipe, and is put back."""
+    """stdout is saved, replaced by a pipe, and restored, as shells do it."""
     read, write = pipe
     assert guest.call("fd_dup", 1, RESULT) == 0
     saved = guest.result()
@@ -657,7 +657,7 @@ def opens(guest: WasiGuest, path: bytes, fd: int = 3, flags: int = 0, rights: in
 
 
 def test_working_directory(guest: WasiGuest, tmp_path: Path) -> None:
-    """It begins at the root, and can be changed to existing directories, absolute or relative."""
+    """The working directory begins at the root, and can be changed to existing directories, absolute or relative."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("a")
@@ -771,7 +771,7 @@ def test_innermost_preopen(tmp_path: Path) -> None:
 
 
 def test_absolute_paths_of_hostile_lengths(guest: WasiGuest) -> None:
-    """They are fault or nametoolong as well where the call is WASI's own."""
+    """Absolute paths of hostile lengths are EFAULT or ENAMETOOLONG also in WASI's own calls."""
     guest.put(PATH, b"/" * 6000)
     assert guest.call("path_filestat_get", 3, 0, PATH, 5000, BUFFERS) == NAMETOOLONG
     assert guest.call("path_filestat_get", 3, 0, PATH, END, BUFFERS) == FAULT

@@ -117,7 +117,7 @@ def test_notsup(module: str, name: str, caplog: pytest.LogCaptureFixture) -> Non
     ("name", "ty"), [("proc_exec", "i32 i32 i32 i32 ->"), ("stack_restore", "i32 i64 ->"), ("stack_save", "-> i64")]
 )
 def test_trap(name: str, ty: str) -> None:
-    """One that cannot say notsup is a trap that names the function."""
+    """A function without an errno traps, and the trap names it."""
     with (
         calling("wasix_32v1", name, ty, *[0] * len(parts(ty)[0]))
         if ty.endswith(">")
@@ -381,7 +381,7 @@ def test_hostile_pointers(name: str, pointer: int, guest: WasiGuest) -> None:
 
 
 def test_stack_checkpoint(guest: WasiGuest) -> None:
-    """It returns for the first time: the value is 0, all 64 bits of it."""
+    """stack_checkpoint returns for the first time: its 64-bit value is 0."""
     guest.put(RESULT, b"\xff" * 16)
     assert guest.call("stack_checkpoint", 256, RESULT) == 0
     assert guest.get(RESULT, 16) == b"\0" * 8 + b"\xff" * 8
