@@ -1,11 +1,13 @@
 """Guests that mean harm end in a status and a message, whatever they do: none ends the process, or makes it hang.
 
-With ``--long`` there are 2,000 mutants. ``GREENCTX_SEED`` in the environment chooses which: a failure says what it was.
+With ``--long`` there are 2,000 mutants and 1,000 random guests. ``GREENCTX_SEED`` in the environment chooses which: a
+failure says what it was.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from importlib.resources import files
 from random import Random
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from attacks.mutations import mutate
 from attacks.runner import GOOD_GUEST, run_all
 from guests.compile import TOOLCHAIN, compile_guest
 from processes import check_embedder
+from random_runs.random_guests import random_guest
 from wasmtime import WasmtimeError, wat2wasm
 
 if TYPE_CHECKING:
@@ -66,6 +69,27 @@ def test_mutants(tmp_path: Path, long: bool) -> None:
                 runs.append(["inspect", str(file)])
         for ran in run_all(runs, good_guest_every=20):
             ran.check()
+        for file in tmp_path.iterdir():
+            file.unlink()
+
+
+def test_random_guests(tmp_path: Path, long: bool) -> None:
+    """Valid guests that call what WASI and WASIX have, in many contexts, with odd arguments: each ends well."""
+    print(f"GREENCTX_SEED={SEED}")
+    count = 1_000 if long else 50
+    directory = tmp_path / "directory"
+    for first in range(0, count, 200):
+        directory.mkdir()
+        runs = []
+        for number in range(first, min(first + 200, count)):
+            random = Random(f"{SEED} {number}")
+            file = tmp_path / f"random-{SEED}-{number}.wat"
+            file.write_text(random_guest(random))
+            options = random.choice([(), ("--dir", f"{directory}::/"), ("--no-contexts",), ("--max-contexts", "2")])
+            runs.append(["run", *LIMITS, *SHORT, *options, *random.choice([(), ("--stats",)]), str(file)])
+        for ran in run_all(runs, good_guest_every=20):
+            ran.check()
+        shutil.rmtree(directory)
         for file in tmp_path.iterdir():
             file.unlink()
 
