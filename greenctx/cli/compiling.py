@@ -1,70 +1,104 @@
-"""Compile a guest in a child process, which can be ended: wasmtime's compiler heeds no limit of time or memory."""
+"""Compile a guest in a process that can be ended: in this one, wasmtime's compiler heeds neither time nor memory."""
 
 from __future__ import annotations
 
 import os
 import select
-from typing import TYPE_CHECKING, NoReturn
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from greenctx.errors import InvalidProgram, TimeLimitExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+T = TypeVar("T")
+
 MAX_MEMORY = 4 * 2**30
-"""The address space of the child process, in bytes."""
+"""Bytes of address space in which a module is compiled."""
 
-MIN_SIZE = 8192
-"""Of a file, in bytes. Smaller modules are compiled in this process, because making a child takes longer."""
+MIN_SIZE = 256
+"""Of a module, in bytes. Smaller ones are compiled in this process: it takes longer to make another one.
+
+A function of ten bytes can declare 50,000 locals, which take ten milliseconds to compile.
+"""
 
 
-def compile_apart(load: Callable[[], object], name: str, seconds: float) -> None:
-    """Load a program in a child process, to check that loading stays within the limits.
+def compile_apart(work: Callable[[], T], name: str, size: int, seconds: float | None) -> T | None:
+    """Do work that compiles a module of that size in a child, within the limits; return the result of the work.
 
-    The child leaves the compiled module in the cache, so that loading it here is quick. Without a cache it is compiled
-    again, which takes as long as in the child. Only for a process without threads. Raises `TimeLimitExceeded`, and
-    `InvalidProgram` if the memory is not enough. Loading the program here raises every other error.
+    Return None where the work has to be done here instead: where the module is small, the system has no fork, or the
+    work raises `InvalidProgram`. Only for a process without threads. Raises `TimeLimitExceeded`, and `InvalidProgram`
+    if the memory is not enough.
     """
-    try:
-        if not hasattr(os, "fork") or os.stat(name).st_size < MIN_SIZE:
-            return
-    except (OSError, ValueError):
-        return
-    reading, writing = os.pipe()
+    if not hasattr(os, "fork") or size < MIN_SIZE:
+        return None
+    result, result_of_child = os.pipe()
+    parent_lives, writing = os.pipe()  # nothing is written: the child hears when the parent's end is closed
     child = os.fork()
     if child == 0:
-        _load_and_exit(load)
+        os.close(writing)
+        _work_and_exit(work, result_of_child, parent_lives)
     status = None
     try:
-        os.close(writing)
-        ended, _, _ = select.select([reading], [], [], seconds)  # the pipe ends when the child does
-        if not ended:
-            raise TimeLimitExceeded(seconds)
+        os.close(parent_lives)
+        os.close(result_of_child)
+        data = _read_to_the_end(result, seconds)  # which has an end when the child has
         status = os.waitpid(child, 0)[1]
     finally:
-        os.close(reading)
+        os.close(result)
         if status is None:
-            import signal  # needed by few runs
+            import signal  # which most runs do not need
 
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+        os.close(writing)
     if status:
         raise InvalidProgram(name, f"it cannot be compiled within {MAX_MEMORY >> 30} GiB of memory")
+    if not data:
+        return None
+    import pickle
+
+    return cast("T", pickle.loads(data))
 
 
-def _load_and_exit(load: Callable[[], object]) -> NoReturn:
+def _read_to_the_end(descriptor: int, seconds: float | None) -> bytes:
+    ends_at = None if seconds is None else time.monotonic() + seconds
+    data = bytearray()
+    while select.select([descriptor], [], [], None if ends_at is None else max(0.0, ends_at - time.monotonic()))[0]:
+        part = os.read(descriptor, 65536)
+        if not part:
+            return bytes(data)
+        data += part
+    raise TimeLimitExceeded(seconds or 0.0)
+
+
+def _work_and_exit(work: Callable[[], object], result: int, parent_lives: int) -> NoReturn:
     status = 1
     try:
         import resource
         import signal
+        from fcntl import F_SETFL, F_SETOWN, fcntl
 
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # SIGIO, which ends a process, comes when the parent has ended. Nothing else would end the compiler then.
+        with suppress(OSError):  # not every system has it for pipes
+            fcntl(parent_lives, F_SETOWN, os.getpid())
+            fcntl(parent_lives, F_SETFL, os.O_ASYNC)
+        if select.select([parent_lives], [], [], 0)[0]:
+            os._exit(status)
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        null = os.open(os.devnull, os.O_RDWR)  # without memory wasmtime prints a message and aborts
+        null = os.open(os.devnull, os.O_RDWR)  # wasmtime says something when it has no memory, and aborts
         for descriptor in range(3):
             os.dup2(null, descriptor)
-        load()
+        returned = work()
+        if returned is not None:
+            import pickle
+
+            with os.fdopen(result, "wb") as file:
+                pickle.dump(returned, file)
         status = 0
     except InvalidProgram:
         status = 0

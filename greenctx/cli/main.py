@@ -52,7 +52,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if given.command == "inspect":
         from greenctx.cli.inspecting import inspect
 
-        return inspect(given.file, given.json)
+        return inspect(given.file, given.json, owns_process=given.owns_process)
     from greenctx.cli.running import run_demo, run_file
 
     try:

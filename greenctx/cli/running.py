@@ -21,7 +21,6 @@ from greenctx.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
     from greenctx.cli.arguments import Arguments
     from greenctx.wasix import Program
@@ -38,6 +37,7 @@ def run_demo(given: Arguments) -> int:
 def run_file(given: Arguments, argv: Sequence[str]) -> int:
     """Run the file and its arguments; return the exit status. Raises `InvalidProgram`."""
     from greenctx.wasix import Limits, Program
+    from greenctx.wasix._program.executable import read_code
 
     argv = [*(argv[1:] if argv[:1] == ["--"] else argv)]
     if not argv:
@@ -54,9 +54,11 @@ def run_file(given: Arguments, argv: Sequence[str]) -> int:
         stacks=given.max_stacks,
     )
     with observing(given, argv[0]) as instruments:
+        code = read_code(argv[0], sys.stdin.buffer if argv[0] == "-" else None)
         load = partial(
-            _from_stdin if argv[0] == "-" else Program.from_file,
-            argv[0],
+            Program,
+            code,
+            name=argv[0],
             argv=argv,
             env=variables,
             preopens=preopens,
@@ -68,8 +70,10 @@ def run_file(given: Arguments, argv: Sequence[str]) -> int:
             command=given.invoke is None,
         )
         try:
-            if given.owns_process and given.timeout is not None and argv[0] != "-":
-                compile_apart(load, argv[0], given.timeout)
+            if given.owns_process and (given.timeout is not None or given.max_memory is not None):
+                # The child leaves the compiled module in the cache, so that loading it here is quick. Without a cache
+                # it is compiled again, which takes as long as in the child.
+                compile_apart(lambda: load().close(), argv[0], len(code), given.timeout)
         except TimeLimitExceeded as error:
             return fail(EXIT_TIMEOUT, str(error))
         program = load()
@@ -77,13 +81,6 @@ def run_file(given: Arguments, argv: Sequence[str]) -> int:
             program.on_shared_stack = _warn_of_shared_stack
         invoke = given.invoke
         return _status_of(program.run if invoke is None else lambda: _invoke(program, invoke, argv[1:]))
-
-
-def _from_stdin(name: str, **settings: Any) -> Program:
-    from greenctx.wasix import Program
-    from greenctx.wasix._program.executable import read_code
-
-    return Program(read_code(name, sys.stdin.buffer), name=name, **settings)
 
 
 def _invoke(program: Program, name: str, arguments: Sequence[str]) -> int:

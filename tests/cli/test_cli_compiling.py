@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -49,9 +52,9 @@ def test_what_the_child_may_do(tmp_path: Path) -> None:
         from greenctx.cli import compiling
         from greenctx.errors import InvalidProgram, TimeLimitExceeded
 
-        def outcome(load, seconds=300):
+        def outcome(work, seconds=300):
             try:
-                compiling.compile_apart(load, {str(guest)!r}, seconds)
+                return compiling.compile_apart(work, {str(guest)!r}, 10_000, seconds)
             except (InvalidProgram, TimeLimitExceeded) as error:
                 return type(error), str(error)
             finally:
@@ -71,9 +74,68 @@ def test_what_the_child_may_do(tmp_path: Path) -> None:
         assert outcome(os.abort) == too_much
         assert outcome(lambda: print("nobody hears it")) is None
         assert outcome(invalid) is None
+        assert outcome(lambda: [*range(200_000)], None) == [*range(200_000)], "more than a pipe holds"
         descriptors = os.pipe()
         assert descriptors[0] < 6, "a descriptor is left"
     """)
+
+
+def test_a_small_module_that_takes_long(tmp_path: Path) -> None:
+    """A function of nine bytes that declares 50,000 locals compiles for ten milliseconds. ``-`` has the limit, too."""
+    count, body = 800, b"\1" + encode_number(50_000) + b"\x7f\x0b"
+    guest = tmp_path / "guest.wasm"
+    guest.write_bytes(
+        b"\0asm\1\0\0\0"
+        + encode_section(1, b"\1\x60\0\0")
+        + encode_section(3, encode_number(count) + bytes(count))
+        + encode_section(7, b"\1\6_start\0\0")
+        + encode_section(10, encode_number(count) + (encode_number(len(body)) + body) * count)
+    )
+    assert guest.stat().st_size < 8192
+    for file in (str(guest), "-"):
+        ran = run_greenctx("run", "--timeout", "0.1", "--no-cache", file, stdin=guest.read_bytes())
+        assert (ran.returncode, ran.stdout) == (124, b"")
+        assert ran.stderr == b"greenctx: the program did not end within its limit of 0.1 seconds\n"
+
+
+@pytest.mark.parametrize("command", [["run", "--max-memory", "1GiB"], ["run", "--timeout", "300"], ["inspect"]])
+def test_memory_limit(command: list[str], tmp_path: Path) -> None:
+    """Whoever limits a run, and whoever inspects a file, limits the memory of the compiler."""
+    guest = tmp_path / "guest.wat"
+    guest.write_text('(module (memory (export "memory") 1) (func (export "_start")))' + " " * 10_000)
+    check_script(f"""
+        import sys
+        from greenctx.cli import compiling, main
+
+        compiling.MAX_MEMORY = 1 << 20
+        sys.argv = ["greenctx", *{command!r}, {str(guest)!r}]
+        said = []
+        sys.stderr = type("Stream", (), {{"write": said.append, "flush": lambda self: None}})()
+        assert main() == 2
+        assert said == [{f"greenctx: {guest}: it cannot be compiled within 0 GiB of memory" + chr(10)!r}], said
+    """)
+
+
+def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
+    """A parent that is killed can end no child, and the compiler may need minutes and gigabytes."""
+    reading, writing = os.pipe()
+    script = f"""if True:
+        import time
+        from greenctx.cli.compiling import compile_apart
+
+        def work():
+            open({str(tmp_path / "begun")!r}, "w").close()
+            time.sleep(1000)
+
+        compile_apart(work, "guest", 10_000, None)"""
+    with subprocess.Popen([sys.executable, "-c", script], pass_fds=[writing]) as parent:
+        os.close(writing)
+        while not (tmp_path / "begun").exists():
+            assert parent.poll() is None
+            time.sleep(0.01)
+        parent.kill()
+    with open(reading, "rb") as pipe:
+        assert pipe.read() == b"", "this has an end when the child has"
 
 
 def test_programs_run_as_ever(tmp_path: Path) -> None:

@@ -114,7 +114,11 @@ class Inspection:
 def inspect_file(path: str | os.PathLike[str]) -> Inspection:
     """Inspect a .wasm or .wat file. Raises `InvalidProgram` unless this wasmtime can compile it."""
     name = os.fspath(path)
-    content = read_code(name)
+    return inspect_code(name, read_code(name))
+
+
+def inspect_code(name: str, content: bytes) -> Inspection:
+    """Inspect the content of the file of that name."""
     binary = to_binary(name, content)
     engine, module, needs_collector = compile_module(name, binary)
     imports, exports = module.imports, tuple(Export(export.name, _kind(export.type)) for export in module.exports)

@@ -25,6 +25,7 @@ from greenctx.wasix._modules.sizes import Size, Sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import FrameType
 
 PAGE = 65536
 HEADER = b"\0asm\1\0\0\0"
@@ -317,6 +318,46 @@ def test_maxima() -> None:
     assert Sizes(code).with_maxima([300 * PAGE, 400 * PAGE], [9, 4]) == bytes(wat2wasm(text))
     assert Sizes(code).with_maxima([0, 0], [0, 0]) != code  # never below the minimum
     assert [one.maximum for one in Sizes(Sizes(code).with_maxima([0, 0], [0, 0])).memories[1:]] == [2 * PAGE, 3 * PAGE]
+
+
+def test_unwinding() -> None:
+    """It runs no code of guests, and at most a third of the lines of Python that creating them ran, the same for
+    each context, however many there are. So a run ends soon after its limit."""
+    counts = [lines_to_create_and_unwind(contexts) for contexts in (20, 40, 80)]
+    for created, unwound in counts:
+        assert unwound < created / 3, counts
+    (_, first), (_, second), (_, third) = counts
+    assert third - second <= 2.1 * (second - first), counts
+
+
+def lines_to_create_and_unwind(contexts: int) -> tuple[int, int]:
+    """Run a guest whose contexts are suspended in it when main ends; count lines of Python until then, and after."""
+    lines, said = 0, []
+
+    def trace(_frame: FrameType, event: str, _argument: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    text = f"""(module {IMPORTS} (import "host" "say" (func $say))
+      (memory (export "memory") 1) (table (export "__indirect_function_table") funcref (elem $waits))
+      (func $waits (drop (call $switch (i64.const 0))) (call $say) unreachable)
+      (func (export "_start") (local $n i32)
+        (loop
+          (drop (call $create (i32.const 0) (i32.const 0)))
+          (drop (call $switch (i64.load (i32.const 0))))
+          (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const {contexts}))))
+        (call $say)))"""
+    with Program(text.encode()) as program:
+        program.linker.define_func("host", "say", signature("->"), lambda: said.append(lines))
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            program.run()
+        finally:
+            sys.settrace(before)
+    assert len(said) == 1
+    return said[0], lines - said[0]
 
 
 def test_fiber_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
