@@ -234,7 +234,7 @@ class NotInAsyncRun(GreenctxError):
         return (
             "await_ was called outside of any environment that runs in a task; run it by "
             "`await env.run_main_context_async(main)`, or a program by `await program.run_async()`; "
-            "a coroutine awaits by itself"
+            "in a coroutine, write `await`"
         )
 
 

@@ -1,4 +1,4 @@
-"""The active context of an environment, and the check of whoever calls the environment.
+"""The active context of an environment, and the check of the environment's callers.
 
 A call from the greenlet in ``_admitted`` passes at once: a switch pays for one comparison. `Admission.admit` checks
 every other call. It refuses the call, or makes its context the active one, because something other than a switch has

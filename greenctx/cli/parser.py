@@ -88,7 +88,7 @@ def _make_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     inspect = parsers.add_parser(
         "inspect",
         help="say what a module imports and exports, and whether it can be run",
-        description="Exit status: 0 if it can be run, 1 if not, 2 if it is no module.",
+        description="Exit status: 0 if it can be run, 1 if not, 2 if it is not a module.",
     )
     inspect.add_argument("--json", action="store_true", help="as one JSON object, whatever the file is")
     inspect.add_argument("file", metavar="FILE", help="a module (.wasm, or .wat text)")

@@ -263,7 +263,7 @@ def test_outside_of_any_run() -> None:
         await_(step())
 
     async def in_a_coroutine() -> None:
-        with pytest.raises(NotInAsyncRun, match="a coroutine awaits by itself"):
+        with pytest.raises(NotInAsyncRun, match="in a coroutine, write `await`"):
             await_(later(1))
 
     asyncio.run(in_a_coroutine())

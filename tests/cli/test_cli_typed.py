@@ -159,7 +159,7 @@ def test_invoke_that_ends_otherwise(tmp_path: Path, add: Path) -> None:
 
 
 def test_status_of_an_inspection(tmp_path: Path, add: Path) -> None:
-    """0: it can be run; 1: it is a module that cannot; 2: it is no module. With --json stdout is JSON in each case."""
+    """0: it can be run; 1: it is another module; 2: it is not a module. With --json stdout is JSON in each case."""
     for path, status in ((compile_guest("process"), 0), (add, 1), (tmp_path / "missing.wasm", 2)):
         ran = run_greenctx("inspect", path)
         assert (ran.returncode, bool(ran.stdout)) == (status, status < 2)

@@ -60,6 +60,6 @@ def _own_part(message: str) -> str:
     anchor = message.find(f" - {_ANCHOR}")
     if anchor < 0:
         return message
-    # The message is the backtrace, a blank line, and "Caused by:" with what happened, which is kept.
+    # The message is the backtrace, a blank line, and "Caused by:" with the cause, which is kept.
     cause = message.find("\n\nCaused by:", anchor)
     return message[: message.rfind("\n", 0, anchor)] + (message[cause:] if cause >= 0 else "")

@@ -82,7 +82,7 @@ def _call(store: Storelike, func: Func, args: Sequence[Any], miscounted: type[Ex
     try:
         for index, (param_type, arg) in enumerate(zip(param_types, args, strict=True)):
             if kind_of(param_type) is None:
-                raise TypeError(f"no value of Python's can be argument {index} of the guest's function")
+                raise TypeError(f"Python has no value for argument {index} of the guest's function")
             params[index] = to_raw(store, param_type, arg)
             converted += 1
         _run(store, partial(capi.start_call, store, func, params, results), (func, params, results))

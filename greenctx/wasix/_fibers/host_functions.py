@@ -104,7 +104,7 @@ def define_func(
     parameters, results = ty.params, ty.results
     parameter_kinds, result_kinds = ([kind_of(one) for one in types] for types in (parameters, results))
     if None in result_kinds:
-        raise TypeError(f"no value of Python's can be the result of host function {f'{module}.{name}'!r}")
+        raise TypeError(f"Python has no value for the result of host function {f'{module}.{name}'!r}")
     decode, encode = argument_decoder(parameter_kinds, unsigned=unsigned), result_encoder(results, result_kinds)
     host_function = HostFunction(f"{module}.{name}", decode, encode, function, access_caller)
     # A type belongs to the engine that used it first, and wasmtime ends the process when another engine meets it. So a

@@ -70,7 +70,7 @@ capi.intercept_externref_new(_new_externref)
 add_advice(
     "`*_async`",
     "call the function by greenctx.wasix.call(store, func, *args), or make the instance by greenctx.wasix's Linker or "
-    "Instance, whose functions are called as ever",
+    "Instance, whose functions are called as usual",
 )
 
 

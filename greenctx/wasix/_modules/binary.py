@@ -98,7 +98,7 @@ class Reader:
     def peek(self) -> int:
         """Return the next byte without reading past it."""
         if self.position >= self._end:
-            raise NotUnderstood("it ends in the middle, or is no module")
+            raise NotUnderstood("it ends in the middle, or is not a module")
         return self.code[self.position]
 
     def byte(self) -> int:

@@ -51,7 +51,7 @@ class Size(NamedTuple):
 
 
 class Import(NamedTuple):
-    """An import. ``size`` is None for what is neither a memory nor a table."""
+    """An import. ``size`` is None unless it is a memory or a table."""
 
     module: str
     name: str
@@ -60,7 +60,7 @@ class Import(NamedTuple):
 
 
 class _Definition(NamedTuple):
-    """A memory or a table that the module defines, with what is needed to encode it again."""
+    """A memory or a table that the module defines, with all that encoding it again needs."""
 
     size: Size
     before: bytes

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._modules.sizes import Size
 
 ELEMENT = 8  # bytes of a table's element, in wasmtime
-TABLE_SHARE = 8  # where memories may grow as well, tables may grow by an eighth of what is left
+TABLE_SHARE = 8  # where memories may grow as well, tables may grow by an eighth of the room
 STACK = 2**19  # bytes of its fiber's stack that a guest's calls may fill: wasmtime's ``max_wasm_stack``
 MAX_SIZE = 2**63 - 1  # the largest limit that wasmtime takes
 

@@ -77,7 +77,7 @@ class ShadowStacks:
     def create_context(
         self, store: Store, environment: ContextSwitchingEnvironment, entrypoint: Callable[[], object]
     ) -> int:
-        """Create a context with a region. Raises `ShadowStackUnavailable`, or what the environment does."""
+        """Create a context with a region. Raises `ShadowStackUnavailable`, and the errors of `create_context`."""
 
         @wraps(entrypoint, ())
         def on_region() -> None:

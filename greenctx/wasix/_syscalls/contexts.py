@@ -75,7 +75,7 @@ def context_switch(context_id: int) -> int:
 
 
 def context_destroy(context_id: int) -> int:
-    """Destroy a suspended context. An unknown id is no error."""
+    """Destroy a suspended context. An unknown id is not an error."""
     try:
         environment = current_environment()
     except NoEnvironment:

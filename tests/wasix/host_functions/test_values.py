@@ -344,10 +344,10 @@ def test_types_are_checked_at_definition() -> None:
 def test_types_that_python_has_no_values_of() -> None:
     """Functions that have them are refused where they are defined or called. (wasmtime's `Func` aborts the process.)"""
     embedding = Embedding().load("""(module (func (export "f") (param v128)) (func (export "g") (param i32 v128)))""")
-    with pytest.raises(TypeError, match="no value of Python's can be argument 0 of the guest's function"):
+    with pytest.raises(TypeError, match="Python has no value for argument 0 of the guest's function"):
         embedding.call("f", 1)
-    with pytest.raises(TypeError, match="no value of Python's can be argument 1 of the guest's function"):
+    with pytest.raises(TypeError, match="Python has no value for argument 1 of the guest's function"):
         embedding.call("g", 1, 1)
     vector = compiled("""(module (import "host" "vector" (func (result v128))))""").imports[0].type
-    with pytest.raises(TypeError, match=r"no value of Python's can be the result of host function 'host\.vector'"):
+    with pytest.raises(TypeError, match=r"Python has no value for the result of host function 'host\.vector'"):
         embedding.linker.define_func("host", "vector", cast("FuncType", vector), print)

@@ -1,4 +1,4 @@
-"""Code written for wasmtime's package: with the import changed, functions are called as ever, and suspend."""
+"""Code written for wasmtime's package: with the import changed, functions are called as usual, and suspend."""
 
 from __future__ import annotations
 
