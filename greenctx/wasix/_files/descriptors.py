@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from greenctx.wasix._files.pipes import ReadEnd, WriteEnd
+from greenctx.wasix._files.pipes import InMemory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from greenctx.wasix._files.stdio import Sink, Source
 
 FIRST_OWN = 1 << 20
@@ -44,10 +46,14 @@ class Descriptors:
         """Return the file that the descriptor refers to; None if wasmtime knows it, or nobody."""
         return self._files.get(fd)
 
+    def files(self) -> Iterable[Source | Sink]:
+        """Return all that a descriptor refers to."""
+        return self._files.values()
+
     def add(self, *files: Source | Sink, lowest: int = 0, flags: int = 0) -> list[int]:
         """Give each file a new descriptor, not below ``lowest``. Raises `TooManyDescriptors`."""
         # Pipes count where ``fd_renumber`` has put them, too.
-        own = sum(fd >= FIRST_OWN or isinstance(file, ReadEnd | WriteEnd) for fd, file in self._files.items())
+        own = sum(fd >= FIRST_OWN or isinstance(file, InMemory) for fd, file in self._files.items())
         if own + len(files) > MAX_OWN:
             raise TooManyDescriptors
         numbers: list[int] = []
@@ -72,7 +78,7 @@ class Descriptors:
         """Remove the descriptor. An end of a pipe is closed with its last descriptor."""
         self._flags.pop(fd, None)
         file = self._files.pop(fd, None)
-        if isinstance(file, ReadEnd | WriteEnd) and not any(file is other for other in self._files.values()):
+        if isinstance(file, InMemory) and not any(file is other for other in self._files.values()):
             file.close()
         return file
 
@@ -81,7 +87,7 @@ class Descriptors:
         file = self._files.get(fd)
         if file is None:
             return fd
-        if isinstance(file, ReadEnd | WriteEnd):
+        if isinstance(file, InMemory):
             return None
         return next((number for number, other in self._files.items() if other is file and number < FIRST_OWN), None)
 

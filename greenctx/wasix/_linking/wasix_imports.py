@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from wasmtime import FuncType
 
 from greenctx.wasix._fibers.values import type_text
-from greenctx.wasix._modules.abi import WASI_UNSTABLE_MODULE, WASIX_MODULE, WASIX_MODULES
+from greenctx.wasix._modules.abi import WASI_UNSTABLE_MODULE, WASIX_MODULE, WASIX_MODULE_64, WASIX_MODULES
 from greenctx.wasix._syscalls.of_wasix.clocks import ClockCalls
+from greenctx.wasix._syscalls.of_wasix.epoll import EPOLL_TYPES, EpollCalls
 from greenctx.wasix._syscalls.of_wasix.files import FILE_TYPES
 from greenctx.wasix._syscalls.of_wasix.lone_process import LONE_PROCESS_TYPES, LoneProcessCalls
 from greenctx.wasix._syscalls.of_wasix.preview0 import wasi_preview0
@@ -69,6 +70,7 @@ def _provided(module: str, descriptors: DescriptorTables) -> Mapping[tuple[str, 
     calls = [
         *_calls_of(lone_process, module, LONE_PROCESS_TYPES),
         *_calls_of(TerminalCalls(descriptors), module, TERMINAL_TYPES),
+        *_calls_of(EpollCalls(descriptors, 8 if module == WASIX_MODULE_64 else 4), module, EPOLL_TYPES),
         *_calls_of(ClockCalls(), module, {"clock_time_set": "i32 i64 -> i32"}),
         *_calls_of(WasixCalls(descriptors), module, SHARED_TYPES),
         *(SystemCall(module, "proc_join", ty, lone_process.proc_join) for ty in wasix_types(module)["proc_join"]),

@@ -6,7 +6,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from greenctx.wasix._files.descriptors import FIRST_OWN
-from greenctx.wasix._files.stdio import Source
+from greenctx.wasix._files.stdio import Sink, Source
 from greenctx.wasix._modules import abi
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.process import call_wasmtime, process_of
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from greenctx.wasix._fibers.stores import Caller
-    from greenctx.wasix._files.stdio import Sink
     from greenctx.wasix._syscalls.process import DescriptorTables
     from greenctx.wasix._syscalls.table import SystemCall
 
@@ -103,7 +102,7 @@ class DescriptorCalls:
         file = self._own(caller, fd)
         if file is None:
             return self._as_wasmtime(caller, "fd_fdstat_get", fd, result_pointer)
-        rights = _COMMON | (_READ if isinstance(file, Source) else _WRITE)
+        rights = _COMMON | _READ * isinstance(file, Source) | _WRITE * isinstance(file, Sink)
         return _store(caller, result_pointer, _FDSTAT.pack(_UNKNOWN, file.flags, rights, 0))
 
     def fd_fdstat_set_flags(self, caller: Caller, fd: int, flags: int) -> int:

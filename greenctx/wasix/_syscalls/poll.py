@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from greenctx._core.scope import current_context_id
 from greenctx.errors import Deadlock
-from greenctx.wasix._files.pipes import ReadEnd, WriteEnd
+from greenctx.wasix._files.pipes import InMemory
 from greenctx.wasix._files.stdio import Sink, Source
 from greenctx.wasix._modules import abi
 from greenctx.wasix._native._fiber import monotonic
@@ -72,8 +72,9 @@ def readiness(file: Source | Sink, *, to_write: bool) -> Readiness:
     """Return whether a guest could read from the file, or write to it, without waiting."""
     if not isinstance(file, Sink if to_write else Source):
         return Found(abi.BADF)
-    if isinstance(file, ReadEnd | WriteEnd):
-        return None if file.ready is None else Found(size=file.ready)
+    if isinstance(file, InMemory):
+        size = file.writable() if to_write else file.readable()
+        return None if size is None else Found(size=size)
     return Found() if file.descriptor is None else (file.descriptor, to_write)
 
 

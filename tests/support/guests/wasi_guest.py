@@ -47,8 +47,12 @@ _SIGNATURES = {
 _WASIX_SIGNATURES = {
     "chdir": "i32 i32",
     "clock_time_set": "i32 i64",
+    "epoll_create": "i32",
+    "epoll_ctl": "i32 i32 i32 i32",
+    "epoll_wait": "i32 i32 i32 i64 i32",
     "fd_dup": "i32 i32",
     "fd_dup2": "i32 i32 i32 i32",
+    "fd_event": "i64 i32 i32",
     "fd_fdflags_get": "i32 i32",
     "fd_fdflags_set": "i32 i32",
     "fd_pipe": "i32 i32",

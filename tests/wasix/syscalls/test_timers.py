@@ -152,8 +152,8 @@ def test_any_stack_pointer(pointer: int) -> None:
 @pytest.mark.parametrize("optimized", ["-O1", "-O2"])
 def test_locals_of_c(optimized: str, settings: dict[str, int]) -> None:
     """A handler leaves alone what a C function has below the stack pointer, in main and in a context."""
-    path = compile_guest("alarms", optimized, "-Wl,--export=__stack_pointer")
-    with Program.from_file(path, limits=Limits(seconds=100), **settings) as alarms:  # type: ignore[arg-type]
+    path = compile_guest("events", optimized, "-Wl,--export=__stack_pointer")
+    with Program.from_file(path, argv=["events", "alarms"], limits=Limits(seconds=100), **settings) as alarms:  # type: ignore[arg-type]
         assert alarms.run() == 0
 
 

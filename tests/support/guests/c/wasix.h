@@ -12,6 +12,15 @@ typedef struct {
     uint64_t nanoseconds;
 } wasix_timeout;
 
+typedef struct {
+    uint32_t events;
+    uint64_t : 0;
+    void *pointer;
+    int32_t fd;
+    uint32_t data1;
+    uint64_t data2;
+} wasix_epoll_event;
+
 WASIX_IMPORT("proc_signals_sizes_get") int32_t wasix_proc_signals_sizes_get(uint32_t *count);
 WASIX_IMPORT("proc_signals_get") int32_t wasix_proc_signals_get(uint8_t *dispositions);
 WASIX_IMPORT("callback_signal") void wasix_callback_signal(const char *name, uint32_t length);
@@ -34,6 +43,12 @@ WASIX_IMPORT("fd_dup2") int32_t wasix_fd_dup2(int32_t fd, int32_t lowest, int32_
 WASIX_IMPORT("fd_fdflags_get") int32_t wasix_fd_fdflags_get(int32_t fd, uint16_t *flags);
 WASIX_IMPORT("fd_fdflags_set") int32_t wasix_fd_fdflags_set(int32_t fd, int32_t flags);
 WASIX_IMPORT("fd_pipe") int32_t wasix_fd_pipe(int32_t *read, int32_t *write);
+WASIX_IMPORT("fd_event") int32_t wasix_fd_event(uint64_t count, int32_t flags, int32_t *event);
+WASIX_IMPORT("epoll_create") int32_t wasix_epoll_create(int32_t *epoll);
+WASIX_IMPORT("epoll_ctl") int32_t
+wasix_epoll_ctl(int32_t epoll, int32_t operation, int32_t fd, const wasix_epoll_event *event);
+WASIX_IMPORT("epoll_wait") int32_t
+wasix_epoll_wait(int32_t epoll, wasix_epoll_event *events, int32_t max_events, uint64_t timeout, uint32_t *count);
 
 __attribute__((import_module("wasi"), import_name("thread-spawn"))) int32_t wasi_thread_spawn(void *argument);
 
