@@ -1,11 +1,11 @@
-# Signals: a guest's trap reaches wasmtime, whatever this thread's mask is, and whoever has replaced the handlers. And no
-# Ctrl-C is lost.
+# Signals: a guest's trap reaches wasmtime, whatever this thread's mask is, even if other code replaced the handlers.
+# And no Ctrl-C is lost.
 #
-# wasmtime's traps are signals: SIGSEGV, SIGILL and SIGFPE. The kernel ends a process that has one of them blocked, and
-# others (faulthandler, a JVM) put their handlers in the place of wasmtime's. So before a guest runs the signals are
-# unblocked. Where wasmtime's handler is no longer in place, ours takes the place of the other one: in a guest it calls
-# wasmtime's handler, else the other one. (wasmtime's `signals_based_traps`, switched off, would do without signals. Then
-# guests that use memory take up to 1.3 times as long, compiling 1.5 times, and there is no protection from Spectre.)
+# wasmtime's traps are signals: SIGSEGV, SIGILL and SIGFPE. The kernel ends a process that blocks one of them, and other
+# code (faulthandler, a JVM) replaces wasmtime's handlers. So the signals are unblocked before a guest runs. If wasmtime's
+# handler was replaced, greenctx's handler replaces the other one: in a guest it calls wasmtime's handler, else the other
+# one. (wasmtime's `signals_based_traps`, switched off, would do without signals. Then guests that use memory take up to
+# 1.3 times as long, compiling 1.5 times, and there is no protection from Spectre.)
 
 cdef extern from *:
     """
@@ -40,7 +40,7 @@ cdef extern from *:
             i++;
         if (polled != NULL) {
             call_handler(&wasmtimes[i], number, info, context);
-            /* For what is not a trap wasmtime restores the handler that it has found at its beginning. */
+            /* For a signal that is not a trap wasmtime restores the handler that it found when it began. */
             sigaction(number, NULL, &current);
             if ((current.sa_flags & SA_SIGINFO) && current.sa_sigaction == on_trap_signal)
                 return;

@@ -2,7 +2,7 @@
 
 @cython.final
 cdef class ShadowStack:
-    """Where the guest's locals of one greenlet go."""
+    """The stack of the guest's locals for one greenlet."""
 
     cdef public uint64_t pointer
     """The guest's stack pointer; out of date for the stack in use, whose pointer is in the global."""
@@ -11,9 +11,9 @@ cdef class ShadowStack:
     cdef object on_overflow
 
     def __init__(self, uint64_t pointer, uint64_t bottom=0, bytes canary=None, on_overflow=None):
-        """With a ``canary``, which is at the bottom, an overflow is noticed: `Fiber.poll` then returns ``on_overflow``.
+        """A ``canary`` at the bottom reveals an overflow: `Fiber.poll` then returns ``on_overflow``.
 
-        The end of main's stack, which the linker laid out, is not known: it has none.
+        Main's stack, which the linker laid out, has no canary: its end is not known.
         """
         self.pointer, self.bottom, self.canary, self.on_overflow = pointer, bottom, canary, on_overflow
 

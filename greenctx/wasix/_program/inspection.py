@@ -80,7 +80,7 @@ class Inspection:
     """Whether it exports ``__stack_pointer`` in the form that shadow stacks need."""
     malloc: bool
     warnings: tuple[str, ...]
-    """What will go wrong with contexts although the module runs, and the remedy."""
+    """Problems that contexts will have although the module runs, and their remedies."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the inspection as a dictionary that JSON can hold."""
