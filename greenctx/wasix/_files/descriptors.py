@@ -1,21 +1,25 @@
-"""The file descriptors that greenctx serves itself: standard streams and pipes. wasmtime serves all others."""
+"""What the file descriptors of a program refer to.
+
+A descriptor that is not in the table is wasmtime's of the same number, open or not. In the table are the descriptors
+that greenctx serves itself, which are those of standard streams and pipes, and the duplicates of wasmtime's: wasmtime
+cannot duplicate a descriptor, so several of the program's stand for one of wasmtime's.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from greenctx.wasix._files.pipes import InMemory
+from greenctx.wasix._files.stdio import NOT_IN_WASMTIME, STREAMS, Sink, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from greenctx.wasix._files.stdio import Sink, Source
+    from collections.abc import Iterable, Mapping
 
 FIRST_OWN = 1 << 20
 """The lowest descriptor that greenctx gives out. wasmtime gives out the lowest free ones, and never gets that far."""
 
 MAX_OWN = 1024
-"""The descriptors of pipes, and those that greenctx gives out, of one program. So pipes hold 64 MiB at most."""
+"""The descriptors of one program that are in the table, besides three. So pipes hold 64 MiB at most."""
 
 MAX_FILES = 512
 """wasmtime's descriptors of one program, unless the program has a limit of its own: half of what Linux lets a process
@@ -30,66 +34,163 @@ class TooManyDescriptors(Exception):
     """No more descriptors can be given out. System calls return errno mfile."""
 
 
+class OpenFile:
+    """A file or directory that wasmtime has open under one number, and the program perhaps under several."""
+
+    def __init__(self, wasmtime_fd: int) -> None:
+        self.wasmtime_fd = wasmtime_fd
+
+
+File: TypeAlias = Source | Sink | OpenFile
+
+_CLOSED = OpenFile(NOT_IN_WASMTIME)
+"""What a descriptor refers to that the program has closed while wasmtime keeps the number open, for a duplicate."""
+
+
+def _kept(fd: int) -> int:
+    """Return a number that no program can use, for wasmtime's descriptor to stay open."""
+    return -1 - fd
+
+
 class Descriptors:
     """The descriptors of one program.
 
-    A descriptor below `FIRST_OWN` is also open in wasmtime. Whatever it refers to there, it keeps the number taken.
+    A number of wasmtime's is closed there as soon as no descriptor of the program refers to it.
     """
 
-    def __init__(self, streams: dict[int, Source | Sink]) -> None:
-        self._files = streams
+    def __init__(self, streams: Mapping[int, Source | Sink]) -> None:
+        self._files: dict[int, File] = {}
+        for fd, stream in streams.items():
+            stream.wasmtime_fd = fd
+            self._files[fd] = stream
         self._flags: dict[int, int] = {}
         self.copies = False
         """Whether ``fd_renumber`` leaves the descriptor open that it was given, as in WASIX. In WASI it moves it."""
 
     def get(self, fd: int) -> Source | Sink | None:
-        """Return the file that the descriptor refers to; None if wasmtime knows it, or nobody."""
-        return self._files.get(fd)
+        """Return the file that the descriptor refers to, if greenctx reads and writes it."""
+        file = self._files.get(fd)
+        return file if isinstance(file, Source | Sink) else None
 
-    def files(self) -> Iterable[Source | Sink]:
-        """Return all that a descriptor refers to."""
+    def in_memory(self, fd: int) -> InMemory | None:
+        """Return the end of a pipe, or what else is not in wasmtime, that the descriptor refers to, if it does."""
+        file = self._files.get(fd)
+        return file if isinstance(file, InMemory) else None
+
+    def files(self) -> Iterable[File]:
+        """Return all that a descriptor in the table refers to."""
         return self._files.values()
 
-    def add(self, *files: Source | Sink, lowest: int = 0, flags: int = 0) -> list[int]:
+    def wasmtime_fd(self, fd: int) -> int:
+        """Return wasmtime's descriptor of the same file, open or not. Of a pipe it is one that is not."""
+        file = self._files.get(fd)
+        return fd if file is None else file.wasmtime_fd
+
+    def directory(self, fd: int) -> int:
+        """Return wasmtime's descriptor of the directory that a path is relative to.
+
+        WASIX's libc remembers the numbers of preopened directories, and these lead there whatever dup2 makes of them.
+        """
+        return fd if _kept(fd) in self._files else self.wasmtime_fd(fd)
+
+    def is_known(self, fd: int) -> bool:
+        """Whether the descriptor is in the table. If not, wasmtime alone can tell whether it is open."""
+        return fd in self._files
+
+    def is_closed(self, fd: int) -> bool:
+        """Whether the descriptor is closed, but open in wasmtime."""
+        return self._files.get(fd) is _CLOSED
+
+    def is_alone(self, fd: int) -> bool:
+        """Whether the descriptor is wasmtime's of the same number, and no other one refers to the file."""
+        file = self._files.get(fd)
+        if file is None:
+            return fd < FIRST_OWN
+        return file.wasmtime_fd == fd and self._numbers_of(file) == [fd]
+
+    def file(self, fd: int) -> File:
+        """Return what the open descriptor refers to, for another descriptor to refer to it, too."""
+        return self._files.get(fd) or OpenFile(fd)
+
+    def add(self, *files: File, lowest: int = 0, flags: int = 0) -> list[int]:
         """Give each file a new descriptor, not below ``lowest``. Raises `TooManyDescriptors`."""
-        # Pipes count where ``fd_renumber`` has put them, too.
-        own = sum(fd >= FIRST_OWN or isinstance(file, InMemory) for fd, file in self._files.items())
-        if own + len(files) > MAX_OWN:
-            raise TooManyDescriptors
         numbers: list[int] = []
         candidate = max(lowest, FIRST_OWN)
-        for file in files:
+        for _ in files:
             while candidate in self._files:
                 candidate += 1
             if candidate > MAX_FD:
                 raise TooManyDescriptors
-            self._files[candidate] = file
-            self.set_flags(candidate, flags)
             numbers.append(candidate)
+            candidate += 1
+        self._check_room(len(files))
+        for number, file in zip(numbers, files, strict=True):
+            self._refer(number, file)
+            self.set_flags(number, flags)
         return numbers
 
-    def put(self, fd: int, file: Source | Sink) -> None:
-        """Let the descriptor refer to the file. What it referred to before is removed."""
-        if self._files.get(fd) is not file:
-            self.remove(fd)
-            self._files[fd] = file
+    def number_of_new(self, wasmtime_fd: int) -> int:
+        """Return the program's number for what wasmtime has just opened. Raises `TooManyDescriptors`.
 
-    def remove(self, fd: int) -> Source | Sink | None:
-        """Remove the descriptor. An end of a pipe is closed with its last descriptor."""
+        It is wasmtime's number, unless a duplicate of another file has it.
+        """
+        return wasmtime_fd if wasmtime_fd not in self._files else self.add(OpenFile(wasmtime_fd))[0]
+
+    def put(self, fd: int, file: File, *, is_open: bool) -> int | None:
+        """Let the descriptor, which may be open, refer to the file of another one. Raises `TooManyDescriptors`.
+
+        Return the number that is to be closed in wasmtime, if one is.
+        """
+        if self._files.get(fd) is file:
+            return None
+        if fd not in self._files:
+            self._check_room(1)
+        unused = self.remove(fd) if is_open else None
+        self._refer(fd, file)
+        return unused
+
+    def keep(self, fd: int) -> None:
+        """Never close the descriptor in wasmtime. When the program closes the number, it refers to the same again.
+
+        To be called before the program closes or replaces it for the first time.
+        """
+        if _kept(fd) not in self._files:
+            self._refer(_kept(fd), self.file(fd))
+
+    def remove(self, fd: int) -> int | None:
+        """Remove an open descriptor. Return the number that is to be closed in wasmtime, if one is.
+
+        The end of a pipe is closed with its last descriptor.
+        """
         self._flags.pop(fd, None)
         file = self._files.pop(fd, None)
-        if isinstance(file, InMemory) and not any(file is other for other in self._files.values()):
-            file.close()
-        return file
-
-    def wasmtime_fd(self, fd: int) -> int | None:
-        """Return wasmtime's descriptor of the same file, open or not; None if wasmtime does not know the file."""
-        file = self._files.get(fd)
         if file is None:
             return fd
-        if isinstance(file, InMemory):
+        if _kept(fd) in self._files:
+            self._files[fd] = self._files[_kept(fd)]
+        elif any(other.wasmtime_fd == fd for other in self._files.values()):
+            self._files[fd] = _CLOSED
+        left = self._numbers_of(file)
+        if isinstance(file, OpenFile) and left == [file.wasmtime_fd]:
+            del self._files[file.wasmtime_fd]  # it is wasmtime's of the same number again
+        if left:
             return None
-        return next((number for number, other in self._files.items() if other is file and number < FIRST_OWN), None)
+        if isinstance(file, InMemory):
+            file.close()
+            return None
+        if self._files.get(file.wasmtime_fd) is _CLOSED:
+            del self._files[file.wasmtime_fd]
+        return file.wasmtime_fd
+
+    def move(self, fd: int, to: int) -> None:
+        """Do what wasmtime has done: its descriptor has another number now. Both were alone."""
+        for number in (fd, to):
+            self._flags.pop(number, None)
+        file = self._files.pop(fd, None)
+        self._files.pop(to, None)
+        if file is not None:
+            file.wasmtime_fd = to
+            self._files[to] = file
 
     def flags(self, fd: int) -> int:
         """Return the flags of any descriptor, wasmtime's included."""
@@ -101,3 +202,16 @@ class Descriptors:
             self._flags[fd] = flags
         else:
             self._flags.pop(fd, None)
+
+    def _refer(self, fd: int, file: File) -> None:
+        if isinstance(file, OpenFile):
+            # Its number in wasmtime is the program's as well, unless the program has closed it or uses it otherwise.
+            self._files.setdefault(file.wasmtime_fd, file)
+        self._files[fd] = file
+
+    def _numbers_of(self, file: File) -> list[int]:
+        return [fd for fd, other in self._files.items() if other is file]
+
+    def _check_room(self, count: int) -> None:
+        if len(self._files) + count > MAX_OWN + len(STREAMS):
+            raise TooManyDescriptors

@@ -8,6 +8,8 @@ from greenctx.wasix._files import paths
 from greenctx.wasix._modules import abi
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._files.paths import Preopen
     from greenctx.wasix._files.wasmtime_wasi import Scratch
@@ -19,10 +21,6 @@ AT_FDCWD = 2**32 - 2
 # Addresses in the scratch memory, and values of WASI preview 1 (wasi/api.h).
 _PATH, _RESULT = 0, 2 * paths.MAX_LENGTH
 _FOLLOW = 1  # of lookupflags: follow symbolic links
-_DIRECTORY_ONLY = 2  # of oflags
-
-MAX_OCCUPIED = 512
-"""How many files of the host are opened at most, for a moment, to have one of them at a given number."""
 _FILE_TYPE, _DIRECTORY = 16, 3  # the offset of the type in a filestat, and the type of directories
 
 
@@ -48,9 +46,13 @@ class Directories:
 
     def find(self, scratch: Scratch, caller: Caller, path: bytes) -> tuple[int, int] | None:
         """Return the descriptor of the preopen that an absolute path is in, and how much of the path names it."""
+        return paths.find(path, self.preopens(scratch, caller))
+
+    def preopens(self, scratch: Scratch, caller: Caller) -> Sequence[Preopen]:
+        """Return the preopened directories, by wasmtime's descriptors."""
         if self._preopens is None:
             self._preopens = [*_preopens(scratch, caller)]
-        return paths.find(path, self._preopens)
+        return self._preopens
 
     def open(
         self, scratch: Scratch, caller: Caller, fd: int, flags: int, path: bytes, *options: int
@@ -63,25 +65,6 @@ class Directories:
             path = self.current + b"/" + path
         error = self._call(scratch, caller, "path_open", fd, flags, path, *options)
         return error, _number(scratch, caller, _RESULT)
-
-    def occupy(self, scratch: Scratch, caller: Caller, fd: int) -> bool:
-        """Let wasmtime open a preopened directory by that number, which is free; return whether it did.
-
-        wasmtime chooses the number, one of those that were closed or the next one. So others are opened on the way, and
-        closed again.
-        """
-        others: list[int] = []
-        opened = -1
-        while opened != fd and len(others) < MAX_OCCUPIED:
-            error, opened = self.open(scratch, caller, FIRST_PREOPEN, 0, b".", _DIRECTORY_ONLY, 0, 0, 0)
-            if error:
-                break
-            others.append(opened)
-        found = fd in others
-        for other in others:
-            if other != fd:
-                scratch.call(caller, "fd_close", other)
-        return found
 
     def _call(
         self, scratch: Scratch, caller: Caller, name: str, fd: int, flags: int, path: bytes, *options: int

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from wasmtime import WasiConfig
 
-STDIN, STDOUT, STDERR = 0, 1, 2
+STREAMS = STDIN, STDOUT, STDERR = 0, 1, 2
+NOT_IN_WASMTIME = 2**32 - 1
+"""The descriptor of what wasmtime does not know. It never opens one of this number, so its functions return badf."""
 
 
 class Source:
     """What a guest reads from. ``descriptor`` is the one to wait for before a read; None if reading never waits."""
 
     descriptor: int | None
+    wasmtime_fd = NOT_IN_WASMTIME
+    """wasmtime's descriptor of the same stream."""
     flags = 0
     """Those of WASI's file descriptors that were set here."""
 
@@ -48,6 +52,8 @@ class Sink:
     """What a guest writes to. ``descriptor`` is the one to wait for before a write; None if writing never waits."""
 
     descriptor: int | None
+    wasmtime_fd = NOT_IN_WASMTIME
+    """wasmtime's descriptor of the same stream."""
     flags = 0
     """Those of WASI's file descriptors that were set here."""
 

@@ -60,6 +60,7 @@ NOENT: Final = 44
 NOMEM: Final = 48
 NOSPC: Final = 51
 NOTDIR: Final = 54
+NOTSOCK: Final = 57
 NOTSUP: Final = 58
 PERM: Final = 63
 PIPE: Final = 64

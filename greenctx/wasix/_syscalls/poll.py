@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._files.descriptors import Descriptors
-    from greenctx.wasix._files.wasmtime_wasi import WasmtimeWasi
+    from greenctx.wasix._syscalls.process import Process
 
 T = TypeVar("T")
 
@@ -30,9 +30,10 @@ _SUBSCRIPTION = Struct("<Q B7x I4x Q Q H6x")  # userdata, tag, clock id or fd, t
 _EVENT = Struct("<Q H B5x Q H6x")  # userdata, error, type, nbytes, flags
 _CLOCK, _FD_READ, _FD_WRITE = 0, 1, 2
 _ABSOLUTE = 1
-_HANGUP = 1  # the other end is closed
-# Realtime and monotonic. No guest can wait for processor time, and in wasmtime's clock_time_get an unknown id traps.
-_CLOCKS = (0, 1)
+_HANGUP = 1  # the other end is closed, or nothing more can be read
+_CLOCKS = (0, 1)  # realtime and monotonic: no guest can wait for processor time
+_READ, _WRITE = 1 << 1, 1 << 6  # rights
+_RIGHTS, _SIZE = 8, 32  # the offsets of the rights in an fdstat, and of the size in a filestat
 
 
 class Subscription(NamedTuple):
@@ -46,22 +47,27 @@ class Subscription(NamedTuple):
     flags: int
 
     def event(self, found: Found | None = None) -> bytes:
-        """Encode the event. Of a pipe the size is known, and 0 once the other end is closed."""
-        error, size = (abi.SUCCESS, 0) if found is None else (found.error, found.size)
-        if size is None:  # how much can be read is not known, but something can
-            size = int(error == abi.SUCCESS)
-        hangs_up = found is not None and found.size == 0
-        return _EVENT.pack(self.userdata, error, self.tag, size, _HANGUP if hangs_up else 0)
+        """Encode the event, of a clock if nothing was found."""
+        if found is None:
+            return _EVENT.pack(self.userdata, abi.SUCCESS, self.tag, 0, 0)
+        size = found.size
+        if size is None:  # how much is not known, but something is there
+            size = int(found.error == abi.SUCCESS)
+        return _EVENT.pack(self.userdata, found.error, self.tag, size, _HANGUP if found.is_end else 0)
 
 
 class Found:
-    """What a guest finds when it reads from a descriptor, or writes to it: an error, or so many bytes, if known."""
+    """What a guest finds when it reads from a descriptor, or writes to it: an error, or so many bytes, if known.
 
-    __slots__ = ("error", "size")
+    ``is_end``: the other end of a pipe is closed, or the file is at its end.
+    """
 
-    def __init__(self, error: int = abi.SUCCESS, size: int | None = None) -> None:
+    __slots__ = ("error", "is_end", "size")
+
+    def __init__(self, error: int = abi.SUCCESS, size: int | None = None, *, is_end: bool = False) -> None:
         self.error = error
         self.size = size
+        self.is_end = is_end or size == 0
 
 
 Readiness = Found | tuple[int, bool] | None
@@ -93,8 +99,29 @@ def wait_until_found(caller: Caller, asked: Mapping[T, Readiness], seconds: floa
     return found | {key: Found() for key, one in waits.items() if one in ready}
 
 
+def readiness_in_wasmtime(process: Process, caller: Caller, fd: int, *, to_write: bool) -> Found:
+    """Return what is found at a descriptor of wasmtime's: a file is always ready, a directory badf, as in wasmtime."""
+    scratch = process.scratch(caller)
+
+    def ask(name: str, address: int) -> int | None:
+        """Return the number at that address of what wasmtime stores, or None for an error."""
+        if scratch.call(caller, name, fd, 0):
+            return None
+        return int.from_bytes(scratch.get(caller, address, 8), "little")
+
+    place = ask("fd_tell", 0)
+    if place is not None:
+        size = ask("fd_filestat_get", _SIZE)
+        return Found(is_end=not to_write and size is not None and size <= place)
+    if scratch.call(caller, "fd_tell", fd, 0) == abi.SPIPE:  # a standard stream of wasmtime's own
+        rights = ask("fd_fdstat_get", _RIGHTS) or 0
+        if rights & (_WRITE if to_write else _READ):
+            return Found()
+    return Found(abi.BADF)
+
+
 def poll_oneoff(
-    wasi: WasmtimeWasi,
+    process: Process,
     descriptors: Descriptors,
     caller: Caller,
     subscriptions: int,
@@ -106,7 +133,8 @@ def poll_oneoff(
 ) -> int:
     """Wait until one of the subscriptions is ready; report all that are. Raises as `wait_until_found`.
 
-    A subscription is decoded from the fields of its layout.
+    As in wasmtime, the first subscription that is wrong fails the whole call. ``layout`` and ``decode`` are
+    those of the subscriptions.
     """
     memory = GuestMemory(caller)
     memory.check(subscriptions, count * layout.size)
@@ -116,40 +144,36 @@ def poll_oneoff(
     asked = [decode(*fields) for fields in layout.iter_unpack(data)]
     memory.check(events, count * _EVENT.size)
     memory.check(result_pointer, 4)
-    if any(one.tag > _FD_WRITE or (one.tag == _CLOCK and one.flags > _ABSOLUTE) for one in asked):
-        return abi.INVAL
+
+    def readiness_of(one: Subscription) -> Readiness:
+        file, to_write = descriptors.get(one.subject), one.tag == _FD_WRITE
+        if file is not None:
+            return readiness(file, to_write=to_write)
+        return readiness_in_wasmtime(process, caller, descriptors.wasmtime_fd(one.subject), to_write=to_write)
 
     begin = monotonic()
-    ready: list[bytes] = []
     clocks: list[tuple[float, Subscription]] = []  # and when their time has come
-    for one in asked:
+    files: dict[int, Readiness] = {}
+    for index, one in enumerate(asked):
+        if one.tag > _FD_WRITE:
+            return abi.INVAL
         if one.tag == _CLOCK:
-            result = abi.INVAL
-            if one.subject in _CLOCKS:
-                result = wasi.call(caller, "clock_time_get", one.subject, 1, events)
-            if result == abi.SUCCESS:
-                # wasmtime's clocks begin anywhere, so an absolute time is compared with wasmtime's own clock.
-                now = int.from_bytes(memory.read(events, 8), "little") if one.flags & _ABSOLUTE else 0
-                clocks.append((begin + max(0, one.timeout - now) / 1e9, one))
-            else:
-                ready.append(one.event(Found(result)))
+            if one.subject not in _CLOCKS or one.flags > _ABSOLUTE:
+                return abi.INVAL
+            now = process.now(caller, one.subject) if one.flags & _ABSOLUTE else 0
+            clocks.append((begin + max(0, one.timeout - now) / 1e9, one))
+        else:
+            files[index] = found = readiness_of(one)
+            if isinstance(found, Found) and found.error:
+                return found.error
     while True:
-        files: dict[int, Readiness] = {}
-        for index, one in enumerate(asked):
-            if one.tag == _CLOCK:
-                continue
-            file = descriptors.get(one.subject)
-            if file is not None:
-                files[index] = readiness(file, to_write=one.tag == _FD_WRITE)
-            else:  # a file of wasmtime's is always ready, unless it is not open
-                files[index] = Found(wasi.call(caller, "fd_fdstat_get", one.subject, events))
-        left = 0.0 if ready else min((max(0.0, end - monotonic()) for end, _ in clocks), default=None)
-        found = wait_until_found(caller, files, left)
-        ready += [asked[index].event(one) for index, one in found.items()]
+        left = min((max(0.0, end - monotonic()) for end, _ in clocks), default=None)
+        ready = [asked[index].event(one) for index, one in wait_until_found(caller, files, left).items()]
         passed = monotonic()
         ready += [one.event() for end, one in clocks if end <= passed]
         if ready:
             break
+        files = {index: readiness_of(asked[index]) for index in files}  # a signal has come: its handler may do anything
     memory.write(events, b"".join(ready))
     memory.write_u32(result_pointer, len(ready))
     return abi.SUCCESS

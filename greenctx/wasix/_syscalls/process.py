@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wasmtime import Memory, WasmtimeError
 
 from greenctx.wasix._fibers.stores import state_of
-from greenctx.wasix._files.descriptors import MAX_FILES, Descriptors
+from greenctx.wasix._files.descriptors import MAX_FILES, Descriptors, TooManyDescriptors
 from greenctx.wasix._files.directories import Directories
 from greenctx.wasix._files.terminal import TerminalModes
 from greenctx.wasix._files.wasmtime_wasi import Scratch, WasmtimeWasi
@@ -81,6 +81,12 @@ class Process:
         """Whether the descriptor is open in wasmtime."""
         return self.scratch(caller).call(caller, "fd_fdstat_get", fd, 0) == abi.SUCCESS
 
+    def now(self, caller: Caller, clock: int) -> int:
+        """Return the time of a clock in nanoseconds, as wasmtime tells it: its monotonic clock begins anywhere."""
+        scratch = self.scratch(caller)
+        scratch.call(caller, "clock_time_get", clock, 1, 0)
+        return int.from_bytes(scratch.get(caller, 0, 8), "little")
+
     def may_open(self, caller: Caller) -> bool:
         """Whether the limit allows one more of wasmtime's descriptors."""
         return self.max_files is None or self.open_files(caller) < self.max_files
@@ -122,6 +128,8 @@ class DescriptorTables:
     def __init__(self) -> None:
         self.stdio: Stdio | None = None
         """The standard streams of the linker's guests; None leaves reading and writing to wasmtime."""
+        self.has_duplicates = False
+        """Whether the linker has WASIX's calls about files, so that guests can duplicate descriptors."""
 
     def of(self, caller: Caller) -> Descriptors:
         """Return the descriptors that are not wasmtime's."""
@@ -131,6 +139,23 @@ class DescriptorTables:
             table = tables[self.stdio] = Descriptors({} if self.stdio is None else self.stdio.streams())
         return table
 
+    def note_opened(self, caller: Caller, wasmtime_fd: int) -> int | None:
+        """Note that wasmtime has opened a descriptor. Return the program's number for it.
+
+        Return None, and close the descriptor, if there is no room for more.
+        """
+        process = process_of(caller.store)
+        try:
+            number = self.of(caller).number_of_new(wasmtime_fd)
+        except TooManyDescriptors:
+            process.scratch(caller).call(caller, "fd_close", wasmtime_fd)
+            return None
+        process.note_files(caller, 1)
+        return number
+
     def is_open(self, caller: Caller, fd: int) -> bool:
         """Whether the descriptor is open, here or in wasmtime."""
-        return self.of(caller).get(fd) is not None or process_of(caller.store).is_open(caller, fd)
+        descriptors = self.of(caller)
+        if descriptors.get(fd) is not None:
+            return True
+        return process_of(caller.store).is_open(caller, descriptors.wasmtime_fd(fd))

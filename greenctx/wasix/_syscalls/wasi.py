@@ -19,11 +19,11 @@ from greenctx.wasix._syscalls.descriptors import DescriptorCalls
 from greenctx.wasix._syscalls.guest_memory import GuestMemory
 from greenctx.wasix._syscalls.of_wasix.clocks import ClockCalls
 from greenctx.wasix._syscalls.of_wasix.timers import wait
-from greenctx.wasix._syscalls.paths import path_calls, path_open
+from greenctx.wasix._syscalls.paths import PathCalls
 from greenctx.wasix._syscalls.poll import poll_oneoff
 from greenctx.wasix._syscalls.process import call_wasmtime, process_of
 from greenctx.wasix._syscalls.signals import PIPE
-from greenctx.wasix._syscalls.table import SystemCall, wasi_call, wasi_calls_of
+from greenctx.wasix._syscalls.table import SystemCall, wasi_calls_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,7 @@ class WasiCalls:
         """Yield the calls that are served here whatever the guest imports."""
         yield SystemCall(abi.WASI_MODULE, "proc_exit", "i32 ->", proc_exit, needs_caller=False)
         yield SystemCall(abi.WASI_MODULE, "poll_oneoff", "i32 i32 i32 i32 -> i32", self.poll_oneoff)
-        yield wasi_call("path_open", path_open)
+        yield from PathCalls(self._descriptors).calls()
         yield from DescriptorCalls(self._descriptors).calls()
         if self._descriptors.stdio is not None:
             yield from wasi_calls_of(self, "fd_read", "fd_write")
@@ -75,15 +75,17 @@ class WasiCalls:
     def calls_for_wasix(self) -> Iterator[SystemCall]:
         """Yield the calls that differ once there are WASIX's calls about files. They take longer than wasmtime's."""
         if self._descriptors.stdio is not None:
+            self._descriptors.has_duplicates = True
             yield from DescriptorCalls(self._descriptors).calls_with_pipes()
-            yield from path_calls()
+            yield from PathCalls(self._descriptors).calls_with_absolute_paths()
             yield from wasi_calls_of(ClockCalls(), "clock_res_get", "clock_time_get")
 
     def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Read from stdin, once it has something, or from a pipe. wasmtime reads from all other files."""
-        source = self._descriptors.of(caller).get(fd)
+        descriptors = self._descriptors.of(caller)
+        source = descriptors.get(fd)
         if source is None:
-            return call_wasmtime("fd_read", caller, fd, iovecs, count, result_pointer)
+            return call_wasmtime("fd_read", caller, descriptors.wasmtime_fd(fd), iovecs, count, result_pointer)
         if not isinstance(source, Source):
             return abi.BADF
         memory = GuestMemory(caller)
@@ -110,9 +112,10 @@ class WasiCalls:
 
     def fd_write(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Write to stdout or stderr, once it takes something, or to a pipe. wasmtime writes to all other files."""
-        sink = self._descriptors.of(caller).get(fd)
+        descriptors = self._descriptors.of(caller)
+        sink = descriptors.get(fd)
         if sink is None:
-            return call_wasmtime("fd_write", caller, fd, iovecs, count, result_pointer)
+            return call_wasmtime("fd_write", caller, descriptors.wasmtime_fd(fd), iovecs, count, result_pointer)
         if not isinstance(sink, Sink):
             return abi.BADF
         memory = GuestMemory(caller)
@@ -142,9 +145,9 @@ class WasiCalls:
         self, caller: Caller, subscriptions: int, events: int, count: int, result_pointer: int, **layout: Any
     ) -> int:
         """Wait until one of the subscriptions is ready; report all that are."""
-        wasi, descriptors = process_of(caller.store).wasi(caller), self._descriptors.of(caller)
+        process, descriptors = process_of(caller.store), self._descriptors.of(caller)
         try:
-            return poll_oneoff(wasi, descriptors, caller, subscriptions, events, count, result_pointer, **layout)
+            return poll_oneoff(process, descriptors, caller, subscriptions, events, count, result_pointer, **layout)
         except OSError as error:
             if error.errno is None:
                 raise

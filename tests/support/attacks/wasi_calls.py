@@ -81,7 +81,7 @@ for tag in (1, 2, 3, 255):
     for fd in (-1, 2**31 - 1, -(2**31), 99):
         wasi(
             f"poll_oneoff: tag {tag}, descriptor {fd}",
-            0 if tag <= 2 else INVAL,
+            BADF if tag <= 2 else INVAL,
             "poll_oneoff",
             poll,
             numbers(512, 1024, 1, 64),

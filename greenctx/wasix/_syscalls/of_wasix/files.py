@@ -100,7 +100,9 @@ class FileCalls:
         if not _is_utf8(name):
             return abi.INVAL
         descriptors = self._descriptors.of(caller)
-        if descriptors.get(fd) is not None and not paths.is_absolute(name):
+        directory = descriptors.directory(fd)
+        is_stream = descriptors.get(fd) is not None and directory == descriptors.wasmtime_fd(fd)
+        if is_stream and not paths.is_absolute(name):
             return abi.NOTDIR
         process = process_of(caller.store)
         if not process.may_open(caller):
@@ -108,7 +110,7 @@ class FileCalls:
         error, opened = process.directories.open(
             process.scratch(caller),
             caller,
-            fd,
+            directory,
             lookup_flags & _LOOKUP_FLAGS,
             name,
             open_flags & _OPEN_FLAGS,
@@ -117,9 +119,11 @@ class FileCalls:
             fd_flags & _FD_FLAGS,
         )
         if error == abi.SUCCESS:
-            process.note_files(caller, 1)
-            descriptors.set_flags(opened, flags & CLOSE_ON_EXEC)
-            memory.write_u32(result_pointer, opened)
+            number = self._descriptors.note_opened(caller, opened)
+            if number is None:
+                return abi.MFILE
+            descriptors.set_flags(number, flags & CLOSE_ON_EXEC)
+            memory.write_u32(result_pointer, number)
         return error
 
     def fd_pipe(self, caller: Caller, read_pointer: int, write_pointer: int) -> int:
@@ -142,17 +146,18 @@ class FileCalls:
         return self.fd_dup2(caller, fd, 0, 0, result_pointer)
 
     def fd_dup2(self, caller: Caller, fd: int, lowest: int, close_on_exec: int, result_pointer: int) -> int:
-        """Duplicate a descriptor, not below ``lowest``. WASI cannot duplicate those of files: that returns notsup."""
+        """Duplicate a descriptor, not below ``lowest``."""
         if lowest > MAX_FD:
             return abi.INVAL
-        descriptors = self._descriptors.of(caller)
-        file = descriptors.get(fd)
-        if file is None:
-            return abi.NOTSUP if self._descriptors.is_open(caller, fd) else abi.BADF
+        if not self._descriptors.is_open(caller, fd):
+            return abi.BADF
+        if self._descriptors.stdio is None:  # then reading and writing are wasmtime's, which has no duplicates
+            return abi.NOTSUP
         memory = GuestMemory(caller)
         memory.check(result_pointer, 4)
+        descriptors, flags = self._descriptors.of(caller), CLOSE_ON_EXEC if close_on_exec == _TRUE else 0
         try:
-            (duplicate,) = descriptors.add(file, lowest=lowest, flags=CLOSE_ON_EXEC if close_on_exec == _TRUE else 0)
+            (duplicate,) = descriptors.add(descriptors.file(fd), lowest=lowest, flags=flags)
         except TooManyDescriptors:
             return abi.MFILE
         memory.write_u32(result_pointer, duplicate)
