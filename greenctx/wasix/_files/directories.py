@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FIRST_PREOPEN = 3
 AT_FDCWD = 2**32 - 2
-"""What WASI's libcs pass in place of a descriptor to mean the working directory."""
+"""The number that WASI's libcs pass as a descriptor to mean the working directory."""
 
 # Addresses in the scratch memory, and values of WASI preview 1 (wasi/api.h).
 _PATH, _RESULT = 0, 2 * paths.MAX_LENGTH

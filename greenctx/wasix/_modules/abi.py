@@ -19,7 +19,7 @@ WASI_UNSTABLE_MODULE: Final = "wasi_unstable"
 """Import module of WASI preview 0."""
 
 WAITING_CALLS: Final = re.compile("path_|sock_|fd_(pread|pwrite|readdir|sync|datasync|allocate|filestat_|fdstat_set)")
-"""Matches the WASI calls of wasmtime's that may wait for a file."""
+"""Matches the WASI calls that wasmtime serves and that may wait for a file."""
 
 THREADS_MODULE: Final = "wasi"
 """Import module of the ``thread-spawn`` of WASI's threads."""
@@ -41,7 +41,7 @@ START: Final = "_start"
 MAIN_CONTEXT: Final = 0
 
 
-# Errno values. Plain integers, because those of an IntEnum cost as much as the rest of a call.
+# Errno values. Plain integers, because members of an IntEnum cost as much as the rest of a call.
 SUCCESS: Final = 0
 ACCES: Final = 2
 AGAIN: Final = 6

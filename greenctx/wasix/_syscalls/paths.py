@@ -54,7 +54,7 @@ class PathCalls:
     def path_open(self, caller: Caller, *args: int) -> int:
         """Open a file, if the program's limit allows one more."""
         memory = GuestMemory(caller)
-        memory.check(args[-1], 4)  # before it is opened, because nobody would know what to close
+        memory.check(args[-1], 4)  # checked before, because an opened descriptor would be lost
         process = process_of(caller.store)
         if not process.may_open(caller):
             return abi.MFILE
@@ -81,7 +81,7 @@ class PathCalls:
             if found is None:
                 return abi.NOENT
             arguments[fd], end = found
-            if end == len(path):  # the directory itself: the path's last byte is made a dot, meanwhile
+            if end == len(path):  # the directory itself: the path's last byte becomes a dot for the call
                 end -= 1
                 borrowed.append((arguments[pointer] + end, path[-1:]))
             arguments[pointer], arguments[pointer + 1] = arguments[pointer] + end, len(path) - end

@@ -57,7 +57,7 @@ class Subscription(NamedTuple):
 
 
 class Found:
-    """What a guest finds when it reads from a descriptor, or writes to it: an error, or so many bytes, if known.
+    """The state of a descriptor for a read or write: an error, or so many bytes, if known.
 
     ``is_end``: the other end of a pipe is closed, or the file is at its end.
     """
@@ -131,7 +131,7 @@ def poll_oneoff(
     layout: Struct = _SUBSCRIPTION,
     decode: Callable[..., Subscription] = Subscription,
 ) -> int:
-    """Wait until one of the subscriptions is ready; report all that are. Raises as `wait_until_found`.
+    """Wait until a subscription is ready; report all ready ones. Raises as `wait_until_found`.
 
     As in wasmtime, the first subscription that is wrong fails the whole call. ``layout`` and ``decode`` are
     those of the subscriptions.

@@ -20,7 +20,7 @@ _TTY = Struct("<4I 3? 3? 2x")
 """tty (wasi/api_wasix.h): columns, rows, width, height; whether stdin, stdout and stderr are terminals; the modes."""
 
 _DEFAULT_SIZE = 80, 25  # as in Wasmer
-_WIDTH, _HEIGHT = 800, 600  # in pixels, which nobody knows
+_WIDTH, _HEIGHT = 800, 600  # in pixels, which are not known
 
 
 class TerminalCalls:
