@@ -101,7 +101,7 @@ def _make_parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     guest = parser.add_argument_group("what the guest gets")
-    guest.add_argument("--dir", action="append", metavar="HOST[::GUEST]", help="a directory")
+    guest.add_argument("--dir", action="append", metavar="HOST[::GUEST[::ro]]", help="a directory, or one to read only")
     guest.add_argument(
         "-e", "--env", action="append", metavar="K[=V]", help="an environment variable, of the host's value without =V"
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from greenctx.cli.arguments import Arguments
-    from greenctx.wasix import Program
+    from greenctx.wasix import Program, ReadOnly
 
 
 def run_demo(given: Arguments) -> int:
@@ -121,17 +121,19 @@ def _warn_of_shared_stack() -> None:
     )
 
 
-def _split_dir(text: str) -> tuple[str, str]:
-    host, separator, guest = text.partition("::")
-    if not host or (separator and not guest):
-        raise InvalidProgram("--dir", f"{text!r} is not HOST or HOST::GUEST")
+def _split_dir(text: str) -> tuple[str, str | ReadOnly]:
+    from greenctx.wasix import ReadOnly
+
+    host, *rest = text.split("::")
+    if not host or "" in rest or len(rest) > 2 or rest[1:] not in ([], ["ro"]):
+        raise InvalidProgram("--dir", f"{text!r} is not HOST, HOST::GUEST or HOST::GUEST::ro")
     if not os.path.isdir(host):
         first, _, second = host.partition(":")
-        if not separator and second and os.path.isdir(first):
+        if not rest and second and os.path.isdir(first):
             raise InvalidProgram("--dir", f"{text!r} is not a directory; HOST::GUEST is {first}::{second}")
         if os.path.exists(host):
             raise InvalidProgram("--dir", f"{host!r} is not a directory, as HOST and HOST::GUEST have to name")
-    return guest or host, host
+    return (rest or [host])[0], ReadOnly(host) if rest[1:] else host
 
 
 def _split_variable(text: str) -> tuple[str, str]:

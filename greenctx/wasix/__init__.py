@@ -43,6 +43,7 @@ from greenctx.wasix._linking.linker import Linker
 from greenctx.wasix._linking.requirements import InstancePre
 from greenctx.wasix._program.limits import Limits
 from greenctx.wasix._program.program import Program
+from greenctx.wasix._program.wasi_config import ReadOnly
 
 __all__ = [
     "F32",
@@ -65,6 +66,7 @@ __all__ = [
     "Program",
     "ProgramClosed",
     "ProgramInUse",
+    "ReadOnly",
     "ReferencesTooLate",
     "ResourcesExhausted",
     "ShadowStackOverflow",

@@ -70,7 +70,7 @@ class Program:
         """Compile ``code``, a module in binary or text (WAT) form.
 
         ``argv`` includes the program's name and is ``[name]`` by default. ``env`` has all environment variables that
-        the guest sees. ``preopens`` maps the guest's directories to the host's.
+        the guest sees. ``preopens`` maps the guest's directories to the host's; a `ReadOnly` one cannot be changed.
 
         ``limits`` apply to each run. ``shadow_stack`` gives each context that many bytes for its address-taken locals,
         where WASIX's contexts share one stack; the guest must export ``__stack_pointer``. With ``contexts=False`` the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import wasmtime
 from wasmtime import WasiConfig, WasmtimeError
 
 from greenctx.errors import InvalidProgram
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from greenctx.wasix._files.stdio import Stdio
 
 T = TypeVar("T")
+
+
+class ReadOnly:
+    """A directory of the host that a guest can read, but not change: ``preopens={"/data": ReadOnly("./data")}``."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._directory = os.fspath(directory)
+
+    def __fspath__(self) -> str:
+        return self._directory
+
+    def __repr__(self) -> str:
+        return f"ReadOnly({self._directory!r})"
 
 
 class WasiSettings:
@@ -35,11 +49,14 @@ class WasiSettings:
         self.argv = [name] if argv is None else list(argv)
         self.env = _mapping("env", env, '{"NAME": "value"}')
         preopens = _mapping("preopens", preopens, '{"/guest/directory": "host/directory"}')
-        self.preopens = {guest: os.fspath(host) for guest, host in preopens.items()}
-        for text in (*self.argv, *self.env, *self.env.values(), *self.preopens, *self.preopens.values()):
+        self.preopens = {
+            guest: host if isinstance(host, ReadOnly) else os.fspath(host) for guest, host in preopens.items()
+        }
+        directories = [os.fspath(host) for host in self.preopens.values()]
+        for text in (*self.argv, *self.env, *self.env.values(), *self.preopens, *directories):
             if "\0" in text or _has_surrogates(text):
                 raise InvalidProgram(name, f"{text!r} cannot be given to a guest: it is not UTF-8 text")
-        for host in self.preopens.values():
+        for host in directories:
             if not os.path.isdir(host):
                 raise InvalidProgram(name, f"the directory {host!r} to preopen is not there")
 
@@ -54,12 +71,19 @@ class WasiSettings:
         capi.set_arguments(config, self.argv, self.env)
         stdio.configure(config)
         for guest, host in self.preopens.items():
+            directory = os.fspath(host)
             try:
-                config.preopen_dir(host, guest)
+                config.preopen_dir(directory, guest, *(_read_only() if isinstance(host, ReadOnly) else ()))
             except WasmtimeError as error:  # it has vanished since the program was loaded
-                _check_can_open(host)
-                raise InvalidProgram(self.name, f"the directory {host!r} cannot be opened") from error
+                _check_can_open(directory)
+                raise InvalidProgram(self.name, f"the directory {directory!r} cannot be opened") from error
         return config
+
+
+def _read_only() -> tuple[Any, ...]:
+    """Return the arguments of ``preopen_dir``: permissions in wasmtime's earlier versions, one flag in later ones."""
+    kinds = [getattr(wasmtime, name, None) for name in ("DirPerms", "FilePerms")]
+    return tuple(kind.READ_ONLY for kind in kinds if kind is not None) or (False,)
 
 
 def _mapping(name: str, given: Mapping[str, T] | None, example: str) -> dict[str, T]:
