@@ -1,4 +1,4 @@
-"""Event counters (``eventfd``), and lists of descriptors to wait for (``epoll``). Both are in memory, as pipes are."""
+"""Event counters (``eventfd``), and lists of descriptors to wait for (``epoll``), in memory like pipes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SIZE = 8
-"""Bytes of a counter, which are read and written together."""
+"""The size of a counter in bytes, which are read and written together."""
 
 MAX_COUNT = 2**64 - 2
 
 MAX_INTERESTS = 1024
-"""Descriptors of one list: as many as a program can have besides files."""
+"""The most descriptors in one list: as many as a program can have besides files."""
 
 
 class Event(InMemory, Source, Sink):
-    """A counter: writing adds to it, reading takes it all or, from a semaphore, one. Neither waits, as with pipes."""
+    """A counter: writing adds to it, reading takes all of it, or one from a semaphore. Neither waits, as in pipes."""
 
     def __init__(self, count: int, *, is_semaphore: bool) -> None:
         self._count = count
@@ -29,7 +29,7 @@ class Event(InMemory, Source, Sink):
         self._changes = 0
 
     def read(self, size: int) -> bytes | None:
-        """Return the count, which is 0 then; None if it is 0 already. Raises OSError for less than 8 bytes."""
+        """Take the count, which becomes 0; None if it was 0. Raises OSError for less than 8 bytes."""
         if size < SIZE:
             raise OSError(errno.EINVAL, "a counter has 8 bytes")
         if not self._count:
@@ -40,7 +40,7 @@ class Event(InMemory, Source, Sink):
         return taken.to_bytes(SIZE, "little")
 
     def write(self, data: bytes) -> int | None:
-        """Add the number of the first 8 bytes; None if it would get too large. Raises OSError for what is no number."""
+        """Add the number in the first 8 bytes; None if the count gets too large. Raises OSError for a wrong number."""
         value = int.from_bytes(data[:SIZE], "little")
         if len(data) < SIZE or value > MAX_COUNT:
             raise OSError(errno.EINVAL, "a counter has 8 bytes, not all of them 255")
@@ -61,13 +61,13 @@ class Event(InMemory, Source, Sink):
 
 
 class Interest:
-    """What a list knows of one descriptor."""
+    """The entry of one descriptor in a list."""
 
     __slots__ = ("data", "events", "file", "is_enabled", "reported")
 
     def __init__(self, file: Source | Sink, events: int, data: bytes) -> None:
         self.file = file
-        """What the descriptor referred to when it was put into the list. The descriptor may be closed meanwhile."""
+        """The file that the descriptor referred to when it was added. The descriptor may be closed meanwhile."""
         self.events = events
         self.data = data
         self.is_enabled = True
@@ -80,14 +80,14 @@ class Epoll(InMemory, Source):
 
     def __init__(self) -> None:
         self.interests: dict[int, Interest] = {}
-        """By descriptor."""
+        """The entries by descriptor."""
 
     def read(self, _: int) -> bytes | None:
-        """Raise OSError."""
+        """Raise OSError, because a list cannot be read."""
         raise OSError(errno.EINVAL, "a list of descriptors cannot be read")
 
     def forget_closed(self, files: Iterable[object]) -> None:
-        """Keep only what is among those files: all that any descriptor refers to, as on Linux."""
+        """Keep only entries of those files, which are all files that any descriptor refers to, as on Linux."""
         are_open = {id(file) for file in files}
         for fd, interest in [*self.interests.items()]:
             if id(interest.file) not in are_open:

@@ -87,6 +87,6 @@ def _attributes(terminal: int) -> list[Any]:
 
 def _set(terminal: int, attributes: list[Any]) -> None:
     try:
-        termios.tcsetattr(terminal, termios.TCSANOW, attributes)  # at once: what waits for output may wait for ever
+        termios.tcsetattr(terminal, termios.TCSANOW, attributes)  # at once: draining the output may never end
     except termios.error as error:
         raise OSError(*error.args) from error

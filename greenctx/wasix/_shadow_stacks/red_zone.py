@@ -1,7 +1,7 @@
 """The red zone: 128 bytes below a guest's stack pointer, where LLVM keeps locals without moving the pointer.
 
-Only functions that call no others do so (RedZoneSize in LLVM's WebAssemblyFrameLowering.cpp). A handler that runs in
-the middle of such a function, at the end of an epoch, must leave these bytes alone.
+Only functions without calls do so (RedZoneSize in LLVM's WebAssemblyFrameLowering.cpp). A handler that runs in the
+middle of such a function, at the end of an epoch, must leave these bytes alone.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class RedZone:
                 self._pointer = item
 
     def is_known(self, store: Store) -> bool:
-        """Whether a handler can leave it alone, in the middle of code that has called nothing."""
-        # Guests that may hold references cannot be called there at all: see `StoreState.enter`.
+        """Whether a handler can leave the zone alone in the middle of code without a call."""
+        # Guests that may hold references cannot be called there at all (see `StoreState.enter`).
         return self._pointer is not None and state_of(store).gc_anchor is None
 
     @contextmanager
     def left_alone(self, store: Store) -> Iterator[None]:
-        """Let calls of the guest put their locals below it, meanwhile."""
+        """While entered, calls of the guest put their locals below the zone."""
         assert self._pointer is not None
         stacks = state_of(store).shadow_stacks
         if stacks is not None:

@@ -43,7 +43,7 @@ def dup(guest: WasiGuest, fd: int, lowest: int = 0) -> int:
 
 
 def dup2(guest: WasiGuest, fd: int, to: int) -> int:
-    """The libc's dup2 is this call."""
+    """Call fd_renumber, which is the libc's dup2."""
     return guest.call("fd_renumber", fd, to)
 
 
@@ -54,7 +54,7 @@ def seek(guest: WasiGuest, fd: int, offset: int) -> int:
 @pytest.mark.parametrize("how", ["fd_dup", "fd_dup2", "dup2"])
 @pytest.mark.parametrize("first", ["original", "duplicate"])
 def test_one_position(how: str, first: str, guest: WasiGuest) -> None:
-    """What one descriptor reads, or seeks to, moves the other; whichever is closed first, the file stays open."""
+    """Reading or seeking by one descriptor moves the other; whichever is closed first, the file stays open."""
     file = guest.open("file")
     if how == "dup2":
         assert dup2(guest, file, 77) == 0
@@ -76,7 +76,7 @@ def test_one_position(how: str, first: str, guest: WasiGuest) -> None:
 
 
 def test_one_set_of_flags(guest: WasiGuest, tmp_path: Path) -> None:
-    """To append through one is to append through all."""
+    """The append flag of one applies to all."""
     file = guest.open("file")
     duplicate = dup(guest, file)
     assert guest.call("fd_fdstat_set_flags", duplicate, APPEND) == 0
@@ -87,7 +87,7 @@ def test_one_set_of_flags(guest: WasiGuest, tmp_path: Path) -> None:
 
 
 def test_every_call(guest: WasiGuest, tmp_path: Path) -> None:
-    """Whatever takes a descriptor takes a duplicate, also one whose original is closed."""
+    """Every call takes a duplicate, even if the original is closed."""
     file = guest.open("file")
     duplicate = dup(guest, file)
     assert guest.call("fd_close", file) == 0
@@ -109,7 +109,8 @@ def test_every_call(guest: WasiGuest, tmp_path: Path) -> None:
 
 
 def test_directories(guest: WasiGuest, tmp_path: Path) -> None:
-    """A duplicate of a directory leads where the directory does, also once that is closed; it is preopened, too."""
+    """A duplicate of a directory leads to the same directory, even once the original is closed; it is preopened,
+    too."""
     directory = dup(guest, 3)
     assert guest.call("fd_prestat_get", directory, RESULT) == 0
     assert guest.call("fd_prestat_dir_name", directory, BUFFERS, guest.result(RESULT + 4)) == 0
@@ -197,7 +198,7 @@ def test_open_never_takes_a_number_in_use(guest: WasiGuest) -> None:
 
 
 def test_dup2_onto_others(guest: WasiGuest, stdout: io.BytesIO) -> None:
-    """As shells redirect: a file becomes stdin and stdout, whose original is saved and put back."""
+    """A file becomes stdin and stdout, and the originals are restored, as shells redirect."""
     saved = dup(guest, 1, 10)
     file, other = guest.open("file"), guest.open("other")
     assert dup2(guest, file, 1) == dup2(guest, other, 0) == 0
@@ -213,7 +214,7 @@ def test_dup2_onto_others(guest: WasiGuest, stdout: io.BytesIO) -> None:
 
 
 def test_streams_keep_their_type(guest: WasiGuest) -> None:
-    """What a guest is told of a stream is the same whatever number it has, also once the first is closed."""
+    """A stream's facts are the same under every number, also once the first is closed."""
     told = []
     for fd in (1, 9):
         assert guest.call("fd_fdstat_get", fd, BUFFERS) == 0
@@ -249,8 +250,8 @@ def few_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few_descriptors")
 @pytest.mark.parametrize("how", ["dup", "dup2"])
 def test_limits(how: str, guest: WasiGuest) -> None:
-    """A program has so many duplicates, and then mfile; each that it closes gives it another one. Those of files do not
-    count as files."""
+    """A program may have so many duplicates; the next is EMFILE, until one is closed. Duplicates of files do not count
+    as files."""
     process_of(guest.store).max_files = 6
     file = guest.open("file")
     made: list[int] = []
@@ -355,7 +356,7 @@ def test_as_linux(seed: int, guest: WasiGuest, tmp_path: Path) -> None:
 
 
 def test_without_streams_of_our_own(tmp_path: Path) -> None:
-    """Where reading and writing is wasmtime's there are no duplicates of files either."""
+    """If wasmtime reads and writes, there are no duplicates of files either."""
     (tmp_path / "file").write_bytes(DATA)
     guest = WasiGuest(None, str(tmp_path))
     assert guest.call("fd_dup", guest.open("file"), RESULT) == NOTSUP

@@ -1,4 +1,4 @@
-"""Event counters and epoll lists: what they count and report, and everything that can be wrong with them."""
+"""Event counters and epoll lists: counts, reports and errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def guest(pipe: tuple[int, int], tmp_path: Path) -> Iterator[WasiGuest]:
 
 
 def made(guest: WasiGuest, name: str, *arguments: int) -> int:
-    """The descriptor that the call has stored."""
+    """Return the descriptor that the call stored."""
     assert guest.call(name, *arguments, RESULT) == 0
     return guest.result()
 
@@ -68,7 +68,7 @@ def control(guest: WasiGuest, epoll: int, operation: int, fd: int, events: int =
 
 
 def waited(guest: WasiGuest, epoll: int, timeout: int = 0, max_events: int = 8) -> list[tuple[int, int]] | int:
-    """The data and the events of all that is ready, or the errno."""
+    """Return the data and the events of all ready entries, or the errno."""
     guest.put(RESULT, b"\xff" * 8)
     errno = guest.call("epoll_wait", epoll, EVENTS, max_events, timeout, RESULT)
     if errno:
@@ -83,7 +83,7 @@ def waited(guest: WasiGuest, epoll: int, timeout: int = 0, max_events: int = 8) 
 
 
 def count(guest: WasiGuest, event: int) -> int:
-    """What is read from a counter or, negative, the errno."""
+    """Return the count or, negative, the errno."""
     read = guest.read(event, 8)
     return -read if isinstance(read, int) else int.from_bytes(read, "little")
 
@@ -93,7 +93,7 @@ def add(guest: WasiGuest, event: int, value: int) -> int:
 
 
 def test_counter(guest: WasiGuest) -> None:
-    """Reading takes all that was added. An empty counter cannot be read, and a full one not be added to: again."""
+    """Reading takes the whole count. Reading an empty counter, and adding to a full one, return EAGAIN."""
     event = made(guest, "fd_event", 5, 0)
     assert [count(guest, event), count(guest, event)] == [5, -AGAIN]
     assert [add(guest, event, value) for value in (1, 2, 0)] == [8] * 3
@@ -110,14 +110,15 @@ def test_counter(guest: WasiGuest) -> None:
 
 
 def test_semaphore(guest: WasiGuest) -> None:
-    """Reading takes one. Flags that are unknown, such as those of the libc's eventfd, are left out."""
+    """Reading a semaphore takes one. Unknown flags, such as those of the libc's eventfd, are left out."""
     event = made(guest, "fd_event", 2, SEMAPHORE | 4 | 1 << 15)
     assert [count(guest, event) for _ in range(3)] == [1, 1, -AGAIN]
     assert count(guest, made(guest, "fd_event", -2, 0)) == MAX_COUNT
 
 
 def test_what_a_counter_is(guest: WasiGuest) -> None:
-    """It can be read and written, has no places, and its copies are the same counter until the last is closed."""
+    """A counter can be read and written, has no positions, and its copies are the same counter until the last is
+    closed."""
     event = made(guest, "fd_event", 0, 0)
     assert guest.call("fd_fdstat_get", event, BUFFERS) == 0
     rights = int.from_bytes(guest.get(BUFFERS + 8, 8), "little")
@@ -132,7 +133,7 @@ def test_what_a_counter_is(guest: WasiGuest) -> None:
 
 
 def test_poll_of_a_counter(guest: WasiGuest) -> None:
-    """poll_oneoff tells whether it can be read, and whether it can be added to."""
+    """poll_oneoff reports whether a counter can be read, and whether it can be added to."""
     event = made(guest, "fd_event", 0, 0)
     read, write, timeout = (1, 1, event), (2, 2, event), (3, 0, MONOTONIC, MS)
     assert guest.poll(read, timeout) == [(3, 0, 0)]
@@ -147,7 +148,7 @@ def test_poll_of_a_counter(guest: WasiGuest) -> None:
 
 
 def test_ready(guest: WasiGuest) -> None:
-    """What is ready is reported with its data, for as long as it is ready; each descriptor once."""
+    """A ready descriptor is reported with its data for as long as it is ready, once in each call."""
     epoll, event, (read, write) = made(guest, "epoll_create"), made(guest, "fd_event", 0, 0), new_pipe(guest)
     assert control(guest, epoll, ADD, event, IN | OUT, data=100) == 0
     assert control(guest, epoll, ADD, read, IN, data=101) == 0
@@ -163,7 +164,7 @@ def test_ready(guest: WasiGuest) -> None:
 
 
 def test_host_streams(guest: WasiGuest, pipe: tuple[int, int]) -> None:
-    """stdin is waited for as poll_oneoff does it; a buffer is always ready."""
+    """epoll_wait waits for stdin as poll_oneoff does; a buffer is always ready."""
     epoll = made(guest, "epoll_create")
     assert control(guest, epoll, ADD, 0, IN) == 0
     assert waited(guest, epoll) == waited(guest, epoll, MS) == []
@@ -174,7 +175,7 @@ def test_host_streams(guest: WasiGuest, pipe: tuple[int, int]) -> None:
 
 
 def test_ends(guest: WasiGuest) -> None:
-    """The end of a pipe is reported whether it was asked for or not; and so is a reader that has gone."""
+    """The end of a pipe, and a missing reader, are reported even if not asked for."""
     epoll, (read, write), (other_read, other_write) = made(guest, "epoll_create"), new_pipe(guest), new_pipe(guest)
     assert control(guest, epoll, ADD, read, RDHUP) == control(guest, epoll, ADD, other_write, 0) == 0
     assert guest.write(write, b"x") == 1
@@ -188,7 +189,7 @@ def test_ends(guest: WasiGuest) -> None:
 
 
 def test_control(guest: WasiGuest) -> None:
-    """Add and modify do the same, by WASIX's number and by the libc's; what is not in the list can be deleted."""
+    """Add and modify do the same, by WASIX's number and by the libc's; deleting an absent descriptor succeeds."""
     epoll, event = made(guest, "epoll_create"), made(guest, "fd_event", 1, 0)
     for operation, events, data in ((ADD, IN, 1), (ADD, OUT, 2), (MODIFY, IN, 3), (3, IN | OUT, 4)):
         assert control(guest, epoll, operation, event, events, data) == 0
@@ -211,7 +212,7 @@ def test_once(guest: WasiGuest) -> None:
 
 
 def test_edges(guest: WasiGuest) -> None:
-    """EDGE reports again only what the guest has used since then, or what has become ready again."""
+    """EDGE reports a descriptor again only after the guest has used it, or it has become ready again."""
     epoll, event, (read, write) = made(guest, "epoll_create"), made(guest, "fd_event", 0, 0), new_pipe(guest)
     for fd, events in ((event, IN | OUT), (read, IN), (write, OUT)):
         assert control(guest, epoll, ADD, fd, events | EDGE) == 0
@@ -231,7 +232,7 @@ def test_edges(guest: WasiGuest) -> None:
 
 
 def test_edges_of_host_streams(pipe: tuple[int, int]) -> None:
-    """A stream that can be written to is reported once, until it was full; one that can be read as long as it can."""
+    """A writable stream is reported once, until it was full; a readable one as long as it is readable."""
     os.set_blocking(pipe[1], False)
     read, write = os.pipe()
     with os.fdopen(pipe[1], "wb", buffering=0, closefd=False) as stdout, os.fdopen(read, "rb") as stdin:
@@ -254,7 +255,7 @@ def test_edges_of_host_streams(pipe: tuple[int, int]) -> None:
 
 
 def test_closed_descriptors(guest: WasiGuest) -> None:
-    """A descriptor stays in the list while another one refers to the same, as on Linux, and goes with the last."""
+    """A descriptor stays in the list while any refers to the same file, as on Linux."""
     epoll, event = made(guest, "epoll_create"), made(guest, "fd_event", 1, 0)
     copy = made(guest, "fd_dup", event)
     assert control(guest, epoll, ADD, event, IN) == 0
@@ -270,7 +271,7 @@ def test_closed_descriptors(guest: WasiGuest) -> None:
 
 
 def test_duplicated_list(guest: WasiGuest) -> None:
-    """A copy is the same list, also once the first descriptor is closed or was moved."""
+    """A copy is the same list, even once the first descriptor is closed or moved."""
     epoll, event = made(guest, "epoll_create"), made(guest, "fd_event", 1, 0)
     copy = made(guest, "fd_dup", epoll)
     assert control(guest, copy, ADD, event, IN) == 0
@@ -280,7 +281,7 @@ def test_duplicated_list(guest: WasiGuest) -> None:
 
 
 def test_max_events(guest: WasiGuest) -> None:
-    """Not more than the guest has room for; the others come first the next time."""
+    """No more events are stored than fit; the others come first the next time."""
     epoll = made(guest, "epoll_create")
     events = [made(guest, "fd_event", 1, 0) for _ in range(5)]
     for event in events:
@@ -296,7 +297,7 @@ def test_max_events(guest: WasiGuest) -> None:
 
 
 def test_what_cannot_be_in_a_list(guest: WasiGuest) -> None:
-    """Files and directories are perm, as on Linux; lists are inval; what is not open is badf."""
+    """Files and directories are EPERM, as on Linux; lists are EINVAL; a closed descriptor is EBADF."""
     epoll, other = made(guest, "epoll_create"), made(guest, "epoll_create")
     for fd, errno in ((guest.open("file", create=True), PERM), (3, PERM), (epoll, INVAL), (other, INVAL), (99, BADF)):
         assert control(guest, epoll, ADD, fd, IN) == errno
@@ -306,7 +307,7 @@ def test_what_cannot_be_in_a_list(guest: WasiGuest) -> None:
 
 
 def test_what_a_list_is(guest: WasiGuest) -> None:
-    """It can be neither read nor written, and is never ready itself."""
+    """A list can be neither read nor written, and is never ready itself."""
     epoll = made(guest, "epoll_create")
     assert guest.read(epoll, 8) == INVAL
     assert guest.write(epoll, b"x") == -BADF
@@ -328,7 +329,7 @@ def test_limits(guest: WasiGuest) -> None:
 
 
 def test_entries_of_a_list(guest: WasiGuest) -> None:
-    """A list forgets what is closed, and has no more entries than there are descriptors: nospc."""
+    """A list forgets closed files, and has no more entries than there are descriptors: ENOSPC."""
     epoll, event = made(guest, "epoll_create"), made(guest, "fd_event", 0, 0)
     for lowest in range(MAX_INTERESTS):
         copy = made(guest, "fd_dup2", event, (1 << 20) + 2000 + lowest, 0)
@@ -340,7 +341,7 @@ def test_entries_of_a_list(guest: WasiGuest) -> None:
 
 
 def test_nothing_to_wait_for(guest: WasiGuest) -> None:
-    """A wait that only another context could end is a deadlock; with a time it ends then, or by the limit of time."""
+    """A wait that only another context could end is a deadlock; with a timeout it ends then, or by the time limit."""
     epoll, (read, _) = made(guest, "epoll_create"), new_pipe(guest)
     for _ in range(2):
         with pytest.raises(Deadlock):
@@ -355,7 +356,7 @@ def test_nothing_to_wait_for(guest: WasiGuest) -> None:
 
 @pytest.mark.parametrize("pointer", HOSTILE)
 def test_hostile_pointers(pointer: int, guest: WasiGuest) -> None:
-    """A pointer that leads out of the memory is memviolation: nothing is made, stored or put into a list."""
+    """A pointer to outside of the memory is memviolation: nothing is made, stored or added to a list."""
     epoll, event = made(guest, "epoll_create"), made(guest, "fd_event", 1, 0)
     assert control(guest, epoll, ADD, event, IN) == 0
     before = guest.get(0, END)
@@ -371,7 +372,7 @@ def test_hostile_pointers(pointer: int, guest: WasiGuest) -> None:
 
 
 def test_without_stdio() -> None:
-    """Where wasmtime reads and writes there are neither, as there are no pipes."""
+    """If wasmtime reads and writes, there are neither counters nor lists, nor pipes."""
     guest = WasiGuest(None)
     assert guest.call("epoll_create", RESULT) == guest.call("fd_event", 0, 0, RESULT) == NOTSUP
 
@@ -408,7 +409,7 @@ def test_64_bits(bad: int) -> None:
 
 
 def test_a_program_in_c() -> None:
-    """A loop around epoll_wait, with a context that works when it is told by a counter."""
+    """A C program: a loop around epoll_wait, and a context that works when a counter wakes it."""
     stdout = io.BytesIO()
     path = compile_guest("events")
     with Program.from_file(path, stdin=b"input", stdout=stdout, limits=Limits(seconds=100)) as program:

@@ -1,4 +1,4 @@
-"""WASI preview 0: what it has otherwise than preview 1, and that all the rest is there."""
+"""WASI preview 0: its differences from preview 1, and the presence of all other functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def guest(tmp_path: Path) -> WasiGuest:
 
 
 def test_seek(guest: WasiGuest) -> None:
-    """Other numbers say from where."""
+    """The numbers for whence differ."""
     file = guest.open("file")
     for offset, whence, expected in ((4, SET, 4), (2, CURRENT, 6), (-3, TO_END, 7), (-1, CURRENT, 6)):
         assert guest.call("fd_seek", file, offset, whence, RESULT) == 0
@@ -43,7 +43,7 @@ def test_seek(guest: WasiGuest) -> None:
 
 
 def test_filestat(guest: WasiGuest, tmp_path: Path) -> None:
-    """The same facts, in 56 bytes."""
+    """filestat has the same facts, in 56 bytes."""
     (tmp_path / "link").hardlink_to(tmp_path / "file")
     later = WasiGuest(None, str(tmp_path), native=True)
     path = guest.path(b"file")
@@ -70,7 +70,7 @@ def subscription(userdata: int, tag: int, subject: int, timeout: int = 0, flags:
 
 
 def test_poll(guest: WasiGuest) -> None:
-    """A clock has its number elsewhere than a descriptor, and each subscription has 56 bytes."""
+    """The number of a clock has another place than that of a descriptor, and a subscription has 56 bytes."""
     asked = [subscription(1, 0, 1, 10**18), subscription(2, 1, 0), subscription(3, 2, 1), subscription(4, 0, 0, 0)]
     guest.put(SUBSCRIPTIONS, b"".join(asked))
     assert guest.call("poll_oneoff", SUBSCRIPTIONS, EVENTS, len(asked), RESULT) == 0
@@ -85,7 +85,7 @@ def test_poll(guest: WasiGuest) -> None:
 
 @pytest.mark.parametrize("pointer", HOSTILE)
 def test_hostile_pointers(pointer: int, guest: WasiGuest) -> None:
-    """A pointer that leads out of the memory is fault, and nothing is written."""
+    """A pointer to outside of the memory is EFAULT, and nothing is written."""
     file = guest.open("file")
     path, length = guest.path(b"file")
     before = guest.get(0, END)
@@ -134,7 +134,7 @@ def test_all_of_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("functions", [{"sock_accept": "i32 i32 i32 -> i32"}, {"fd_close": "i64 -> i32"}])
 def test_refused(functions: dict[str, str]) -> None:
-    """What preview 0 does not have, or has otherwise, is refused."""
+    """Functions or types that preview 0 does not have are refused."""
     with Program(importing(functions).encode()) as program, pytest.raises(InvalidProgram, match="nothing provides"):
         program.run()
 

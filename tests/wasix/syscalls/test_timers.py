@@ -88,7 +88,7 @@ def test_while_it_computes() -> None:
 
 
 def test_on_an_event_loop() -> None:
-    """The same in run_async, where a sleep awaits the event loop."""
+    """Signals come in run_async, too, where a sleep awaits the event loop."""
     with program(SPINS) as spins:
         assert asyncio.run(spins.run_async()) == 4096
     sleeps = guest(f"{NAME} {once()} (drop (call $sleep (i64.const {20 * MS}))) (call $exit (i32.load (i32.const 0)))")
@@ -97,7 +97,7 @@ def test_on_an_event_loop() -> None:
 
 
 def test_in_another_thread() -> None:
-    """Where nothing else ends epochs, neither Ctrl-C nor a limit of time, the timer comes all the same."""
+    """The timer ends without anything else that ends epochs, such as Ctrl-C or a time limit."""
     statuses: list[int] = []
     with program(SPINS, limits=Limits()) as spins:
         thread = threading.Thread(target=lambda: statuses.append(spins.run()))
@@ -117,7 +117,7 @@ def test_once() -> None:
 
 
 def test_a_guest_without_a_stack_pointer() -> None:
-    """What is below its stack pointer is not known, so the handler is called at the next call of the guest."""
+    """Without a usable stack pointer the handler is called at the next call of the guest."""
     until_1 = "(loop $on (drop (call $sleep (i64.const 0))) (br_if $on (i32.eqz (i32.load (i32.const 0)))))"
     body = f"{NAME} {once()} {until_1}"
     for pointer in (
@@ -131,7 +131,8 @@ def test_a_guest_without_a_stack_pointer() -> None:
 
 
 def test_a_guest_that_holds_references() -> None:
-    """In the middle of its code the collector would not find them, so the handler is called at its next call."""
+    """The collector would not find references in the middle of the guest's code, so the handler is called at its next
+    call."""
     holding = """(func $hold (param externref) (result externref) (call $handle) (local.get 0))
       (elem declare func $hold)"""
     holds = UNTIL_3.replace("(br_if", "(drop (call $hold (ref.null extern))) (br_if")
@@ -140,7 +141,7 @@ def test_a_guest_that_holds_references() -> None:
 
 @pytest.mark.parametrize("pointer", [-(2**31), -1, 0, 127, 128, 2**31 - 1])
 def test_any_stack_pointer(pointer: int) -> None:
-    """A guest may have anything for a stack pointer."""
+    """A guest's stack pointer may have any value."""
     body = f"(global.set $sp (i32.const {pointer})) {NAME} {repeat()} {UNTIL_3} (call $exit (global.get $sp))"
     for shadow_stack in (None, 4096):
         assert run(guest(body), shadow_stack=shadow_stack) == pointer % 2**32
@@ -151,14 +152,14 @@ def test_any_stack_pointer(pointer: int) -> None:
 @pytest.mark.parametrize("settings", [{}, {"shadow_stack": 65536}], ids=["shared", "shadow"])
 @pytest.mark.parametrize("optimized", ["-O1", "-O2"])
 def test_locals_of_c(optimized: str, settings: dict[str, int]) -> None:
-    """A handler leaves alone what a C function has below the stack pointer, in main and in a context."""
+    """A handler leaves a C function's locals below the stack pointer alone, in main and in a context."""
     path = compile_guest("events", optimized, "-Wl,--export=__stack_pointer")
     with Program.from_file(path, argv=["events", "alarms"], limits=Limits(seconds=100), **settings) as alarms:  # type: ignore[arg-type]
         assert alarms.run() == 0
 
 
 def test_a_handler_that_switches() -> None:
-    """It runs in the context that the signal has found, and may switch, in the middle of that context's code."""
+    """A handler runs in the running context, and may switch in the middle of that context's code."""
     functions = f"""(elem (i32.const 1) $context)
       (func $context {UNTIL_3} (drop (call $switch (i64.const 0))) unreachable)"""
     handler = f"""(func (export "__wasm_signal") (param i32) {COUNT}
@@ -323,7 +324,7 @@ def test_as_often_as_can_be(pipe: tuple[int, int]) -> None:
 
 
 def test_a_store_without_epochs() -> None:
-    """In an embedder's store, whose epochs nobody ends, signals come at calls and in waits."""
+    """In an embedder's store, whose epochs do not end, signals come at calls and in waits."""
     linker = Linker(ENGINE)
     linker.define_wasix()
     linker.define_func("host", "handle", signature("->"), lambda: None)

@@ -1,4 +1,4 @@
-"""WASIX's calls about event counters and epoll lists: ``eventfd``, and ``epoll``, over what ``poll_oneoff`` can do."""
+"""WASIX's calls about event counters and epoll lists: ``eventfd``, and ``epoll`` on top of ``poll_oneoff``."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ EPOLL_TYPES = {
 }
 
 _EVENT = Struct("<I 4x 24s")
-"""epoll_event (wasi/api_wasix.h): the events, and what the guest gave for data, whose layout does not matter here."""
+"""epoll_event (wasi/api_wasix.h): the events, and the guest's data, whose layout does not matter here."""
 
 _IN, _OUT, _RDHUP, _ERR, _HUP, _EDGE, _ONESHOT = 1 << 0, 1 << 1, 1 << 2, 1 << 4, 1 << 5, 1 << 6, 1 << 7
-_ALWAYS = _ERR | _HUP  # are reported whether they were asked for or not
+_ALWAYS = _ERR | _HUP  # are reported even if not asked for
 
 _DELETE = 2
 _SET = (0, 1, 3)
@@ -45,11 +45,11 @@ _SEMAPHORE = 1  # eventfdflags
 _MAX_EVENTS = 2**31 - 1
 
 Key = tuple[int, bool]
-"""A descriptor, and whether it is to be written to."""
+"""A descriptor, and whether the wait is for writing."""
 
 
 class EpollCalls:
-    """The calls of one linker, for guests whose sizes have so many bytes."""
+    """The calls of one linker, for guests with sizes of so many bytes."""
 
     def __init__(self, descriptors: DescriptorTables, size: int) -> None:
         self._descriptors = descriptors
@@ -83,7 +83,7 @@ class EpollCalls:
         return abi.INVAL if self._descriptors.is_open(caller, epfd) else abi.BADF
 
     def epoll_ctl(self, caller: Caller, epfd: int, operation: int, fd: int, event: int) -> int:
-        """Put a descriptor into the list, or take it out. Files cannot be in a list, as on Linux, nor can lists."""
+        """Add a descriptor to the list, or remove it. Files and lists cannot be in a list, as on Linux."""
         epoll = self._find(caller, epfd)
         if isinstance(epoll, int):
             return epoll
@@ -109,7 +109,7 @@ class EpollCalls:
     def epoll_wait(
         self, caller: Caller, epfd: int, events: int, max_events: int, timeout: int, result_pointer: int
     ) -> int:
-        """Wait until descriptors of the list are ready; store which, and how many. Raises as `wait_until_found`."""
+        """Wait until descriptors in the list are ready; store their events and number. Raises as `wait_until_found`."""
         epoll = self._find(caller, epfd)
         if isinstance(epoll, int):
             return epoll
@@ -132,7 +132,7 @@ class EpollCalls:
 
 
 def _asked(epoll: Epoll) -> Iterator[tuple[Key, Readiness]]:
-    """Yield what is to be waited for."""
+    """Yield the waits of the list."""
     for fd, one in epoll.interests.items():
         if not one.is_enabled:
             continue
@@ -150,9 +150,9 @@ def _is_end(state: Readiness) -> bool:
 
 
 def _was_reported(one: Interest, state: Readiness, to_write: bool) -> bool:
-    """Whether the guest knows already that the file is ready, and has done nothing with it since then.
+    """Whether the file was reported as ready, and the guest has not used it since.
 
-    Whether it has read from a stream of the host's is not known, so that is always reported.
+    Reads from the host's streams are not tracked, so they are always reported.
     """
     if isinstance(state, tuple) and (not to_write or not find_ready([state], 0)):
         state = None
@@ -166,7 +166,7 @@ def _changes(file: Source | Sink) -> int:
 
 
 def _take_events(epoll: Epoll, found: Mapping[Key, Found], max_events: int) -> list[bytes]:
-    """Encode the events, and note that they are reported. Those that are left out come first the next time."""
+    """Encode the events, and note that they are reported. Events left out come first the next time."""
     events: dict[int, int] = {}
     for (fd, to_write), one in found.items():
         if fd in events or len(events) < max_events:

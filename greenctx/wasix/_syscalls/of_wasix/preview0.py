@@ -1,7 +1,7 @@
-"""WASI preview 0 (``wasi_unstable``), which programs of 2019 import: preview 1, translated where preview 0 differs.
+"""WASI preview 0 (``wasi_unstable``), for programs of 2019: preview 1, translated where preview 0 differs.
 
-These are the numbers for ``whence``, and the layouts of filestat and subscription (phases/old/snapshot_0 in WASI's
-repository).
+They differ in the numbers for ``whence``, and in the layouts of filestat and subscription (phases/old/snapshot_0 in
+WASI's repository).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RESULT, _PATH = 0, 64  # addresses in the scratch memory
 
 
 def wasi_preview0(descriptors: DescriptorTables) -> dict[str, SystemCall]:
-    """Declare all of its functions, by name."""
+    """Declare all functions of preview 0, by name."""
     module = abi.WASI_UNSTABLE_MODULE
     calls = wasi_calls(descriptors, module, for_wasix=False)
     seek, poll = calls["fd_seek"].function, calls["poll_oneoff"].function
@@ -57,7 +57,7 @@ def wasi_preview0(descriptors: DescriptorTables) -> dict[str, SystemCall]:
 def fd_seek(
     seek: Callable[..., int | None], caller: Caller, fd: int, offset: int, whence: int, result_pointer: int
 ) -> int | None:
-    """Move to another place in the file."""
+    """Move to another position in the file."""
     if whence not in _WHENCE:
         return abi.INVAL
     return seek(caller, fd, offset, _WHENCE[whence], result_pointer)
@@ -69,7 +69,7 @@ def fd_filestat_get(caller: Caller, fd: int, result_pointer: int) -> int:
 
 
 def path_filestat_get(caller: Caller, fd: int, flags: int, path: int, length: int, result_pointer: int) -> int:
-    """Store the same of the file at that path."""
+    """Store the type, size and times of the file at that path."""
     name = GuestMemory(caller).read_path(path, length)
     if len(name) > MAX_LENGTH:
         return abi.NAMETOOLONG

@@ -1,7 +1,7 @@
-"""Interval timers, by which a guest has signals raised in itself (``setitimer``), and waits that end for them.
+"""Interval timers, which raise signals in the guest (``setitimer``), and waits that timers interrupt.
 
-No thread and no signal of the host's is behind a timer. Whether its time has come is looked at where a handler may run:
-before a host function is served, while a call waits, and at the end of an epoch. So a timer ends with its program.
+A timer uses no thread or signal of the host. greenctx checks it where a handler may run: before it serves a host
+function, while a call waits, and at the end of an epoch. So a timer ends with its program.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class _Timer:
     def __init__(self, seconds: float, repeats: bool) -> None:
         self.ends_at = monotonic() + seconds
         self.seconds = seconds if repeats else None
-        """How long after its end it ends again; None: never."""
+        """The interval of a repeating timer; None for another."""
 
 
 class Timers:
-    """The timers of one program, one for each signal. The store's `StoreState` has them while any is set."""
+    """The timers of one program, one for each signal. The store's `StoreState` has them while a timer is set."""
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals
@@ -41,7 +41,7 @@ class Timers:
         self._red_zone: RedZone | None = None
 
     def set(self, caller: Caller, signal: int, seconds: float, *, repeats: bool) -> None:
-        """Have the signal raised in so many seconds, and then as often again if it repeats; 0 seconds: not any more."""
+        """Raise the signal in so many seconds, once or again and again; 0 seconds remove the timer."""
         state = state_of(caller.store)
         if self._red_zone is None:
             self._red_zone = RedZone(caller)
@@ -51,16 +51,16 @@ class Timers:
         state.timers = self if self._timers else None
 
     def left(self) -> float:
-        """Return how many seconds are left until the first one ends."""
+        """Return how many seconds are left until the first timer ends."""
         return max(0.0, min(one.ends_at for one in self._timers.values()) - monotonic())
 
     def deliver(self, store: Store) -> None:
-        """Raise the signals whose time has come, in the running context, which has called a host function."""
+        """Raise the due signals in the running context, which has called a host function."""
         now = monotonic()
         for signal, timer in [*self._timers.items()]:
             if timer.ends_at > now or self._timers.get(signal) is not timer:  # a handler has set it anew
                 continue
-            if self._signals.is_handled(signal):  # later, so that whoever was interrupted goes on in between
+            if self._signals.is_handled(signal):  # later, so that the interrupted code goes on in between
                 continue
             if timer.seconds is None:
                 del self._timers[signal]
@@ -71,7 +71,7 @@ class Timers:
             self._signals.raise_(store, signal)
 
     def deliver_between_instructions(self, store: Store) -> None:
-        """The same at the end of an epoch, in the middle of the guest's code. Where that cannot be, signals wait."""
+        """Raise the due signals at the end of an epoch, in the middle of the guest's code, or let them wait."""
         if self.left() or self._red_zone is None or not self._red_zone.is_known(store):
             return
         with self._red_zone.left_alone(store):
@@ -79,9 +79,9 @@ class Timers:
 
 
 def wait(caller: Caller, seconds: float | None, wanted: Collection[Wait] = ()) -> set[Wait]:
-    """Wait as `wait_until_ready` on behalf of the guest, but no longer than until a timer's signal has been handled.
+    """Wait for the guest as `wait_until_ready` does, until a timer's signal has been handled at the latest.
 
-    So callers look again whether there is something to wait for, because the handler may have changed everything.
+    So callers check again what to wait for, because the handler may have changed everything.
     """
     state = state_of(caller.store)
     timers = state.timers
@@ -89,11 +89,11 @@ def wait(caller: Caller, seconds: float | None, wanted: Collection[Wait] = ()) -
         return wait_until_ready(state.deadline, seconds, wanted)
     left = timers.left()
     found = wait_until_ready(state.deadline, left if seconds is None else min(seconds, left), wanted)
-    if not found:  # otherwise the signal comes with the next call, because the handler might take what was found
+    if not found:  # else the signal comes with the next call, because its handler might consume the result
         timers.deliver(caller.store)
     return found
 
 
 def can_be_signalled(caller: Caller) -> bool:
-    """Whether a timer is set, so that a handler may yet end a wait that nothing else would end."""
+    """Whether a timer is set, whose handler may end a wait that nothing else would end."""
     return state_of(caller.store).timers is not None
