@@ -157,5 +157,9 @@ def _start(store: Store, executable: Executable, invocation: Invocation | None) 
         state_of(store).shadow_stacks = ShadowStacks(store, instance, executable.shadow_stack)
     if invocation is not None:
         return invocation(store, instance)
-    call(store, cast("Func", find_export(store, instance, START)))
+    start, checkpoints = cast("Func", find_export(store, instance, START)), process_of(store).checkpoints
+    checkpoints.can_restart = True
+    call(store, start)
+    while checkpoints.goes_on(store):
+        call(store, start)
     return 0

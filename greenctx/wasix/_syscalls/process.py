@@ -14,6 +14,7 @@ from greenctx.wasix._files.terminal import TerminalModes
 from greenctx.wasix._files.wasmtime_wasi import Scratch, WasmtimeWasi
 from greenctx.wasix._modules import abi
 from greenctx.wasix._native import capi
+from greenctx.wasix._syscalls.of_wasix.setjmp import Checkpoints
 from greenctx.wasix._syscalls.of_wasix.timers import Timers
 from greenctx.wasix._syscalls.signals import Signals
 
@@ -42,6 +43,7 @@ class Process:
         self.directories = Directories()
         self.signals = Signals()
         self.timers = Timers(self.signals)
+        self.checkpoints = Checkpoints(self.signals)
         self.entrypoint_names: EntrypointNames | None = None
         self.on_second_context: Callable[[], object] | None = None
         """Called when context_create has created the second context."""

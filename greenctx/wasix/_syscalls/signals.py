@@ -45,6 +45,8 @@ class Signals:
         does not exist."""
         self._function: Func | None = None
         """The function of that name, if it can handle signals."""
+        self.is_blocked = False
+        """Whether signals wait, because the guest is not in a state in which its handler could be called."""
         self._pending: list[Raised] = []
         self._handled: set[Raised] = set()
 
@@ -78,7 +80,7 @@ class Signals:
     def deliver(self, store: Store) -> None:
         """Have the guest handle the signals that wait in the running context, if it has a handler."""
         context_id = current_context_id()
-        while self._function is not None:
+        while self._function is not None and not self.is_blocked:
             waiting = [one for one in self._pending if one[0] == context_id and one not in self._handled]
             if not waiting:
                 return

@@ -114,7 +114,8 @@ def test_notsup(module: str, name: str, caplog: pytest.LogCaptureFixture) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "ty"), [("proc_exec", "i32 i32 i32 i32 ->"), ("stack_restore", "i32 i64 ->"), ("stack_save", "-> i64")]
+    ("name", "ty"),
+    [("proc_exec", "i32 i32 i32 i32 ->"), ("stack_forget", "i32 ->"), ("stack_save", "-> i64")],
 )
 def test_trap(name: str, ty: str) -> None:
     """A function without an errno traps, and the trap names it."""

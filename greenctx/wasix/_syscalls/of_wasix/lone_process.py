@@ -1,16 +1,18 @@
 """WASIX's calls about threads and processes, as far as a program with one thread, and no other process, can be served.
 
-Old programs use thread locals of the host, and `stack_checkpoint` in their ``setjmp``. Both are here in the form in
-which a program that neither starts threads nor calls ``longjmp`` needs them.
+Old programs use thread locals of the host. These are here in the form in which a program that starts no threads needs
+them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wasmtime import Trap
+
 from greenctx.wasix._modules import abi
 from greenctx.wasix._native._fiber import monotonic
-from greenctx.wasix._syscalls.guest_memory import GuestMemory
+from greenctx.wasix._syscalls.guest_memory import GuestMemory, MemoryFault
 from greenctx.wasix._syscalls.of_wasix.timers import wait
 from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.signals import MAX_SIGNAL
@@ -25,7 +27,6 @@ PARENT_ID = 0
 MAX_THREAD_LOCALS = 4096
 
 _TRUE = 1  # bool (wasi/api_wasix.h)
-_SNAPSHOT_SIZE = 24  # stack_snapshot (wasi/api_wasix.h)
 
 LONE_PROCESS_TYPES = {
     "callback_reactor": "p p ->",
@@ -36,6 +37,7 @@ LONE_PROCESS_TYPES = {
     "proc_raise_interval": "i32 i64 i32 -> i32",
     "proc_signal": "i32 i32 -> i32",
     "stack_checkpoint": "p p -> i32",
+    "stack_restore": "p i64 ->",
     "thread_id": "p -> i32",
     "thread_local_create": "i64 p -> i32",
     "thread_local_destroy": "i32 -> i32",
@@ -132,9 +134,15 @@ class LoneProcessCalls:
         """Send a signal to a process: to itself, because there is no other."""
         return self.proc_raise(caller, signal) if process_id == PROCESS_ID else abi.SRCH
 
+    # setjmp and longjmp of programs that Asyncify has changed.
+
     def stack_checkpoint(self, caller: Caller, snapshot: int, result_pointer: int) -> int:
-        """Return from ``setjmp`` for the first time: store 0. `stack_restore`, the other half, is not provided."""
-        memory = GuestMemory(caller)
-        memory.check(snapshot, _SNAPSHOT_SIZE)
-        memory.write_u64(result_pointer, 0)
-        return abi.SUCCESS
+        """Return from ``setjmp``: the first time with 0, and once more for each restore, with its value."""
+        return process_of(caller.store).checkpoints.checkpoint(caller, snapshot, result_pointer)
+
+    def stack_restore(self, caller: Caller, snapshot: int, value: int) -> None:
+        """Return from ``setjmp`` once more. This cannot report an error, so what cannot be done is a trap."""
+        try:
+            process_of(caller.store).checkpoints.restore(caller, snapshot, value)
+        except MemoryFault as error:
+            raise Trap("the guest called stack_restore (longjmp) with a pointer to outside its memory") from error
