@@ -11,15 +11,16 @@ cdef class Coroutine:
     cdef public object cancellation, context_id, created_at, destroyer, entrypoint, greenlet
     cdef public Tables registry
     cdef bint is_in_switch
-    # The call of a guest's that waits in its context_switch for this context to be resumed, borrowed; else NULL. Another
-    # context's greenlet may then run that guest (greenctx.wasix sets it, and each resumption of this context resets it).
+    # The guest call that waits in its context_switch for this context to be resumed (borrowed), or NULL. Another
+    # context's greenlet may run that guest meanwhile. greenctx.wasix sets it, and each resumption of this context
+    # resets it.
     cdef void *guest_call
 
     cdef bint end(self, PyObject *result) except -1
 
 
 cdef class Switching:
-    cdef Coroutine canceled  # the context that is being resumed to be canceled
+    cdef Coroutine canceled  # the context that is resumed in order to be canceled
     cdef object cancellation
     cdef public Coroutine _active, _main
     cdef public object _admitted, _outer

@@ -1,8 +1,8 @@
 # cython: language_level=3, auto_pickle=False, binding=False, embedsignature=True, embedsignature.format=clinic
 """The compiled twin of switching.py, which is the specification: the same names in the same order.
 
-It takes the same steps, by greenlet's C API. It has two things of its own: `Switching.switch_if_plain`, by which guests
-switch without any Python (`_fiber.pyx`), and a cancellation without an exception of C++ (`Switching._cancel`).
+It takes the same steps through greenlet's C API. It adds two things: `Switching.switch_if_plain`, by which guests
+switch without any Python (`_fiber.pyx`), and a cancellation without a C++ exception (`Switching._cancel`).
 """
 
 from cpython.object cimport PyObject
@@ -101,14 +101,14 @@ cdef class Coroutine:
         The parent gets every end but a silent one as an exception, because a return value could be lost to a signal's
         `KeyboardInterrupt`, which comes after the call that returned it.
         """
-        # Greenlet copies this frame and those above it in every switch, so what comes after the entrypoint is not here.
+        # Greenlet copies this frame and those above it in every switch, so the code after the entrypoint is in `end`.
         take_chunk()
         cdef PyObject *result = PyObject_CallNoArgs(self.entrypoint)
         leave_chunk()
         self.end(result)
 
     cdef bint end(self, PyObject *result) except -1:
-        """The rest of `run`: the entrypoint has returned that, or raised if it is NULL."""
+        """Do the rest of `run`: the entrypoint returned ``result``, or raised if that is NULL."""
         cdef Tables registry = self.registry
         try:
             if result is NULL:
@@ -151,8 +151,8 @@ cdef class Switching:
     cdef bint switch_if_plain(self, object caller, object context_id, void *guest_call) except -1:
         """Switch if the caller is known as the active context, and the target has started or main starts it.
 
-        Return whether that was so. ``caller`` is the calling greenlet, ``guest_call`` the call of a guest's that waits
-        for this.
+        Return whether it switched. ``caller`` is the calling greenlet, ``guest_call`` the guest call that waits
+        meanwhile.
         """
         return caller is self._admitted and switch(self, caller, context_id, True, guest_call)
 
@@ -204,8 +204,8 @@ cdef class Switching:
             its.parent, victim.destroyer = me.greenlet, me  # the parent is resumed when the victim ends
             victim.cancellation = cancellation
             self._active, self._admitted = victim, None
-            # Greenlet's `throw` goes by an exception of C++, which takes long to unwind. A context that waits in
-            # `switch_context` is resumed plainly instead, and finds there what to raise.
+            # Greenlet's `throw` uses a C++ exception, which takes long to unwind. A context that waits in
+            # `switch_context` is resumed plainly instead, and finds the exception to raise there.
             if not victim.is_in_switch:
                 its.throw(canceled)
             else:
@@ -222,7 +222,7 @@ cdef class Switching:
 
 cdef inline bint switch(
         Switching self, object caller, object context_id, bint only_if_plain, void *guest_call) except -1:
-    """Do `switch_context` for a caller that is admitted. Return False if it was to be plain and is not."""
+    """Do `switch_context` for an admitted caller. With ``only_if_plain``, return False if the switch is not plain."""
     cdef Coroutine me = self._active
     cdef PyObject *target = PyDict_GetItemWithError(<PyObject *>self._registry.started, context_id)
     cdef PyObject *resumed = target
@@ -239,9 +239,9 @@ cdef inline bint switch(
 
 cdef inline bint resume(
         Switching self, Coroutine me, object mine, Coroutine target, Coroutine resumed, void *guest_call) except -1:
-    """Make ``target`` active and resume the greenlet of ``resumed``, which is it or main.
+    """Make ``target`` active and resume the greenlet of ``resumed``, which is ``target`` or main.
 
-    Return when ``mine`` is resumed, the greenlet of ``me``.
+    Return when ``mine``, the greenlet of ``me``, is resumed.
     """
     its = resumed.greenlet
     # From here to the switch nothing is called that could run Python.
@@ -251,7 +251,7 @@ cdef inline bint resume(
     me.is_in_switch = True
     cdef PyObject *result = switch_to(<PyObject *>its, NULL, NULL)
     me.is_in_switch = False
-    me.guest_call = NULL  # at once: whatever has arrived, the guest does not wait any more
+    me.guest_call = NULL  # at once: the guest waits no more, whatever resumed it
     if result is not NULL:
         Py_DECREF(<object>result)
         if self._admitted is mine:
@@ -260,7 +260,7 @@ cdef inline bint resume(
 
 
 cdef bint go_on(Switching self, Coroutine me, bint ok) except -1:
-    """Go on in ``me``, which was not resumed by a plain switch. (Apart, so that the switch has less stack to copy.)"""
+    """Go on in ``me``, which was not resumed by a plain switch. (Apart, so that a switch copies less stack.)"""
     if ok and self.canceled is me:
         canceled, self.canceled, self.cancellation = self.cancellation, None, None
         raise canceled

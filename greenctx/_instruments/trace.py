@@ -1,8 +1,8 @@
 """Trace: an instrument that writes the Trace Event format, which Perfetto and chrome://tracing open.
 
-Each environment is a process, and each context a thread of it, a track. On a track are slices while the context is
-active, named by its entrypoint and with their processor time, inside of them slices of its host calls, an arrow from
-each switch to its target, and instants for other events. Counters tell how many contexts live and how much memory the
+Each environment is a process, and each context a thread of it, a track. A track has a slice for each time of activity,
+named by the entrypoint and with its processor time. Inside of it are slices of host calls. An arrow leads from each
+switch to its target, and instants mark other events. Counters tell how many contexts live and how much memory the
 process has. Each event is a line of the file, in the order in which the events ended.
 """
 
@@ -34,8 +34,8 @@ MAX_REPR = 300
 class Trace(Instrument):
     """Writes a trace file while environments run; `close` it afterwards, or use it in a ``with`` statement.
 
-    The file is whole whenever an environment has ended. A trace that nobody closes is closed with a ResourceWarning. It
-    belongs to the process that has made it: a child of a fork writes nothing into it.
+    The file is complete whenever an environment has ended. A trace that is not closed closes itself with a
+    ResourceWarning. It belongs to the process that has made it: a child of a fork writes nothing into it.
 
     It may be an instrument of several environments, also in several threads. It keeps a few hundred events in memory,
     and a little for each context that lives.

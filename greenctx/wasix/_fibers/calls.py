@@ -1,10 +1,10 @@
 """Suspendable calls: a guest runs on its fiber, and the host functions that it calls run on the caller's greenlet.
 
 This module and `_fiber` rely on one thing that wasmtime's C API does not promise. Its header (wasmtime/async.h) allows
-one live future per store, and here every suspended context has one. It works because a fiber that is suspended has
-given back all state of the store that it uses, and sets up its own again when it is resumed: the thread's activations,
-the stack limit, the protection mask (``FiberResumeState`` in crates/wasmtime/src/runtime/fiber.rs, wasmtime 45 to 50).
-wasmtime's component model relies on the same. Hence the range of versions in pyproject.toml; both ends of it run
+one live future per store, and here every suspended context has one. It works because a suspended fiber has given back
+all state of the store that it uses. It sets up that state again when it is resumed: the thread's activations, the stack
+limit, the protection mask (``FiberResumeState`` in crates/wasmtime/src/runtime/fiber.rs, wasmtime 45 to 50). wasmtime's
+component model relies on the same. Hence the range of versions in pyproject.toml; both ends of it run
 tests/wasix/random/test_interleaving.py.
 """
 
@@ -68,7 +68,7 @@ def call(store: Storelike, func: Func, *args: Any) -> Any:
 
 
 def _call(store: Storelike, func: Func, args: Sequence[Any], miscounted: type[Exception]) -> Any:
-    # Checked here, because wasmtime ends the process when a function meets a store that is not its own.
+    # Checked here, because wasmtime ends the process when a function meets another store than its own.
     store = store_of(store)
     state = state_of(store)
     if capi.store_id_of(func) != state.store_id:
@@ -160,7 +160,7 @@ def _run(store: Store, start: Callable[[Outcome], int], keep_alive: object, may_
         raised, capi.plain_funcs.LAST_EXCEPTION = capi.plain_funcs.LAST_EXCEPTION, None
         if fiber.thrown is None:
             fiber.delivered = None  # its traceback refers to this frame: a reference cycle
-        fiber.close()  # a guest that is still suspended unwinds, as when its context is canceled
+        fiber.close()  # a suspended guest unwinds, as when its context is canceled
         if on_stack is not None:
             on_stack.end()  # after the guest has unwound: until then its locals are on that stack
         ended = backtraces.take(outcome)

@@ -65,7 +65,7 @@ class Descriptors:
             self._files[fd] = stream
         self._flags: dict[int, int] = {}
         self.copies = False
-        """Whether ``fd_renumber`` leaves the descriptor open that it was given, as in WASIX. In WASI it moves it."""
+        """Whether ``fd_renumber`` leaves the given descriptor open, as in WASIX. In WASI it moves the descriptor."""
 
     def get(self, fd: int) -> Source | Sink | None:
         """Return the file that the descriptor refers to, if greenctx reads and writes it."""

@@ -21,7 +21,7 @@ NOT_IN_WASMTIME = 2**32 - 1
 
 
 class Source:
-    """What a guest reads from. ``descriptor`` is the one to wait for before a read; None if reading never waits."""
+    """The source of a guest's reads. Wait for ``descriptor`` before a read; None if reading never waits."""
 
     descriptor: int | None
     wasmtime_fd = NOT_IN_WASMTIME
@@ -41,7 +41,7 @@ class Source:
         """Return at most ``size`` bytes, no bytes at the end, None if there is nothing yet. Raises OSError."""
         if self._file is None:
             return os.read(STDIN, size)
-        # `read1`, if there is one, does not wait until all of it is there.
+        # `read1`, if the file has it, does not wait for all bytes.
         data: object = getattr(self._file, "read1", self._file.read)(size)
         if data is not None and not (isinstance(data, bytes) and len(data) <= size):
             raise TypeError(f"stdin must be a binary file, but {self._file!r} returned {data!r:.80} for {size} bytes")
@@ -49,7 +49,7 @@ class Source:
 
 
 class Sink:
-    """What a guest writes to. ``descriptor`` is the one to wait for before a write; None if writing never waits."""
+    """The target of a guest's writes. Wait for ``descriptor`` before a write; None if writing never waits."""
 
     descriptor: int | None
     wasmtime_fd = NOT_IN_WASMTIME
@@ -75,13 +75,13 @@ class Sink:
                     raise TypeError(f"{self._file!r} returned {written!r} for a write of {len(data)} bytes")
                 self._file.flush()
                 return written
-            self._file.flush()  # what the host has written before comes first
+            self._file.flush()  # bytes that the host wrote before come first
         assert self._raw is not None
         return os.write(self._raw, data if self.descriptor is None else data[: select.PIPE_BUF])
 
 
 def _descriptor(file: BinaryIO) -> int | None:
-    """Return the descriptor that holds the file's very bytes. (That of a gzip.GzipFile holds others.)"""
+    """Return the descriptor that holds the same bytes as the file. (That of a gzip.GzipFile holds others.)"""
     raw: object = file
     if isinstance(file, io.BufferedReader | io.BufferedWriter | io.BufferedRandom):
         raw = file.raw
@@ -108,12 +108,12 @@ class Stdio:
         self._stdin, self._stdout, self._stderr = stdin, stdout, stderr
 
     def replaced(self, **given: Any) -> Stdio:
-        """Return standard streams with those arguments in place of these."""
+        """Return standard streams with those arguments replaced."""
         own: dict[str, Any] = {"stdin": self._stdin, "stdout": self._stdout, "stderr": self._stderr}
         return Stdio(**{**own, **given}) if given else self
 
     def streams(self) -> dict[int, Source | Sink]:
-        """Return what descriptors 0, 1 and 2 refer to when a program starts. Each reads bytes from the beginning."""
+        """Return the streams of descriptors 0, 1 and 2 when a program starts. Each reads bytes from the beginning."""
         sinks = {STDOUT: Sink(self._stdout, STDOUT), STDERR: Sink(self._stderr, STDERR)}
         return {STDIN: Source(self._stdin), **sinks}
 

@@ -70,10 +70,10 @@ _SELDOM_USED = {
     "sock_shutdown": "i32 i32",
 }
 PARAMETERS = _OFTEN_USED | _SELDOM_USED
-"""The functions that can be called, and the types of their parameters. Each returns an errno.
+"""The callable functions, and the types of their parameters. Each returns an errno.
 
-Those that greenctx calls only for guests that import WASI under WASIX's name are in an instance of their own, because
-most programs would compile the instance in vain.
+Functions that greenctx calls only for guests that import WASI under WASIX's name are in a separate instance, because
+most programs would compile it in vain.
 """
 
 
@@ -81,7 +81,7 @@ class WasmtimeWasi:
     """wasmtime's functions, which read and write one memory."""
 
     def __init__(self, store: Store, memory: Memory | None) -> None:
-        """Without a memory of a guest's, the functions use a new one. Raises `WasiNotSet`."""
+        """Without a guest's memory the functions use a new one. Raises `WasiNotSet`."""
         check_wasi_is_set(store)
         self._guest_memory = memory
         self._exports = self._instantiate(store, _on_scratch if memory is None else _on_guest)
@@ -107,7 +107,7 @@ class WasmtimeWasi:
 
 
 class Scratch(WasmtimeWasi):
-    """The functions on a memory of the host's own, for questions that the guest did not ask."""
+    """The functions on a memory of the host, for questions that the guest did not ask."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, None)

@@ -209,13 +209,13 @@ class Linker(wasmtime.Linker):
             self._without_wasi = without_wasi
 
     def define_unknown_imports_as_traps(self, module: Module) -> None:
-        """Define the module's imports that are not defined, as functions that trap."""
+        """Define the module's undefined imports as functions that trap."""
         check_engine(self, module)
         self.define_wasix_imports(module)
         super().define_unknown_imports_as_traps(module)
 
     def define_unknown_imports_as_default_values(self, store: Storelike, module: Module) -> None:
-        """Define the module's imports that are not defined: functions that return zeros, empty memories, etc."""
+        """Define the module's undefined imports as functions that return zeros, empty memories, and so on."""
         state = state_of(self._requirements().check(store))
         check_engine(self, module)
         self.define_wasix_imports(module)

@@ -31,9 +31,9 @@
 # hear of each switch.
 
 cdef Fiber run_guests(Fiber self):
-    """Let the guest of this greenlet's call run, then those that it and they switch to, for as long as none needs Python.
+    """Run the guest of this greenlet's call, then the guests that they switch to, until one needs Python.
 
-    Return the call whose guest does, has ended, or wants to switch to a context that does not wait.
+    Return the call whose guest needs Python, has ended, or wants to switch to a context that does not wait.
     """
     # A function, not a method: the compiler inlines a static function with one caller, and methods are in a table. Each
     # frame costs on the way back from another stack, because the processor predicts the returns of the stack it left.
@@ -85,7 +85,7 @@ cdef inline Fiber defer(Fiber fiber, Coroutine target):
 
 
 cdef bint hand_over(Fiber self, Fiber driven) except -1:
-    """Suspend this greenlet and resume that of the driven call, or of the context that its guest switches to.
+    """Suspend this greenlet and resume the one of the driven call, or of the context that its guest switches to.
 
     Return when this greenlet is resumed, or raise. Its own call waits meanwhile.
     """

@@ -11,11 +11,11 @@ cdef void end_epochs(void *data) noexcept nogil:
 cdef class EpochThread:
     """Ends an engine's epoch every so often while it is entered, in a thread that needs no GIL.
 
-    A thread of Python's would wait for the GIL, which a guest may hold until the epoch ends.
+    A Python thread would wait for the GIL, which a guest may hold until the epoch ends.
     """
 
     cdef epoch_thread_t thread
-    cdef object engine  # a handle that nobody else can close
+    cdef object engine  # a handle that no other code can close
     cdef readonly bint running
     cdef object process  # the id of the process that has the thread: its forks have none, and must not wait for one
     cdef unsigned long entered_by
@@ -68,7 +68,7 @@ cdef class EpochThread:
 
 
 cdef set entered = set()
-"""References to those that are. (Not the objects: an interruption may have left them so.)"""
+"""References to the entered threads. (Not the objects: an interruption may have left them entered.)"""
 
 
 def restart_epoch_threads():
@@ -77,11 +77,11 @@ def restart_epoch_threads():
     for reference in entered.copy():
         one = reference()
         if one is not None and one.entered_by == PyThread_get_thread_ident():
-            one.allocate_locks()  # the former ones are for ever as they were when the process forked
+            one.allocate_locks()  # the former locks stay as they were at the fork
             one.start()
 
 
-# A clock that nobody can stop: freezegun, for one, replaces `time.monotonic` in every module that refers to it.
+# A clock that no code can stop: freezegun, for example, replaces `time.monotonic` in every module that refers to it.
 
 cdef extern from *:
     """
@@ -106,5 +106,5 @@ cdef extern from *:
 
 
 def monotonic():
-    """Return the seconds since some moment, as `time.monotonic` does where nobody has replaced it."""
+    """Return the seconds since some moment, as the original `time.monotonic` does."""
     return monotonic_seconds()

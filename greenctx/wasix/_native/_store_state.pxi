@@ -1,8 +1,8 @@
-# What is known of a store; who may use it now; and collections, which run on top of its suspended calls.
+# The state of a store; the check of who may use it now; and collections, which run on top of its suspended calls.
 
 @cython.final
 cdef class ThrownException:
-    """Owns a reference to an exception of a guest's, which keeps it from being collected."""
+    """Owns a reference to a guest's exception, which keeps it from being collected."""
 
     cdef reference_t reference
     cdef readonly uintptr_t address
@@ -13,8 +13,8 @@ cdef class ThrownException:
         """Take the exception that a guest has just ended with."""
         cdef ThrownException exception = ThrownException()
         # wasmtime_context_take_exception leaves a second reference in the innermost LIFO scope that is open; for good,
-        # if none is. Each future opens such a scope (RootScope in crates/c-api/src/async.rs). So a future is made
-        # here, of a function that does not matter because nobody polls it, and deleted again.
+        # if none is. Each future opens such a scope (RootScope in crates/c-api/src/async.rs). So a future is made here
+        # and deleted again. Its function does not matter, because it is never polled.
         cdef uint64_t[4] function = [1, 0, 0, 0]
         cdef void *trap = NULL
         cdef void *error = NULL
@@ -33,7 +33,7 @@ cdef class Fiber
 
 @cython.final
 cdef class StoreState:
-    """All that is known of one store, shared by all calls into it. The store refers to it, so it never to the store."""
+    """The state of one store, shared by all calls into it. The store refers to it, so it never refers to the store."""
 
     cdef object __weakref__
     cdef readonly object store_id
@@ -41,7 +41,7 @@ cdef class StoreState:
     cdef public object deadline
     cdef public object shadow_stacks
     cdef public object process
-    """What higher layers know of the program in the store; None until they do."""
+    """The record of higher layers about the program in the store; None until they set it."""
     cdef public object timers
     """The timers that the program has set, which may have signals for it; None while it has set none."""
     cdef readonly Fiber gc_anchor
@@ -64,7 +64,7 @@ cdef class StoreState:
         self.suspensions.ring.previous = self.suspensions.ring.next = &self.suspensions.ring
 
     def set_anchor(self, Fiber fiber not None):
-        """Let guests come that hold references. ``fiber`` is suspended in a host function that never returns."""
+        """Allow guests that hold references. ``fiber`` is suspended in a host function that never returns."""
         fiber.forget_suspension()  # it is no link of the ring, but the end of it
         self.calls -= 1  # the anchor must not keep the store from being closed
         self.gc_anchor = fiber

@@ -1,7 +1,7 @@
-"""What the wasmtime package keeps to itself: its C library, the pointers in its objects, and who owns them.
+"""The private parts of the wasmtime package: its C library, the pointers in its objects, and their owners.
 
-This module and `capi_values` are the only ones that name anything private of the package, so that a new major version
-of it is their work alone. They say nothing of fibers and contexts, and decide nothing.
+Only this module and `capi_values` name private parts of the package, so a new major version concerns only them. They
+know no fibers and contexts, and decide nothing.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 LIBRARY: Final[Path] = _ffi.filename
 
 plain_funcs: Any = _func
-"""Where ``LAST_EXCEPTION`` is what a plain `wasmtime.Func` raised last, until somebody raises it for the trap.
+"""Has ``LAST_EXCEPTION``: the exception that a plain `wasmtime.Func` raised last, until it is raised for the trap.
 
-To be read and reset in one statement: an interruption could come before or in a function that does so.
+Read and reset it in one statement: an interruption could come before or in a function that does so.
 """
 
 
@@ -70,7 +70,7 @@ def engine_address(engine: Engine) -> int:
 
 
 def close(thing: Managed[Any]) -> None:
-    """Its ``close``, but an interruption in the middle leaves it to be freed once at most, not twice."""
+    """Close the object. An interruption in the middle never frees it twice."""
     try:
         pointer = thing._consume()
     except ValueError:  # it is closed
@@ -93,7 +93,7 @@ invalidate_caller: Final = wasmtime.Caller._invalidate
 
 
 def caller_pointer(address: int) -> Any:
-    """What a `wasmtime.Caller` is made of."""
+    """The parts of a `wasmtime.Caller`."""
     return cast(address, POINTER(ffi.wasmtime_caller_t))
 
 
@@ -103,7 +103,7 @@ def context_address(store: Store) -> int:
 
 
 def delete_store_by(store: Store, delete: Callable[[Any], None]) -> None:
-    """Have ``delete(pointer)`` called where the package would call `delete_store`, when the store is closed."""
+    """Make the package call ``delete(pointer)`` in place of `delete_store` when the store is closed."""
     store._delete = delete  # type: ignore[method-assign, assignment]
 
 
@@ -113,15 +113,15 @@ def forget_context(store: Store) -> None:
 
 
 def call_at_epoch_end(store: Store, callback: int) -> None:
-    """Set the callback for the end of an epoch, a wasmtime_store_epoch_deadline_callback's, by its address."""
+    """Set the callback of wasmtime_store_epoch_deadline_callback, for the end of an epoch, by its address."""
     callback_type, data_type, finalizer_type = ffi._wasmtime_store_epoch_deadline_callback.argtypes[1:]
     ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), callback_type(callback), data_type(), finalizer_type())
 
 
 def intercept_externref_new(make: Callable[[int, int, int], bool | None]) -> None:
-    """Have ``make(context, handle, result)`` called for each reference to a Python object that the package makes.
+    """Make the package call ``make(context, handle, result)`` for each reference to a Python object.
 
-    It takes addresses, and returns whether it has made the reference, or None to leave that to wasmtime.
+    ``make`` takes addresses, and returns whether it made the reference, or None to leave that to wasmtime.
     """
     make_natively = ffi.wasmtime_externref_new
 
@@ -133,7 +133,7 @@ def intercept_externref_new(make: Callable[[int, int, int], bool | None]) -> Non
 
 
 def store_id_of(item: AsExtern | Instance) -> int | None:
-    """Return the id of the store that the item belongs to; None for what belongs to none."""
+    """Return the id of the store that the item belongs to, if any."""
     if isinstance(item, Func):  # of each call: the others take ten times as long
         return int(item._func.store_id)
     if isinstance(item, Instance):
@@ -156,7 +156,7 @@ def item_address(item: Global | Memory) -> int:
 
 
 def memory_key(memory: Memory) -> bytes:
-    """Return what tells the memory from others of its store."""
+    """Return the identity of the memory within its store."""
     return bytes(memory._memory)
 
 
@@ -184,7 +184,7 @@ def define_async_func(
 
 
 def check_imports(linker: Linker, module: Module) -> None:
-    """Raise `WasmtimeError` unless everything that the module imports is defined, and of the type it wants."""
+    """Raise `WasmtimeError` unless every import of the module is defined, with its type."""
     checked = POINTER(ffi.wasmtime_instance_pre_t)()
     check_error(ffi.wasmtime_linker_instantiate_pre(linker.ptr(), module.ptr(), byref(checked)))
     ffi.wasmtime_instance_pre_delete(checked)
@@ -212,7 +212,7 @@ class Outcome:
         self._taken = False
 
     def take(self) -> Trap | WasmtimeError | None:
-        """Return what the future has ended with, if with any of these. It is given away: the next time, None."""
+        """Take the trap or error that ended the future, if any. The next time, return None."""
         if self._taken:
             return None
         self._taken = True

@@ -1,4 +1,4 @@
-"""What the wasmtime package keeps to itself of values: wasmtime_val_t of wasmtime/val.h, and what it may refer to.
+"""The private parts of the wasmtime package about values: wasmtime_val_t of wasmtime/val.h, and its references.
 
 Raw values are ctypes' structures, or bytes of the same layout. See `capi` for everything else.
 """
@@ -22,7 +22,7 @@ _raw = ffi.wasmtime_val_t
 
 VALUE_SIZE: Final = sizeof(_raw)
 VALUE_OFFSET: Final[int] = _raw.of.offset
-"""Where in a raw value its number is, or its reference; before it is the kind, a byte."""
+"""The offset of the number or reference in a raw value; before it is the kind, a byte."""
 
 LAYOUT: Final = (
     VALUE_SIZE,
@@ -73,7 +73,7 @@ def unroot(raw: Any) -> None:
 
 
 def unroot_bytes(data: bytes) -> None:
-    """The same of a raw value that was copied."""
+    """Give up the reference in a copy of a raw value."""
     unroot(_raw.from_buffer_copy(data))
 
 
@@ -83,7 +83,7 @@ def are_same_types(one: ValType, other: ValType) -> bool:
 
 
 def forget_object(handle: int) -> None:
-    """Let go of a Python object that guests had references to."""
+    """Drop a Python object that guests had references to."""
     _value.SLAB.deallocate(handle - 1)
 
 
@@ -95,7 +95,7 @@ def exception_store_id(exception: int) -> int:
 
 
 def add_reference(store: Store, exception: int) -> None:
-    """Count one reference more to an exception, which is never given back."""
+    """Add a reference to an exception, which is never given back."""
     raw = ffi.wasmtime_exnref_to_raw(store._context(), byref(_exnref(exception)))
     ffi.wasmtime_exnref_from_raw(store._context(), raw, byref(ffi.wasmtime_exnref_t()))
 
@@ -137,7 +137,7 @@ def _exnref(address: int) -> Any:
 
 
 def copy_handle(source: Func | Instance, target: Func | Instance) -> None:
-    """Let an object of the package's that was not initialized be the same function or instance as another."""
+    """Make an uninitialized object of the package the same function or instance as another."""
     if isinstance(source, Func):
         assert isinstance(target, Func)
         target._func = source._func
@@ -147,7 +147,7 @@ def copy_handle(source: Func | Instance, target: Func | Instance) -> None:
 
 
 def add_advice(marker: str, advice: str) -> None:
-    """Have the library's errors whose message contains the marker end with that advice."""
+    """Append the advice to the library's errors whose message contains the marker."""
     make = WasmtimeError._from_ptr.__func__  # type: ignore[attr-defined]
 
     def from_ptr(cls: type[WasmtimeError], pointer: Any) -> WasmtimeError:

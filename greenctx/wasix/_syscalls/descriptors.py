@@ -1,4 +1,4 @@
-"""WASI's calls about file descriptors as such: served here for pipes and standard streams, by wasmtime for others."""
+"""WASI's calls about file descriptors: served here for pipes and standard streams, by wasmtime for files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._syscalls.process import DescriptorTables
     from greenctx.wasix._syscalls.table import SystemCall
 
-# fdstat and filestat of WASI preview 1 (wasi/api.h). WASI has no type for pipes: theirs is "unknown".
+# fdstat and filestat of WASI preview 1 (wasi/api.h). WASI has no type for pipes, which are "unknown".
 _FDSTAT = Struct("<B x H 4x Q Q")  # type, flags, rights, inheriting rights
 _FILESTAT = Struct("<Q Q B 7x Q Q Q Q Q")  # device, inode, type, links, size, times
 _UNKNOWN, _INHERITING = 0, 16  # the type, and the offset of the inheriting rights in an fdstat
@@ -64,7 +64,7 @@ class DescriptorCalls:
         return wasi_calls_of(self, *_NAMES)
 
     def calls_with_pipes(self) -> Iterator[SystemCall]:
-        """Yield the others. Only where there are pipes and duplicates they differ from wasmtime's."""
+        """Yield the others. They differ from wasmtime's only for pipes and duplicates."""
         yield from wasi_calls_of(self, *_WITH_PIPES)
         for name, of_pipes in _OF_PIPES.items():
             yield wasi_call(name, partial(self._as_wasmtime, name, of_pipes))

@@ -1,4 +1,4 @@
-"""What is known of one program in one store: the one record, which hangs on the store's `StoreState`."""
+"""The record of one program in one store, which the store's `StoreState` refers to."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Process:
-    """What the program in one store has open and has set up.
+    """The open files and the settings of the program in one store.
 
     Nothing here may refer to the store, whose state refers to this: the store must be freed when it is forgotten.
     """
@@ -134,7 +134,7 @@ class DescriptorTables:
         """Whether the linker has WASIX's calls about files, so that guests can duplicate descriptors."""
 
     def of(self, caller: Caller) -> Descriptors:
-        """Return the descriptors that are not wasmtime's."""
+        """Return the descriptors that greenctx serves."""
         tables = process_of(caller.store).descriptors
         table = tables.get(self.stdio)
         if table is None:

@@ -1,4 +1,4 @@
-"""The WASI calls that are not left to wasmtime: those that wait, those on standard streams, and ``proc_exit``.
+"""The WASI calls that greenctx serves itself: those that wait, those on standard streams, and ``proc_exit``.
 
 wasmtime's own run on the guest's fiber, where neither Ctrl-C nor a time limit can end a wait. These run on the
 context's greenlet. For files that wasmtime has opened they call wasmtime's.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._fibers.stores import Caller
     from greenctx.wasix._syscalls.process import DescriptorTables
 
-# What one call reads or writes at most: a call may always do less than it was asked for.
+# The most bytes that one call reads or writes: a call may always do less than it was asked for.
 MAX_BYTES = 1 << 20  # bytes
 MAX_BUFFERS = 1024
 
@@ -64,7 +64,7 @@ class WasiCalls:
         self._descriptors = descriptors
 
     def calls(self) -> Iterator[SystemCall]:
-        """Yield the calls that are served here whatever the guest imports."""
+        """Yield the calls that greenctx serves for every guest."""
         yield SystemCall(abi.WASI_MODULE, "proc_exit", "i32 ->", proc_exit, needs_caller=False)
         yield SystemCall(abi.WASI_MODULE, "poll_oneoff", "i32 i32 i32 i32 -> i32", self.poll_oneoff)
         yield from PathCalls(self._descriptors).calls()
@@ -144,7 +144,7 @@ class WasiCalls:
     def poll_oneoff(
         self, caller: Caller, subscriptions: int, events: int, count: int, result_pointer: int, **layout: Any
     ) -> int:
-        """Wait until one of the subscriptions is ready; report all that are."""
+        """Wait until a subscription is ready; report all ready ones."""
         process, descriptors = process_of(caller.store), self._descriptors.of(caller)
         try:
             return poll_oneoff(process, descriptors, caller, subscriptions, events, count, result_pointer, **layout)
@@ -184,5 +184,5 @@ def _buffers(memory: GuestMemory, iovecs: int, count: int) -> list[tuple[int, in
 def _errno(error: OSError) -> int:
     if isinstance(error, GreenctxError):  # `TimeLimitExceeded`, for one, is an OSError, too
         raise error
-    check_resources(error)  # it is not the guest that has too many files
+    check_resources(error)  # the host, not the guest, has too many files
     return _ERRNOS.get(error.errno or 0, abi.IO)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from greenctx.wasix._syscalls.process import DescriptorTables
 
 _REFUSED = re.compile(r"(?P<pointer>Pointer (out of bounds|overflow|not aligned))|Invalid (enum|flag) value")
-"""What wasmtime says about arguments that its WASI functions cannot read."""
+"""Matches wasmtime's messages about arguments that its WASI functions cannot read."""
 
 
 def wasi_in_wasix(descriptors: DescriptorTables) -> dict[str, SystemCall]:
@@ -72,7 +72,7 @@ def declare(module: str, name: str, ty: str, function: Callable[..., int | None]
 
 
 def _copying(descriptors: DescriptorTables, renumber: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Return ``fd_renumber`` as WASIX has it: it leaves the descriptor open that it was given."""
+    """Return ``fd_renumber`` as in WASIX: it leaves the given descriptor open."""
 
     def fd_renumber(caller: Caller, fd: int, to: int) -> int | None:
         descriptors.of(caller).copies = True
