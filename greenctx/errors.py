@@ -210,7 +210,7 @@ ON_FIBER = "guest code on its fiber"
 
 
 class NotTheActiveContext(GreenctxError):
-    """A call from a greenlet that is not the active context, or from guest code on its fiber. Nothing has changed."""
+    """A call from another greenlet than the active context's, or from guest code on its fiber. Nothing has changed."""
 
     def __init__(self, context_id: int, caller: str = "another greenlet") -> None:
         super().__init__(context_id, caller)

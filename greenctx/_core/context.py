@@ -57,7 +57,7 @@ class Context(Coroutine):
 
     @property
     def has_ended(self) -> bool:
-        """Whether its greenlet has ended. A context that is destroyed before it started has no end."""
+        """Whether its greenlet has ended. A context destroyed before it started has no end."""
         return self.greenlet is not None and bool(self.greenlet.dead)
 
 
@@ -126,7 +126,7 @@ class Registry(Tables):
     """Contexts that a plain switch may resume. Main and the active context are in it, so a switch changes no table."""
     unstarted: dict[int, Context]
     unwinding: dict[int, Context]
-    """Contexts that are being destroyed."""
+    """Contexts under destruction."""
     by_greenlet: dict[greenlet, Context]
     """Every context that has not ended, except main, whose greenlet may be of any class."""
 

@@ -1,4 +1,4 @@
-"""Instrument: the base of objects that are told the events of contexts."""
+"""Instrument: the base of objects that get the events of contexts."""
 
 from __future__ import annotations
 

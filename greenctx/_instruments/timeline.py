@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import os
 
 MAX_BYTES = 2**30
-"""The largest trace that is read, in bytes."""
+"""The size of the largest trace to read, in bytes."""
 
 Track = tuple[int, int]
 """A process and a thread, as traces name them."""

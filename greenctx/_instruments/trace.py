@@ -34,8 +34,8 @@ MAX_REPR = 300
 class Trace(Instrument):
     """Writes a trace file while environments run; `close` it afterwards, or use it in a ``with`` statement.
 
-    The file is complete whenever an environment has ended. A trace that is not closed closes itself with a
-    ResourceWarning. It belongs to the process that has made it: a child of a fork writes nothing into it.
+    The file is complete whenever an environment has ended. An unclosed trace closes itself with a ResourceWarning. It
+    belongs to the process that has made it: a child of a fork writes nothing into it.
 
     It may be an instrument of several environments, also in several threads. It keeps a few hundred events in memory,
     and a little for each context that lives.

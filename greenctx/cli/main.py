@@ -108,7 +108,7 @@ def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
 
 
 def _occupy_standard_streams() -> None:
-    """Open the null device for each standard stream that is closed, so that no other file becomes a guest's stream."""
+    """Open the null device for each closed standard stream, so that no other file becomes a guest's stream."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

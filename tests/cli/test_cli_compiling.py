@@ -117,7 +117,7 @@ def test_memory_limit(command: list[str], tmp_path: Path) -> None:
 
 
 def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
-    """A parent that is killed can end no child, and the compiler may need minutes and gigabytes."""
+    """A killed parent cannot end its child, and the compiler may need minutes and gigabytes."""
     reading, writing = os.pipe()
     script = f"""if True:
         import time

@@ -173,7 +173,7 @@ UNPROVIDED = """(module
 
 
 def test_verbose(tmp_path: Path) -> None:
-    """--verbose prints the first call of each function that is not provided. Without it nothing is printed."""
+    """--verbose prints the first call of each function that greenctx lacks. Without it nothing is printed."""
     path = tmp_path / "guest.wat"
     path.write_text(UNPROVIDED)
     called = [

@@ -118,7 +118,7 @@ class TestDestroy:
 
 
 class TestCancellation:
-    """What a context may do while it is being destroyed, and the outcome."""
+    """The operations of a context under destruction, and their outcomes."""
 
     def cancel(
         self, env: ContextSwitchingEnvironment, cleanup: Callable[[ContextCanceled], object], *, also: int = 0

@@ -161,7 +161,7 @@ def test_traces_that_nothing_should_be_read_of(tmp_path: Path, monkeypatch: pyte
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    """Missing files, and files that are not text, cannot be read either."""
+    """Missing files, and binary files, cannot be read either."""
     with pytest.raises(InvalidTrace, match=r"in\.json: No such file or directory"):
         Timeline.read(tmp_path / "in.json")
     (tmp_path / "in.json").write_bytes(b"\xff")

@@ -48,8 +48,8 @@ class CleanupError(Exception):
 class Book:
     """The actions of the contexts of one environment, by id.
 
-    While interruptions may arrive, entries are written without a call (an assignment to an item of a list that is long
-    enough). The interpreter looks for signals after calls, so the book itself is exact.
+    While interruptions may arrive, entries are written without a call (by assigning to an item of a long enough list).
+    The interpreter looks for signals after calls, so the book itself is exact.
     """
 
     def __init__(self, env: ContextSwitchingEnvironment | None = None) -> None:

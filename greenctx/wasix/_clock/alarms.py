@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _set: set[Alarm] = set()
-"""The alarms that are set. It changes in single steps, each atomic under the GIL."""
+"""All alarms. The set changes in single steps, each atomic under the GIL."""
 
 
 class Alarm:
@@ -39,7 +39,7 @@ class Alarm:
 
 
 def ring_alarms() -> None:
-    """Ring the alarms that are due, each once."""
+    """Ring the due alarms, each once."""
     if _set:
         now = monotonic()
         for alarm in _set.copy():

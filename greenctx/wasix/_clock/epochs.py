@@ -158,7 +158,7 @@ def _run() -> None:
 
 def _end_epochs() -> None:
     """End epochs until no run is subscribed."""
-    never = allocate_lock()  # a lock that is never released, to sleep on: gevent may have replaced time.sleep
+    never = allocate_lock()  # a lock, never released, to sleep on: gevent may have replaced time.sleep
     never.acquire()
     while _active:
         never.acquire(timeout=min(map(_pace, _active.copy()), default=MAX_EPOCH_SECONDS))

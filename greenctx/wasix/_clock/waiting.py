@@ -44,7 +44,7 @@ def wait_until_ready(deadline: Deadline, seconds: float | None, wanted: Collecti
     """Wait until a descriptor is ready, for so long or without end; return the ready ones.
 
     On an event loop other tasks run meanwhile. Signal handlers run too, so Ctrl-C raises KeyboardInterrupt. Raises
-    `TimeLimitExceeded`, and OSError for a descriptor that is not open.
+    `TimeLimitExceeded`, and OSError for a closed descriptor.
     """
     until = None if seconds is None else monotonic() + seconds
     while True:

@@ -38,8 +38,7 @@ def throw_into_guest(error: BaseException, fiber: Fiber, store: Store) -> bool:
 def _loses_references() -> bool:
     """Return whether wasmtime_context_set_exception counts a reference too few. (wasmtime 45's does.)
 
-    Then a reference is added before and never given back: a small leak, instead of an exception that is freed too
-    early.
+    Then a reference is added before and never given back: a small leak, instead of an exception freed too early.
     """
     from importlib.metadata import version  # takes long to import, and is seldom needed
 

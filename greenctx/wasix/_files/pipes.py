@@ -14,21 +14,21 @@ ATOMIC = 4096
 
 
 class InMemory:
-    """What wasmtime does not know, and only other contexts make ready: so reading and writing it never wait."""
+    """A file unknown to wasmtime, which only other contexts make ready. So reading and writing it never wait."""
 
     descriptor: int | None = None
     flags = 0
 
     def changes(self) -> int:
-        """Return a number that grows with whatever is done with it."""
+        """Return a number that grows with each operation on the file."""
         return 0
 
     def readable(self) -> int | None:
-        """Return how many bytes can be read; 0 once no more will come, None if there is nothing to read yet."""
+        """Return how many bytes can be read; 0 at the end, None if there is nothing to read yet."""
         return None
 
     def writable(self) -> int | None:
-        """Return how many bytes can be written; 0 once nobody can read them, None if there is too little room."""
+        """Return how many bytes can be written; 0 without a reader, None if there is too little room."""
         return None
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 STREAMS = STDIN, STDOUT, STDERR = 0, 1, 2
 NOT_IN_WASMTIME = 2**32 - 1
-"""The descriptor of what wasmtime does not know. It never opens one of this number, so its functions return badf."""
+"""The descriptor of files unknown to wasmtime. It never opens one of this number, so its functions return EBADF."""
 
 
 class Source:
@@ -27,7 +27,7 @@ class Source:
     wasmtime_fd = NOT_IN_WASMTIME
     """wasmtime's descriptor of the same stream."""
     flags = 0
-    """Those of WASI's file descriptors that were set here."""
+    """The flags of WASI's file descriptors that were set here."""
 
     def __init__(self, file: BinaryIO | bytes | None) -> None:
         if isinstance(file, bytes):
@@ -55,7 +55,7 @@ class Sink:
     wasmtime_fd = NOT_IN_WASMTIME
     """wasmtime's descriptor of the same stream."""
     flags = 0
-    """Those of WASI's file descriptors that were set here."""
+    """The flags of WASI's file descriptors that were set here."""
 
     def __init__(self, file: BinaryIO | None, inherited: int) -> None:
         self._file = file

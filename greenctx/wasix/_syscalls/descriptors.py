@@ -50,7 +50,7 @@ _OF_PIPES = {
     "sock_send": abi.NOTSOCK,
     "sock_shutdown": abi.NOTSOCK,
 }
-"""The calls that are wasmtime's for all descriptors but those of pipes, and what they return for these: as Linux."""
+"""The calls that wasmtime serves except for pipes, and their errnos for pipes, as on Linux."""
 
 
 class DescriptorCalls:
@@ -110,7 +110,7 @@ class DescriptorCalls:
         return abi.SUCCESS
 
     def _keep_preopen(self, caller: Caller, fd: int) -> None:
-        """If the descriptor is a preopened directory's, keep it open in wasmtime: paths from the root lead there."""
+        """Keep the descriptor of a preopened directory open in wasmtime, because paths from the root lead there."""
         if self._descriptors.has_duplicates and fd >= FIRST_PREOPEN:
             process = process_of(caller.store)
             if any(fd == preopen for preopen, _ in process.directories.preopens(process.scratch(caller), caller)):

@@ -37,7 +37,7 @@ _RIGHTS, _SIZE = 8, 32  # the offsets of the rights in an fdstat, and of the siz
 
 
 class Subscription(NamedTuple):
-    """What a guest waits for: that the time of a clock comes, or that a descriptor is ready."""
+    """A subscription: the guest waits for the time of a clock, or for a ready descriptor."""
 
     userdata: int
     tag: int
@@ -85,7 +85,7 @@ def readiness(file: Source | Sink, *, to_write: bool) -> Readiness:
 
 
 def wait_until_found(caller: Caller, asked: Mapping[T, Readiness], seconds: float | None) -> dict[T, Found]:
-    """Wait for so long, or without end, until one of those is ready; return all that are.
+    """Wait for so long, or without end, until a descriptor is ready; return all ready ones.
 
     Returns nothing when the time is over, and when a signal has come: then look at the descriptors again. Only other
     contexts could make a pipe ready, and they do not run meanwhile. So a wait without end for nothing but pipes raises
@@ -100,7 +100,7 @@ def wait_until_found(caller: Caller, asked: Mapping[T, Readiness], seconds: floa
 
 
 def readiness_in_wasmtime(process: Process, caller: Caller, fd: int, *, to_write: bool) -> Found:
-    """Return what is found at a descriptor of wasmtime's: a file is always ready, a directory badf, as in wasmtime."""
+    """Return the state of one of wasmtime's descriptors: a file is always ready, a directory EBADF, as in wasmtime."""
     scratch = process.scratch(caller)
 
     def ask(name: str, address: int) -> int | None:
@@ -113,7 +113,7 @@ def readiness_in_wasmtime(process: Process, caller: Caller, fd: int, *, to_write
     if place is not None:
         size = ask("fd_filestat_get", _SIZE)
         return Found(is_end=not to_write and size is not None and size <= place)
-    if scratch.call(caller, "fd_tell", fd, 0) == abi.SPIPE:  # a standard stream of wasmtime's own
+    if scratch.call(caller, "fd_tell", fd, 0) == abi.SPIPE:  # a standard stream that wasmtime serves
         rights = ask("fd_fdstat_get", _RIGHTS) or 0
         if rights & (_WRITE if to_write else _READ):
             return Found()
@@ -133,8 +133,8 @@ def poll_oneoff(
 ) -> int:
     """Wait until a subscription is ready; report all ready ones. Raises as `wait_until_found`.
 
-    As in wasmtime, the first subscription that is wrong fails the whole call. ``layout`` and ``decode`` are
-    those of the subscriptions.
+    As in wasmtime, the first wrong subscription fails the whole call. ``layout`` and ``decode`` are those of the
+    subscriptions.
     """
     memory = GuestMemory(caller)
     memory.check(subscriptions, count * layout.size)

@@ -22,7 +22,7 @@
   (data (i32.const 176) " switches between ")
   (data (i32.const 208) " contexts and main; main returns, and they are destroyed where they wait\n")
 
-  (global $number (mut i32) (i32.const 0))    ;; the number that is being passed on
+  (global $number (mut i32) (i32.const 0))    ;; the number to pass on
   (global $contexts (mut i32) (i32.const 0))
   (global $switches (mut i32) (i32.const 0))
 

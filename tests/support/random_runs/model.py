@@ -244,7 +244,7 @@ class World:
         self.greenlets[context_id].switch()
 
     def close(self) -> None:
-        """What is left to do when it has ended."""
+        """Do the remaining actions after its end."""
 
     def end(self) -> None:
         """End every context, whatever state they are in."""
@@ -302,7 +302,7 @@ class World:
 
 
 def unwrapped(caught: BaseException) -> BaseException:
-    """What came where the environment could not unwrap it."""
+    """Return the error, or the exit that it carries."""
     return caught.exit if isinstance(caught, ExitCarrier) else caught
 
 

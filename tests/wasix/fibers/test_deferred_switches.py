@@ -177,7 +177,7 @@ def test_a_host_function_raises(defers: bool, context_id: int) -> None:
 
 
 def test_errnos(defers: bool) -> None:
-    """A switch to oneself, and to an id that is not there, by a guest that another greenlet runs."""
+    """A guest that another greenlet runs switches to itself, and to an unknown id."""
     two = (
         "(call $check (call $switch (i64.const 2)))"
         "(call $check (i32.ne (call $switch (i64.const 77)) (i32.const 28)))"

@@ -182,7 +182,7 @@ def a_hook_of_somebody_elses() -> Iterator[list[object]]:
 
 
 def test_a_hook_that_is_set_meanwhile(reported: list[object]) -> None:
-    """A hook that is set meanwhile is called first, and stays."""
+    """A hook set meanwhile is called first, and stays."""
 
     def function() -> None:
         with a_hook_of_somebody_elses() as told:

@@ -57,7 +57,7 @@ CHANGES: dict[str, Call] = {
     "make a symbolic link": ("path_symlink", [*path("file"), RO, *path("new")]),
     "set times": ("path_filestat_set_times", [RO, 0, *path("file"), 0, 0, ATIM_NOW_MTIM_NOW]),
 }
-"""What changes a directory, by its path."""
+"""Calls that change a directory, by its path."""
 
 ABSOLUTE: dict[str, Call] = {
     "open to write": opening("/ro/file", rights=WRITE),
@@ -68,7 +68,7 @@ ABSOLUTE: dict[str, Call] = {
     "make a symbolic link": ("path_symlink", [*path("file"), RW, *path("/ro/new")]),
     "set times": ("path_filestat_set_times", [RW, 0, *path("/ro/file"), 0, 0, ATIM_NOW_MTIM_NOW]),
 }
-"""The same by paths from the root, which only programs of WASIX have."""
+"""The calls by paths from the root, which only programs of WASIX use."""
 
 OF_OPEN_FILES: dict[str, Call] = {
     "write": ("fd_write", ["opened", 0, 1, 96]),
@@ -92,7 +92,7 @@ def directories(tmp_path: Path) -> Path:
 
 
 def state(directory: Path) -> list[object]:
-    """All that a guest could change."""
+    """Everything that a guest could change."""
     found = [directory, *sorted(directory.rglob("*"))]
     stats = [each.lstat() for each in found]
     return [(str(each), stat.st_mode, stat.st_nlink, stat.st_mtime) for each, stat in zip(found, stats, strict=True)]
@@ -128,7 +128,7 @@ def run(directories: Path, *calls: Call, wasix: bool = False) -> int:
 @pytest.mark.parametrize("what", CHANGES)
 @pytest.mark.parametrize("wasix", [False, True])
 def test_changes_are_refused(what: str, wasix: bool, directories: Path) -> None:
-    """Each is EPERM, and nothing has changed."""
+    """Each call is EPERM, and nothing has changed."""
     before = state(directories)
     assert run(directories, CHANGES[what], wasix=wasix) == PERM
     assert state(directories) == before
@@ -136,7 +136,7 @@ def test_changes_are_refused(what: str, wasix: bool, directories: Path) -> None:
 
 @pytest.mark.parametrize("what", ABSOLUTE)
 def test_changes_by_paths_from_the_root_are_refused(what: str, directories: Path) -> None:
-    """The preopened directory that such a path leads to decides, not the one whose descriptor is given."""
+    """The preopened directory of the path decides, not the one whose descriptor is given."""
     before = state(directories)
     assert run(directories, ABSOLUTE[what], wasix=True) == PERM
     assert state(directories) == before
@@ -145,7 +145,7 @@ def test_changes_by_paths_from_the_root_are_refused(what: str, directories: Path
 @pytest.mark.parametrize("what", OF_OPEN_FILES)
 @pytest.mark.parametrize("wasix", [False, True])
 def test_open_files(what: str, wasix: bool, directories: Path) -> None:
-    """A file that was opened to read cannot be changed by its descriptor."""
+    """A file opened to read cannot be changed by its descriptor."""
     before = state(directories)
     name, arguments = OF_OPEN_FILES[what]
     assert run(directories, opening("file"), (name, arguments), wasix=wasix) in (BADF, INVAL, NOTSUP, PERM)
@@ -154,7 +154,7 @@ def test_open_files(what: str, wasix: bool, directories: Path) -> None:
 
 
 def test_directories_within(directories: Path) -> None:
-    """A directory that the guest opens in one to be read is to be read, too. So is the directory itself."""
+    """A directory opened within a read-only one is read-only, too. So is the directory itself."""
     before = state(directories)
     opened = opening("dir", oflags=DIRECTORY)
     assert run(directories, opened, ("path_create_directory", ["opened", *path("new")])) == PERM
@@ -166,7 +166,7 @@ def test_directories_within(directories: Path) -> None:
 
 @pytest.mark.parametrize("wasix", [False, True])
 def test_reading(wasix: bool, directories: Path) -> None:
-    """The guest reads files, links, directories and what they are; the other directory it may change."""
+    """The guest reads files, links, directories and their facts; it may change the other directory."""
     calls: list[Call] = [
         opening("file"),
         ("fd_read", ["opened", 0, 1, 96]),
@@ -182,7 +182,7 @@ def test_reading(wasix: bool, directories: Path) -> None:
 
 
 def test_command_line(directories: Path) -> None:
-    """``--dir HOST::GUEST::ro``. A third part that is something else is refused."""
+    """``--dir HOST::GUEST::ro`` works. Any other third part is refused."""
     guest = directories / "guest.wat"
     guest.write_text(
         """(module (import "wasi_snapshot_preview1" "path_unlink_file" (func $unlink (param i32 i32 i32) (result i32)))
@@ -201,7 +201,7 @@ def test_command_line(directories: Path) -> None:
 
 
 def test_values(directories: Path) -> None:
-    """It is a path, says what it is, and goes to other processes with its program."""
+    """A read-only directory is a path with a repr, and can be pickled with its program."""
     directory = ReadOnly(directories / "ro")
     assert os.fspath(directory) == str(directories / "ro")
     assert repr(directory) == f"ReadOnly({str(directories / 'ro')!r})"

@@ -1,4 +1,4 @@
-"""setjmp and longjmp (stack_checkpoint, stack_restore) of guests that are written as Asyncify writes them."""
+"""setjmp and longjmp (stack_checkpoint, stack_restore) of guests in the form that Asyncify produces."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MAIN = """(func $main (local $i i32) (local $value i64)
       (if (call $unwinds) (then (call $push (i32.const 0)) (return)))
       unreachable))
     (call $exit (i32.add (i32.mul (local.get $i) (i32.const 10)) (i32.load (i32.const 8)))))"""
-"""Returns from its checkpoint four times, with 0 to 3. Its local is each time what it was at the first."""
+"""Returns from its checkpoint four times, with 0 to 3. Its local has the first value each time."""
 
 
 def guest(
@@ -82,7 +82,7 @@ def run(code: bytes, **settings: Any) -> int:
 
 
 def test_longjmp() -> None:
-    """The checkpoint returns again with each value; locals and the stack pointer are what they were, memory is not."""
+    """The checkpoint returns again with each value. Locals and the stack pointer are restored, memory is not."""
     for _ in range(2):
         assert run(guest()) == 84
     with Program(guest(), stdin=b"") as program:
@@ -90,7 +90,7 @@ def test_longjmp() -> None:
 
 
 def test_a_copied_jmp_buf() -> None:
-    """A program may copy what it knows of a checkpoint, and overwrite the original, as bash does."""
+    """A program may copy its snapshot of a checkpoint, and overwrite the original, as bash does."""
     copy = """(memory.copy (i32.const 3000) (i32.const 1024) (i32.const 24))
       (memory.fill (i32.const 1024) (i32.const 255) (i32.const 24))"""
     first = f"(if (i64.eqz (local.get $value)) (then {copy}))"
@@ -98,7 +98,7 @@ def test_a_copied_jmp_buf() -> None:
 
 
 def test_signals() -> None:
-    """No handler runs while the guest returns from its calls or makes them again: it would do the same."""
+    """No handler runs while the guest returns from its calls or repeats them, because it would do the same."""
     handler = """(func (export "__wasm_signal") (param i32)
       (if (global.get $state) (then unreachable))
       (i32.store (i32.const 4) (i32.add (i32.load (i32.const 4)) (i32.const 1))))"""
@@ -117,7 +117,7 @@ ONCE = """(func $main
     (drop (call $checkpoint (i32.const 1024) (i32.const 2048)))
     BETWEEN
     (call $restore (i32.const FROM) (i64.const 1)))"""
-"""Restores at once, and is not of Asyncify's kind."""
+"""A guest that restores at once, without all exports of Asyncify."""
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ ONCE = """(func $main
     ],
 )
 def test_without_asyncify(asyncify: str, pointer: str) -> None:
-    """Without all that it takes, setjmp returns for the first time, and longjmp is a trap that says so."""
+    """Without all exports of Asyncify, setjmp returns for the first time, and longjmp is a trap that says so."""
     returns = "(func $main (call $exit (i32.add (i32.const 5) (call $checkpoint (i32.const 1024) (i32.const 2048)))))"
     assert run(guest(returns, asyncify=asyncify, pointer=pointer)) == 5
     with pytest.raises(Trap, match=CANNOT):
@@ -139,7 +139,7 @@ def test_without_asyncify(asyncify: str, pointer: str) -> None:
 
 
 def test_unknown_checkpoints() -> None:
-    """A restore of what was never a checkpoint traps, and so does a pointer to outside the memory."""
+    """A restore without a checkpoint traps, and so does a pointer to outside of the memory."""
     for address in (5000, BUFFER + 1, BUFFER - 16):
         with pytest.raises(Trap, match=CANNOT):
             run(guest(restored_from=address))
@@ -149,7 +149,7 @@ def test_unknown_checkpoints() -> None:
 
 
 def test_in_the_middle_of_other_calls() -> None:
-    """In a context, and in a signal's handler, the guest cannot return from all of its calls: a trap."""
+    """In a context, and in a signal handler, a restore traps, because the guest cannot return from all of its calls."""
     tries = """(drop (call $checkpoint (i32.const 3000) (i32.const 2048)))
       (if (global.get $state) (then unreachable))
       (call $restore (i32.const 3000) (i64.const 1))"""
@@ -162,14 +162,14 @@ def test_in_the_middle_of_other_calls() -> None:
 
 
 def test_no_room() -> None:
-    """Where the memory cannot grow the first return is all there is; and where contexts have stacks of their own."""
+    """If the memory cannot grow, or contexts have their own stacks, there is only the first return."""
     for settings in ({"limits": Limits(memory=2 * 65536)}, {"shadow_stack": 4096}):
         with pytest.raises(Trap, match=CANNOT):
             run(guest(), **settings)
 
 
 def test_old_checkpoints_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host keeps so many bytes of them."""
+    """The host keeps a limited number of bytes of checkpoints."""
     monkeypatch.setattr(setjmp, "MAX_SAVED", 4)
     assert run(guest()) == 84
     monkeypatch.setattr(setjmp, "MAX_SAVED", 3)
@@ -178,7 +178,7 @@ def test_old_checkpoints_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hostile_asyncify() -> None:
-    """A guest may do anything in these functions. Its end, a trap or the limit of time comes all the same."""
+    """A guest may do anything in these functions. It still ends, traps, or meets its time limit."""
     ignored = ASYNCIFY.replace("(global.set $state (i32.const 1))", "").replace("(global.set $state (i32.const 2))", "")
     returns = "(func $main (drop (call $checkpoint (i32.const 1024) (i32.const 2048))))"
     assert run(guest(returns, asyncify=ignored)) == 0
@@ -195,7 +195,7 @@ def test_hostile_asyncify() -> None:
 
 
 def test_64_bits() -> None:
-    """Programs with pointers of 64 bits have the first return, and the trap."""
+    """Programs with 64-bit pointers have the first return, and the trap."""
     text = """(module
       (import "wasix_64v1" "stack_checkpoint" (func $checkpoint (param i64 i64) (result i32)))
       (import "wasix_64v1" "stack_restore" (func $restore (param i64 i64)))

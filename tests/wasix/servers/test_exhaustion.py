@@ -118,7 +118,7 @@ assert_exhausted(program.run, errno.EAGAIN, "threads")
 
 
 def test_on_the_command_line() -> None:
-    """All of them have one status, different from that of a file that is not runnable."""
+    """All of them have one status, not that of a file that cannot be run."""
     check_host(f"""{FEW}
 import subprocess, tempfile
 path = os.path.join(tempfile.mkdtemp(), "guest.wat")

@@ -184,7 +184,7 @@ def test_numbers_of_closed_descriptors(guest: WasiGuest) -> None:
 
 
 def test_open_never_takes_a_number_in_use(guest: WasiGuest) -> None:
-    """dup2 may choose any number. What is opened afterwards has another one, by each way to open."""
+    """dup2 may choose any number. A file opened afterwards gets another number, by each way to open."""
     assert dup2(guest, 1, 5) == dup2(guest, 1, 6) == 0
     opened = [guest.open("file") for _ in range(4)]
     assert guest.call("path_open2", 3, 0, *guest.path(b"file"), 0, 2, 2, 0, 0, RESULT) == 0

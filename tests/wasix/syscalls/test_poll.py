@@ -185,8 +185,8 @@ def test_without_stdio(descriptor: int) -> None:
 
 
 def polled(guest: WasiGuest) -> list[object]:
-    """What comes of polling files at their end and not, what cannot be polled, and what is wrong in several ways. (Of
-    several that are ready at once wasmtime reports those that it is the first to find so.)"""
+    """Polling files at their end and elsewhere, descriptors that cannot be polled, and wrong subscriptions. (If several
+    are ready at once, wasmtime reports those that it finds first.)"""
     file, empty, said = guest.open("file"), guest.open("empty"), list[object]()
 
     def poll(*subscriptions: tuple[int, ...]) -> None:

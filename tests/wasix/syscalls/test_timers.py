@@ -271,7 +271,7 @@ def test_while_it_waits_for_a_lock() -> None:
     assert run(guest(body, handler=no_count)) == 0
 
 
-# What a timer is.
+# The rules of timers.
 
 
 def test_it_ends_with_the_run() -> None:
@@ -287,7 +287,7 @@ def test_it_ends_with_the_run() -> None:
 
 
 def test_without_a_handler() -> None:
-    """A signal that would end a program does so; one that is handled in vain is lost."""
+    """A signal that would end a program does so; a signal handled in vain is lost."""
     assert run(guest(f"{once(signal=2)} (loop $on (br $on))")) == INTR
     assert run(guest(f"{once(signal=9)} (loop $on (br $on))")) == INTR
     assert run(guest(f"{once()} (drop (call $sleep (i64.const {5 * MS}))) (call $exit (i32.const 3))")) == 3

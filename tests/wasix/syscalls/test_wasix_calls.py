@@ -367,7 +367,7 @@ def test_nobody_can_end_a_wait(guest: WasiGuest) -> None:
 
 @pytest.mark.parametrize("name", ["futex_wake", "futex_wake_all"])
 def test_nobody_is_woken(name: str, guest: WasiGuest) -> None:
-    """For nobody waits."""
+    """No context waits, so waking reports none."""
     guest.put(RESULT, b"\x77\x77")
     assert guest.call(name, FUTEX, RESULT) == 0
     assert guest.get(RESULT, 2) == b"\x00\x77"
@@ -411,7 +411,7 @@ def test_full_pipe(guest: WasiGuest, pipe: tuple[int, int]) -> None:
 
 
 def test_closed_pipe(guest: WasiGuest, pipe: tuple[int, int]) -> None:
-    """A pipe without a writer ends, once it is empty. To write to one without a reader raises SIGPIPE, and is pipe."""
+    """A pipe without a writer ends once it is empty. Writing to one without a reader raises SIGPIPE; EPIPE."""
     process_of(guest.store).signals.handler = "none, so signals are blocked"
     read, write = pipe
     assert guest.write(write, b"left") == 4
@@ -470,7 +470,7 @@ def test_poll_of_pipes(guest: WasiGuest, pipe: tuple[int, int]) -> None:
     assert guest.call("fd_close", write) == 0
     guest.read(read, CAPACITY - 1)
     assert guest.poll((1, READ, read)) == [(1, 0, READ)]
-    assert guest.get(8192 + 16, 10) == bytes(8) + b"\1\0"  # nothing, as nobody is there
+    assert guest.get(8192 + 16, 10) == bytes(8) + b"\1\0"  # nothing, without a reader
     assert guest.call("fd_pipe", RESULT, OTHER_RESULT) == 0
     assert guest.call("fd_close", guest.result()) == 0
     assert guest.poll((2, WRITE, guest.result(OTHER_RESULT))) == [(2, 0, WRITE)]

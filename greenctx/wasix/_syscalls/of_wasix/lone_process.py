@@ -123,7 +123,7 @@ class LoneProcessCalls:
     def proc_raise_interval(self, caller: Caller, signal: int, nanoseconds: int, repeats: int) -> int:
         """Have a signal raised after that time, in whatever context runs then: once or, if it repeats, again and again.
 
-        No time: not any more. (A type of WASI's, and WASIX's libc, have nanoseconds here; Wasmer has milliseconds.)
+        No time: not any more. (WASI's type and WASIX's libc have nanoseconds here; Wasmer has milliseconds.)
         """
         if not 0 < signal <= MAX_SIGNAL:
             return abi.INVAL

@@ -1,8 +1,8 @@
 """``setjmp`` and ``longjmp`` of programs that Asyncify has changed: WASIX's stack_checkpoint and stack_restore.
 
 Asyncify, a pass of Binaryen, lets a program save its calls to its memory and return from all of them. Called again, the
-program makes the same calls and goes on. So at a checkpoint it returns from ``_start``, the host keeps a copy of what
-it has saved, and calls ``_start`` again. A restore does the same with an earlier copy.
+program makes the same calls and goes on. So at a checkpoint the program returns from ``_start``. The host keeps a copy
+of the saved calls, and calls ``_start`` again. A restore does the same with an earlier copy.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from greenctx.wasix._syscalls.signals import Signals
 
 PAGES = 16
-"""Of the guest's memory, for the calls that it is in."""
+"""The size of the buffer in the guest's memory for its saved calls, in pages."""
 
 MAX_SAVED = 16 * 2**20
-"""Bytes that the checkpoints of one program take of the host's memory. The oldest are forgotten."""
+"""The most memory of the host for the checkpoints of one program, in bytes. The oldest are forgotten."""
 
 SNAPSHOT_SIZE = 24
-"""stack_snapshot (wasi/api_wasix.h): a number for the guest, and 16 bytes by which the host knows the stack."""
+"""stack_snapshot (wasi/api_wasix.h): a number for the guest, and 16 bytes by which the host finds the stack."""
 
 _KEY_SIZE = 16
 
@@ -45,7 +45,7 @@ _HEAD = 8  # bytes at the beginning of Asyncify's buffer: where the saved calls 
 
 
 class _Asyncify:
-    """What the host needs of the guest. Raises LookupError if it has not got all of that."""
+    """The exports of the guest that the host needs. Raises LookupError if one is missing."""
 
     def __init__(self, caller: Caller) -> None:
         self._functions: dict[str, Func] = {}
@@ -76,11 +76,11 @@ class _Asyncify:
         self._memory.write(store, head + saved, self._buffer)
 
     def put_key(self, store: Store, snapshot: int, key: bytes) -> None:
-        """Write to a snapshot of the guest's by what the host knows it."""
+        """Write the host's key into the guest's snapshot."""
         self._memory.write(store, key, snapshot + SNAPSHOT_SIZE - len(key))
 
     def take(self, store: Store) -> bytes:
-        """Read what the guest has saved."""
+        """Read the guest's saved calls."""
         begin = self._buffer + _HEAD
         end = int.from_bytes(self._memory.read(store, self._buffer, self._buffer + 4), "little")
         if not begin <= end <= self._buffer + PAGES * 65536:
@@ -109,14 +109,14 @@ class Checkpoints:
         self._saved: dict[bytes, _Saved] = {}
         """By a hash of both, because programs pass the same point again and again. The oldest comes first."""
         self._snapshot: tuple[int, int] | None = None
-        """The checkpoint that the guest returns from ``_start`` for: where it keeps its snapshot; the stack pointer."""
+        """The checkpoint for which the guest returns from ``_start``: its snapshot's address, and the stack pointer."""
         self._target: tuple[_Saved, int] | None = None
-        """What is to be restored when it has returned, and the value that the checkpoint returns then."""
+        """The calls to restore once the guest has returned, and the value that the checkpoint then returns."""
         self._value: int | None = None
         """That value, from then on until the program has come to the checkpoint."""
 
     def checkpoint(self, caller: Caller, snapshot: int, result_pointer: int) -> int:
-        """Return 0 to the guest, and keep what it takes to return again. Where that cannot be, restores will trap."""
+        """Return 0 to the guest, and keep the state for another return. If that is not possible, restores will trap."""
         memory, value = GuestMemory(caller), self._value
         memory.check(snapshot, SNAPSHOT_SIZE)
         memory.write_u64(result_pointer, value or 0)
@@ -131,7 +131,7 @@ class Checkpoints:
         return abi.SUCCESS
 
     def restore(self, caller: Caller, snapshot: int, value: int) -> None:
-        """Return from the checkpoint once more, with that value. Raises Trap where that cannot be."""
+        """Return from the checkpoint once more, with that value. Raises Trap if that is not possible."""
         key = GuestMemory(caller).read(snapshot, SNAPSHOT_SIZE)[-_KEY_SIZE:]
         saved = self._saved.get(key)
         if saved is None or self._find_asyncify(caller) is None:
@@ -140,7 +140,7 @@ class Checkpoints:
         self._unwind(caller.store)
 
     def goes_on(self, store: Store) -> bool:
-        """Whether ``_start`` has returned for a checkpoint or a restore only, and is to be called again."""
+        """Whether ``_start`` has returned only for a checkpoint or a restore, and must be called again."""
         asyncify, target, snapshot = self._asyncify, self._target, self._snapshot
         if asyncify is None or (target is None and snapshot is None):
             return False
@@ -174,7 +174,7 @@ class Checkpoints:
         return self._asyncify
 
     def _keep(self, saved: _Saved) -> bytes:
-        from hashlib import blake2b  # which few programs need
+        from hashlib import blake2b  # needed by few programs
 
         key = blake2b(saved.calls + saved.pointer.to_bytes(4, "little", signed=True), digest_size=_KEY_SIZE).digest()
         self._saved.pop(key, None)

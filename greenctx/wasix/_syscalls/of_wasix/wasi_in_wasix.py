@@ -37,7 +37,7 @@ def wasi_in_wasix(descriptors: DescriptorTables) -> dict[str, SystemCall]:
 
 
 def wasi_calls(descriptors: DescriptorTables, module: str, *, for_wasix: bool) -> dict[str, SystemCall]:
-    """Declare WASI's functions in a module of another name: those served here, and for the others calls of wasmtime's.
+    """Declare WASI's functions in a module of another name: greenctx's own, and calls of wasmtime for the others.
 
     ``for_wasix``: also serve here those that differ once there are WASIX's calls about files.
     """
