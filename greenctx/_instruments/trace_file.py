@@ -1,7 +1,7 @@
 """The file of a trace: a JSON object with an array of events, whole lines although a signal may interrupt any write.
 
-The format allows the array alone, but some viewers open objects only, and none opens one that is not closed. So what
-closes the object is written after each batch of events, and the next batch over it.
+The format allows the array alone, but some viewers open only objects, and no viewer opens an unclosed object. So the
+end of the object is written after each batch of events, and the next batch over it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MAX_LINES = 512
 class EventFile:
     """Lines of a JSON array. An interruption, wherever it comes, loses no line and leaves no half of one.
 
-    The file belongs to the process that has opened it. A child of a fork writes nothing, and forgets what its parent
-    had not written yet.
+    The file belongs to the process that opened it. A child of a fork writes nothing, and forgets the lines that its
+    parent had not written yet.
     """
 
     _descriptor: int | None = None
@@ -45,7 +45,7 @@ class EventFile:
         except OSError:  # a pipe
             self._seekable = False
         if self._seekable:  # whole from the beginning, because a process may be killed before the first events
-            with suppress(OSError):  # the next write, to the same place, fails then, too, and says so
+            with suppress(OSError):  # the next write, to the same place, fails too, and says so
                 os.pwrite(self._descriptor, HEAD.encode() + TAIL, 0)
 
     def write(self, *lines: str) -> None:
@@ -54,7 +54,7 @@ class EventFile:
             self.flush()
 
     def close(self) -> None:
-        """Write the rest. If this is interrupted, it can be called again. Raises the error of any write that failed."""
+        """Write the rest. After an interruption it can be called again. Raises the error of any write that failed."""
         with suppress(OSError):  # `_failure` has it
             self.flush()
             if self._can_write():
@@ -76,7 +76,7 @@ class EventFile:
             warnings.warn(said, ResourceWarning, stacklevel=2, source=self)
 
     def _can_write(self) -> bool:
-        """Return whether the file is open here. Raises OSError if it was, and others have closed it."""
+        """Return whether the file is open in this process. Raises OSError if other code has closed it."""
         if self._descriptor is None:
             return False
         if self._process != os.getpid():
@@ -84,12 +84,12 @@ class EventFile:
             return False
         if _identity(self._descriptor) != self._identity:
             self._descriptor = None  # it is closed, or another file's
-            self._failure = EBADF, "others have closed the file, or its descriptor"
+            self._failure = EBADF, "other code has closed the file, or its descriptor"
             raise OSError(*self._failure)
         return True
 
     def flush(self) -> None:
-        """Write what was kept. Raises OSError."""
+        """Write the kept lines. Raises OSError."""
         # If another thread is writing, or the code that this signal handler interrupted, it writes these lines, too.
         if self._descriptor is None:
             self.lines = []
@@ -105,7 +105,7 @@ class EventFile:
                 assert self._descriptor is not None
                 self._put(self._descriptor, content + TAIL if self._seekable else content)
                 size = len(content)
-                # An interruption before this line has the same bytes written to the same place once more.
+                # After an interruption before this line, the same bytes are written to the same place again.
                 self._written += size
                 self._before = ",\n"
                 del self.lines[:count]
@@ -133,7 +133,7 @@ class EventFile:
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:
-    """Return what tells an open file from others: its device and number. None: the descriptor is not open."""
+    """Return the identity of an open file: its device and number. None: the descriptor is closed."""
     try:
         found = os.fstat(descriptor)
     except OSError:

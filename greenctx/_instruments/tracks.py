@@ -1,4 +1,4 @@
-"""The tracks of one environment in a trace: what is going on, and the lines of the Trace Event format that tell it."""
+"""The tracks of one environment in a trace: its current state, and the lines of the Trace Event format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from greenctx._core.context import MAIN
 from greenctx._instruments.resident import resident_bytes
 
 SAMPLED = 1_000_000
-"""Nanoseconds that pass before the memory is looked at again."""
+"""How long a reading of the memory holds, in nanoseconds."""
 
 
 class Tracks:
@@ -35,7 +35,7 @@ class Tracks:
         self.processor_since = thread_time_ns()
         """The processor time of the thread at that time."""
         self.sampled = 0
-        """When the memory is to be looked at again."""
+        """When to read the memory again."""
         self._thread = get_ident()
 
     def now(self) -> int:
@@ -96,7 +96,7 @@ class Tracks:
         )
 
     def counters(self, now: int) -> list[str]:
-        """The number of contexts that live, main not among them; and now and then the memory of the process."""
+        """Return the number of live contexts, without main; and now and then the memory of the process."""
         lines = [self._counter("live contexts", now, len(self.live))]
         if now >= self.sampled:
             self.sampled = now + SAMPLED

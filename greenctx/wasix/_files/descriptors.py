@@ -1,8 +1,8 @@
-"""What the file descriptors of a program refer to.
+"""The table of a program's file descriptors.
 
-A descriptor that is not in the table is wasmtime's of the same number, open or not. In the table are the descriptors
-that greenctx serves itself, which are those of standard streams and pipes, and the duplicates of wasmtime's: wasmtime
-cannot duplicate a descriptor, so several of the program's stand for one of wasmtime's.
+A descriptor outside of the table is wasmtime's of the same number, open or not. The table has the descriptors that
+greenctx serves itself (standard streams and pipes), and duplicates of wasmtime's descriptors. wasmtime cannot duplicate
+a descriptor, so several of the program's descriptors stand for one of wasmtime's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FIRST_OWN = 1 << 20
 """The lowest descriptor that greenctx gives out. wasmtime gives out the lowest free ones, and never gets that far."""
 
 MAX_OWN = 1024
-"""The descriptors of one program that are in the table, besides three. So pipes hold 64 MiB at most."""
+"""The most descriptors of one program in the table, besides three. So pipes hold 64 MiB at most."""
 
 MAX_FILES = 512
 """wasmtime's descriptors of one program, unless the program has a limit of its own: half of what Linux lets a process
@@ -31,7 +31,7 @@ CLOSE_ON_EXEC = 1
 
 
 class TooManyDescriptors(Exception):
-    """No more descriptors can be given out. System calls return errno mfile."""
+    """No more descriptors can be given out. System calls return EMFILE."""
 
 
 class OpenFile:
@@ -44,18 +44,18 @@ class OpenFile:
 File: TypeAlias = Source | Sink | OpenFile
 
 _CLOSED = OpenFile(NOT_IN_WASMTIME)
-"""What a descriptor refers to that the program has closed while wasmtime keeps the number open, for a duplicate."""
+"""The file of a descriptor that the program has closed while wasmtime keeps the number open, for a duplicate."""
 
 
 def _kept(fd: int) -> int:
-    """Return a number that no program can use, for wasmtime's descriptor to stay open."""
+    """Return a number that no program can use, so that wasmtime's descriptor stays open."""
     return -1 - fd
 
 
 class Descriptors:
     """The descriptors of one program.
 
-    A number of wasmtime's is closed there as soon as no descriptor of the program refers to it.
+    A descriptor of wasmtime is closed as soon as no descriptor of the program refers to it.
     """
 
     def __init__(self, streams: Mapping[int, Source | Sink]) -> None:
@@ -73,16 +73,16 @@ class Descriptors:
         return file if isinstance(file, Source | Sink) else None
 
     def in_memory(self, fd: int) -> InMemory | None:
-        """Return the end of a pipe, or what else is not in wasmtime, that the descriptor refers to, if it does."""
+        """Return the end of a pipe, or another file unknown to wasmtime, that the descriptor refers to, if any."""
         file = self._files.get(fd)
         return file if isinstance(file, InMemory) else None
 
     def files(self) -> Iterable[File]:
-        """Return all that a descriptor in the table refers to."""
+        """Return all files that descriptors in the table refer to."""
         return self._files.values()
 
     def wasmtime_fd(self, fd: int) -> int:
-        """Return wasmtime's descriptor of the same file, open or not. Of a pipe it is one that is not."""
+        """Return wasmtime's descriptor of the same file, open or not. For a pipe it is a closed one."""
         file = self._files.get(fd)
         return fd if file is None else file.wasmtime_fd
 
@@ -109,7 +109,7 @@ class Descriptors:
         return file.wasmtime_fd == fd and self._numbers_of(file) == [fd]
 
     def file(self, fd: int) -> File:
-        """Return what the open descriptor refers to, for another descriptor to refer to it, too."""
+        """Return the file of the open descriptor, so that another descriptor can refer to it, too."""
         return self._files.get(fd) or OpenFile(fd)
 
     def add(self, *files: File, lowest: int = 0, flags: int = 0) -> list[int]:
@@ -130,7 +130,7 @@ class Descriptors:
         return numbers
 
     def number_of_new(self, wasmtime_fd: int) -> int:
-        """Return the program's number for what wasmtime has just opened. Raises `TooManyDescriptors`.
+        """Return the program's number for the descriptor that wasmtime has just opened. Raises `TooManyDescriptors`.
 
         It is wasmtime's number, unless a duplicate of another file has it.
         """
@@ -150,7 +150,7 @@ class Descriptors:
         return unused
 
     def keep(self, fd: int) -> None:
-        """Never close the descriptor in wasmtime. When the program closes the number, it refers to the same again.
+        """Never close the descriptor in wasmtime. When the program closes the number, it refers to the same file again.
 
         To be called before the program closes or replaces it for the first time.
         """
@@ -205,7 +205,8 @@ class Descriptors:
 
     def _refer(self, fd: int, file: File) -> None:
         if isinstance(file, OpenFile):
-            # Its number in wasmtime is the program's as well, unless the program has closed it or uses it otherwise.
+            # Its number in wasmtime is also the program's, unless the program has closed it or uses it for another
+            # file.
             self._files.setdefault(file.wasmtime_fd, file)
         self._files[fd] = file
 

@@ -1,8 +1,8 @@
-# What wasmtime calls. All of it may run on a guest's fiber, so it calls no Python, and takes the GIL only to drop or
-# to note a reference. On a fiber nothing may raise: see _fiber.pyx.
+# Functions that wasmtime calls. All of them may run on a guest's fiber, so they call no Python, and take the GIL only
+# to drop or to note a reference. On a fiber nothing may raise: see _fiber.pyx.
 
 cdef c_bool is_answered(void *data) noexcept nogil:
-    """The continuation of a host call: wasmtime asks it at each poll whether the call may return to the guest."""
+    """The continuation of a host call: wasmtime asks at each poll whether the call may return to the guest."""
     cdef request_t *request = <request_t *>data
     if request.suspensions.gc_task != NULL:
         resume_next(request, request.suspensions)
@@ -75,7 +75,7 @@ cdef void *on_epoch_end(void *context, void *data, uint64_t *delta, uint8_t *kin
 
 cdef void on_loss(void *handle) noexcept with gil:
     """The finalizer of a guest's reference to a Python object, which wasmtime's collector calls."""
-    # To drop the object may run its `__del__`. On a fiber it is only noted; `forget_lost` drops it on a greenlet.
+    # Dropping the object may run its `__del__`. On a fiber it is only noted; `forget_lost` drops it on a greenlet.
     if polled == NULL:
         forget(<uintptr_t>handle)
     else:
@@ -83,7 +83,7 @@ cdef void on_loss(void *handle) noexcept with gil:
 
 
 cdef void release(void *function) noexcept with gil:
-    """The finalizer of a host function, for when wasmtime deletes the last linker or store that has it."""
+    """The finalizer of a host function: wasmtime deletes the last linker or store that has it."""
     Py_DECREF(<object>function)
 
 

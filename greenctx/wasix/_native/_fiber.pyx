@@ -49,7 +49,7 @@ include "_store_state.pxi"
 include "_epoch_thread.pxi"
 
 YIELDED = object()
-"""What `Fiber.poll` returns when the guest has given control back only because an epoch ended."""
+"""The result of `Fiber.poll` when the guest has given control back only because an epoch ended."""
 
 
 @cython.final
@@ -188,11 +188,11 @@ cdef class Fiber:
         self.close()
 
     cdef inline bint go_on(self) noexcept nogil:
-        """Poll the future until there is something to do; return whether the call has ended."""
+        """Poll the future until the guest needs the host; return whether the call has ended."""
         cdef gc_task_t gc_task
         gc_task.run, gc_task.future, gc_task.done = run_future, self.request.future, False
         # A guest in the middle of a collection is pending, too, and has asked for nothing. It is polled again at once,
-        # because nobody may use the store before the collection is over.
+        # because no code may use the store before the collection is over.
         while not gc_task.done and self.request.function == NULL and not self.request.epoch_ended:
             # A failing call resumes no others: it only unwinds, and its backtrace then has no frames but its own.
             if self.failing or self.state.suspensions.anchor == NULL:

@@ -1,5 +1,5 @@
-# The part of wasmtime's C API that is used here, and what is noted of a call into a guest while it lasts. Structures
-# are as in the headers of wasmtime 45 to 50; calls.py compares their sizes with the installed package's.
+# The part of wasmtime's C API that greenctx uses, and the record of a call into a guest. Structures are as in the
+# headers of wasmtime 45 to 50; calls.py compares their sizes with the installed package's.
 
 cdef extern from *:
     """
@@ -60,7 +60,7 @@ cdef struct request_t:
     request_t *previous  # in the ring of the store's suspended calls
     request_t *next
 
-# What runs on top of all suspended calls, because it may collect: a guest, the collector, or a new reference.
+# A task to run on top of all suspended calls, because it may collect: a guest, the collector, or a new reference.
 cdef struct gc_task_t:
     void (*run)(gc_task_t *) noexcept nogil
     void *context
@@ -109,7 +109,7 @@ cdef wasmtime_t wasmtime
 cdef object guest, forget
 
 cdef list lost = []
-"""The handles of Python objects to which guests have lost the last reference, until `forget_lost` drops them."""
+"""The handles of Python objects to which guests lost the last reference, until `forget_lost` drops them."""
 
 
 LAYOUT = (sizeof(value_t), <uintptr_t>&(<value_t *>NULL).of, sizeof(continuation_t), sizeof(reference_t))

@@ -19,7 +19,7 @@ BAD_POINTER = {
     abi.WASIX_MODULE: abi.MEMVIOLATION,
     abi.WASIX_MODULE_64: abi.MEMVIOLATION,
 }
-"""The errno that answers a pointer to outside the memory, by the import module of the call: as wasmtime and Wasmer."""
+"""The errno for a pointer to outside of the memory, by the call's import module: as in wasmtime and Wasmer."""
 
 
 class SystemCall(NamedTuple):
@@ -58,7 +58,7 @@ def wasi_call(name: str, function: Callable[..., int]) -> SystemCall:
 
 
 def wasi_calls_of(functions: object, *names: str) -> Iterator[SystemCall]:
-    """Declare the methods of these names, which take the place of wasmtime's functions."""
+    """Declare the methods of these names, which replace wasmtime's functions."""
     for name in names:
         yield wasi_call(name, getattr(functions, name))
 
