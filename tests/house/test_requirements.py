@@ -93,7 +93,7 @@ main(sys.argv[1:])"""
 
 @pytest.mark.parametrize("blocked", ["wasmtime", "greenctx.wasix._native._fiber", "greenctx._core._switching"])
 def test_core_without_the_rest(blocked: str) -> None:
-    """Without wasmtime, or without the native part, contexts of Python switch as ever."""
+    """Without wasmtime, or without the native part, contexts in Python switch as usual."""
     script = """
 from greenctx import ContextSwitchingEnvironment
 env = ContextSwitchingEnvironment()

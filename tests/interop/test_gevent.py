@@ -237,7 +237,7 @@ def test_a_context_that_gevent_resumes_while_main_sleeps() -> None:
 
 
 def test_starts_are_flat_again_after_main_slept() -> None:
-    """A chain of starts is as flat as ever after main has waited elsewhere."""
+    """A chain of starts is flat also after main has waited elsewhere."""
     count = 5000
 
     def main(env: Environment) -> None:

@@ -54,7 +54,7 @@ def program(body: str, act: Callable[[], Any] = lambda: None) -> Program:
 
 
 def check_good_guest() -> None:
-    """A guest whose contexts switch, throw and catch runs as ever."""
+    """A guest whose contexts switch, throw and catch runs normally."""
     body = f"""{GOOD}
       (block $caught (try_table (catch_all $caught) (call $start_context (i32.const 0))) unreachable)
       {GOOD}

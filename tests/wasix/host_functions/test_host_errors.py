@@ -62,7 +62,7 @@ def failing_program(fail: Callable[[], Any], *, in_context: bool, nested: int) -
 
 
 def check_good_guest() -> None:
-    """A guest whose contexts switch runs as ever."""
+    """A guest whose contexts switch runs normally."""
     embedding = Embedding()
     embedding.define("swap", "i32 -> i32", embedding.swap)
     embedding.load(
@@ -109,7 +109,7 @@ def test_reaches_the_caller_as_itself(error_type: type[BaseException], in_contex
 @pytest.mark.parametrize("in_context", [False, True])
 @pytest.mark.parametrize("make", [lambda: GreenletExit("original"), lambda: GuestExit(7)])
 def test_exits_pass_unnoted(make: Callable[[], BaseException], in_context: bool) -> None:
-    """GreenletExit reaches the caller as itself, too, and GuestExit ends the program; neither gets a note."""
+    """GreenletExit reaches the caller unchanged, too, and GuestExit ends the program; neither gets a note."""
     error = make()
 
     def fail() -> None:

@@ -136,7 +136,7 @@ def test_converted_results(ty: str, returned: object, result: float) -> None:
 
 @pytest.mark.parametrize("value", ["text", 0, False, (), object(), [1, 2], Embedding, None])
 def test_externref(value: object) -> None:
-    """An externref is any Python object, which comes back as itself."""
+    """An externref is any Python object, and the same object comes back."""
     echo = Echo("externref")
     assert echo(value) is value
     assert echo.seen[0] is value

@@ -1,6 +1,6 @@
-"""Ctrl-C and the limit of time end a guest wherever it is; all is unwound, and the next program runs as ever.
+"""Ctrl-C and the time limit end a guest at any point. Every context unwinds, and the next program runs as usual.
 
-How quickly they do is a benchmark: benchmarks/test_interruption.py.
+benchmarks/test_epochs.py measures how quickly they do so.
 """
 
 from __future__ import annotations

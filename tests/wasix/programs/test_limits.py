@@ -216,7 +216,7 @@ def test_values_that_are_none(option: str, text: str, capfd: pytest.CaptureFixtu
     from greenctx.cli import main
 
     if option == "--timeout" and text in ("1_000", "\u0663", "1\n"):
-        pytest.skip("a number of Python's")
+        pytest.skip("a Python number")
     with pytest.raises(SystemExit) as exit:
         main(["run", f"{option}={text}", "guest.wasm"])
     stdout, stderr = capfd.readouterr()

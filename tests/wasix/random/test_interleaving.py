@@ -22,9 +22,8 @@ FAULTS = ["recursion", "interrupt", "memory"]
     "faults",
     [
         *([], ["recursion"], ["interrupt"], ["memory"], ["recursion", "interrupt"]),
-        # All three at once end in a crash on CPython 3.13, one run in 30 or so. The cause is not known; it came with no
-        # change of greenctx's that is known either. CI runs the long forms, before a release,
-        # on 3.12, where it was not seen.
+        # All three at once end in a crash on CPython 3.13, one run in 30 or so. The cause is not known; no known change
+        # of greenctx brought it. CI runs the long forms, before a release, on 3.12, where it was not seen.
         pytest.param(FAULTS, marks=pytest.mark.long),
     ],
     ids="-".join,
