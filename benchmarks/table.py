@@ -62,6 +62,7 @@ ROWS = [
     ("guest switch beside a busy thread", "bare beside a busy thread"),
     ("core switch", "bare"),
     ("core switch, idle instrument", "core switch"),
+    ("core switch, told to an instrument", "core switch"),
     ("core switch, trace", "core switch"),
     ("guest switch, idle instrument", "guest switch, not deferred"),
     ("guest switch, trace", "guest switch, not deferred"),
@@ -96,6 +97,12 @@ class Running:
     def close(self) -> None:
         self._guest.switch(0)
         self._program.close()
+
+
+class Told(Instrument):
+    """Is told of switches, and does nothing about them."""
+
+    def context_switched(self, *_: object) -> None: ...
 
 
 class Core:
@@ -181,6 +188,7 @@ def make_all(folder: Path, cleanup: ExitStack) -> dict[str, Callable[[], float]]
         "bare beside a busy thread": beside_a_busy_thread(lambda: ping_pong(4 * TIMES)),
         "guest switch beside a busy thread": beside_a_busy_thread(lambda: guest.each(perf_counter)),
         "core switch, idle instrument": opened(Core(Instrument())),
+        "core switch, told to an instrument": opened(Core(Told())),
         "guest switch, idle instrument": opened(Running(PING_PONG, instruments=[Instrument()])),
     }
     for kind, make in (("core", Core), ("guest", lambda trace: Running(PING_PONG, instruments=[trace]))):

@@ -3,6 +3,7 @@ from cpython.object cimport PyObject
 
 cdef class Tables:
     cdef public dict by_greenlet, started, unstarted, unwinding
+    cdef public Py_ssize_t next_id
 
     cdef PyObject *take_unstarted(self, object context_id) except NULL
 
@@ -10,6 +11,7 @@ cdef class Tables:
 cdef class Coroutine:
     cdef public object cancellation, context_id, created_at, destroyer, entrypoint, greenlet
     cdef public Tables registry
+    cdef public Py_ssize_t switches
     cdef bint is_in_switch
     # The guest call that waits in its context_switch for this context to be resumed (borrowed), or NULL. Another
     # context's greenlet may run that guest meanwhile. greenctx.wasix sets it, and each resumption of this context
@@ -32,3 +34,6 @@ cdef class Switching:
     cdef PyObject *find_started(self, object context_id) noexcept
     cdef bint resume(self, Coroutine me, Coroutine target, void *guest_call) except -1
     cdef bint _woken_by_other(self, Coroutine me) except -1
+
+
+cdef object calling_greenlet()

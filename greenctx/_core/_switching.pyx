@@ -73,6 +73,11 @@ cdef extern from "Python.h":
 greenlet_api = <void **>PyCapsule_Import("greenlet._C_API", 0)
 
 
+cdef object calling_greenlet():
+    """`greenlet.getcurrent`, for other extension modules."""
+    return get_current()
+
+
 cdef class Tables:
     """Base of `Registry`: the tables in which a switch finds its target, and an end its context."""
 

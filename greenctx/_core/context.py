@@ -44,6 +44,8 @@ class Context(Coroutine):
     """Set once destroy_context has begun."""
     destroyer: Context | None
     """The context that waits in destroy_context for this one to end, if any."""
+    switches: int
+    """How often it became the active context. Nobody counts that unless switches are reported."""
 
     @property
     def name(self) -> str:
@@ -120,7 +122,7 @@ class Registry(Tables):
     end of another context it is in no table, because only that end may resume it.
     """
 
-    __slots__ = ("needs_frames", "next_id")
+    __slots__ = ("needs_frames",)
 
     started: dict[int, Context]
     """Contexts that a plain switch may resume. Main and the active context are in it, so a switch changes no table."""

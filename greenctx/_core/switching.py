@@ -43,7 +43,7 @@ COMPILED = False
 class Tables:
     """Base of `Registry`: the tables in which a switch finds its target, and an end its context."""
 
-    __slots__ = ("by_greenlet", "started", "unstarted", "unwinding")
+    __slots__ = ("by_greenlet", "next_id", "started", "unstarted", "unwinding")
 
     def take_unstarted(self, context_id: int) -> Any:
         """Move a context to those that have started, and return it. Raises `SwitchTargetMissing`."""
@@ -58,6 +58,7 @@ class Tables:
     unstarted: dict[int, Any]
     unwinding: dict[int, Any]
     by_greenlet: dict[Any, Any]
+    next_id: int
     describe: Any
 
 
@@ -72,6 +73,7 @@ class Coroutine:
         "entrypoint",
         "greenlet",
         "registry",
+        "switches",
     )
 
     def __init__(self, registry: Any, entrypoint: Callable[[], object] | None, created_at: float) -> None:
@@ -82,6 +84,7 @@ class Coroutine:
         self.greenlet: Any = None
         self.cancellation: Cancellation | None = None
         self.destroyer: Any = None
+        self.switches = 0
 
     def run(self) -> None:
         """Run the entrypoint, and return or raise what the parent greenlet is to get. Called by the greenlet.

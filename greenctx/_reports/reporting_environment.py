@@ -18,13 +18,13 @@ from greenctx._core.admission import Phase
 from greenctx._core.context import MAIN, bind
 from greenctx._core.environment import Environment
 from greenctx._core.plain_functions import check_is_plain, is_plain
+from greenctx._core.switching import Switching
+from greenctx._reports.delivery import switch_context
 from greenctx._reports.reports import Reports
 from greenctx.errors import NotTheActiveContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from greenlet import greenlet
 
     from greenctx._core.context import Context
 
@@ -38,7 +38,14 @@ def report_to(environment: Environment, instruments: Iterable[object]) -> None:
     cls = type(environment)
     reporting = cls if issubclass(cls, ReportingEnvironment) else cls.__dict__.get("_reporting_class")
     if reporting is None:
-        own = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        own: dict[str, Any] = {
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__doc__": cls.__doc__,
+        }
+        # The short cut does what the core's switch does, so it must not come before another one.
+        if switch_context is not None and cls.switch_context is Switching.switch_context:
+            own["switch_context"] = switch_context
         reporting = type(cls.__name__, (ReportingEnvironment, cls), own)
         cls._reporting_class = reporting  # type: ignore[attr-defined]
     environment.__class__ = reporting
@@ -55,15 +62,10 @@ class ReportingEnvironment(Environment):
 
     def _begin_reports(self, reports: Reports) -> None:
         self._reports = reports
-        # What was reported: how many contexts were created, the active one, those alive, and those being destroyed. And
-        # the target of the latest switch.
-        self._next_id = self._registry.next_id
-        self._seen = MAIN
-        self._seen_greenlet: greenlet | None = None
+        reports.next_id = self._registry.next_id
+        # What was reported, besides what `reports` knows: the contexts alive, and those being destroyed.
         self._alive: dict[int, Context] = {}
         self._canceled: dict[int, Context] = {}
-        self._target: object = None
-        self._switches: dict[int, int] = {MAIN: 0}
 
     def run_main_context(self, main: Callable[[*Ts], T], *args: *Ts) -> T:
         if self._phase is not Phase.UNUSED:
@@ -88,18 +90,20 @@ class ReportingEnvironment(Environment):
         return context_id
 
     def switch_context(self, context_id: int) -> None:
-        me = getcurrent()
+        me, reports = getcurrent(), self._reports
         # Usually there is nothing to report, and seeing that takes no call.
-        settled = me is self._seen_greenlet and me is self._admitted and self._next_id == self._registry.next_id
-        if not settled or self._reports.pending:
+        settled = me is self._admitted and self._active is reports.seen and reports.next_id == self._registry.next_id
+        if not settled or reports.pending:
             self._report_changes()
-        self._target = context_id
+        reports.target = context_id
         try:
             super().switch_context(context_id)
         except BaseException as error:
             self._report_changes(error)
             raise
         self._report_changes()
+
+    _switch_and_report = switch_context  # the long way, where the short cut has the name
 
     def destroy_context(self, context_id: int) -> bool:
         active_id = self._report_changes()
@@ -135,36 +139,37 @@ class ReportingEnvironment(Environment):
         """
         reports, me = self._reports, getcurrent()
         if reports.deliverer is not None and reports.deliverer is me:
-            raise NotTheActiveContext(self._seen, "an instrument")
+            raise NotTheActiveContext(self.active_id(), "an instrument")
         if me is not self._admitted:
             self.admit(me)
-        active = self.active_id()
-        if self._next_id != self._registry.next_id:
+        active = self._active
+        assert active is not None
+        if reports.next_id != self._registry.next_id:
             self._report_created()
         if error is not None:
-            self._report_end_of(self._target, error)
-        if me is not self._seen_greenlet:
-            seen = self._seen
-            if active != seen:
-                if seen in self._alive:
-                    self._report_end_of(seen, error)
-                count = self._switches.get(active, 0) + 1
-                reports.pending += [("context_switched", seen, active)]
-                self._seen = active
-                self._switches[active] = count
-            self._seen_greenlet = me
+            self._report_end_of(reports.target, error)
+        seen = reports.seen
+        if active is not seen:
+            if seen is not None:
+                self._report_end_of(seen.context_id, error)
+                # From here on nothing is called.
+                active.switches += 1
+                if reports.wants_switches:
+                    reports.pending += [("context_switched", seen.context_id, active.context_id)]
+            reports.seen = active
         if reports.pending:
             reports.deliver(self)
-        return active
+        return active.context_id
 
     def _report_created(self) -> None:
-        while self._next_id < self._registry.next_id:
-            context_id = self._next_id
-            context = self._registry.unstarted.get(context_id)
+        reports, registry = self._reports, self._registry
+        while reports.next_id < registry.next_id:
+            context_id = reports.next_id
+            context = registry.unstarted.get(context_id)
             entrypoint = None if context is None else self._entrypoint_of(context)
-            self._next_id = context_id + 1  # from here on nothing is called
+            reports.next_id = context_id + 1  # from here on nothing is called
             if context is not None:
-                self._reports.pending += [("context_created", context_id, entrypoint)]
+                reports.pending += [("context_created", context_id, entrypoint)]
                 self._alive[context_id] = context
 
     def _report_end_of(self, context_id: object, error: BaseException | None) -> None:
@@ -173,12 +178,9 @@ class ReportingEnvironment(Environment):
             self._report_ended(context_id, error)
 
     def _report_ended(self, context_id: int, error: BaseException | None) -> None:
-        switches = self._switches
         if context_id in self._alive:
             self._reports.pending += [("context_ended", context_id, error)]
             del self._alive[context_id]
-            if context_id in switches and context_id != MAIN:
-                del switches[context_id]
 
     def _report_destroyed(self, context_id: int) -> None:
         """Report, once, that a context is gone, if its destruction was noticed."""
@@ -220,7 +222,7 @@ class ReportingEnvironment(Environment):
         for context_id in sorted(self._alive):
             self._report_ended(context_id, None)
         self._canceled = {}
-        self._seen_greenlet = None
+        self._reports.seen = None
         self._reports.pending += [("environment_ended",)]
         self._reports.deliver(self)
 

@@ -8,14 +8,14 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent
+from greenctx._reports.delivery import Delivery, Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from greenlet import greenlet
 
-    from greenctx._core.environment import Environment
+    from greenctx._core.context import Context
 
 logger = logging.getLogger("greenctx")
 
@@ -36,55 +36,33 @@ no_ops: set[object] = set()
 """The methods of the class `greenctx.Instrument` itself, which do nothing, and so need not be called."""
 
 
-class Reports:
-    """The events that the instruments of one environment have not been told yet.
+class Reports(Delivery):
+    """What was reported of one environment, and what its instruments have not been told yet."""
 
-    Code that notices an event adds it to ``pending`` and notes that it has noticed it, with no call between the two: by
-    ``+=`` and not by ``append``, after which CPython would look for signals. Then it calls `deliver`. So an
-    interruption loses no event, and tells none twice.
-    """
-
-    __slots__ = ("_subscribers", "_told", "deliverer", "pending")
+    __slots__ = ()
 
     def __init__(self, instruments: Iterable[object]) -> None:
         self.pending: list[tuple[Any, ...]] = []
         """The name of a method and its arguments, for each event."""
         self.deliverer: greenlet | None = None
         """The greenlet that is calling an instrument."""
-        self._told = 0  # how many events came before the first of `pending`
-        self._subscribers = [_Subscriber(instrument) for instrument in instruments]
+        self.told = 0
+        """How many events came before the first of `pending`."""
+        self.seen: Context | None = None
+        """The active context, as it was reported; None before main begins, and at the end."""
+        self.target: object = None
+        """The target of the latest switch."""
+        self.next_id = 0
+        """The id after that of the last context whose creation was reported."""
+        self._subscribe([_subscriber(instrument) for instrument in instruments])
 
-    def deliver(self, environment: Environment) -> None:
-        """Tell every instrument the events that it has not been told yet."""
-        if self.deliverer is not None:  # an instrument waits in its method (for gevent, say), and gets these later
-            return
-        self.deliverer = getcurrent()
-        try:
-            self._tell(environment)
-        finally:
-            self.deliverer = None
+    def _subscribe(self, subscribers: list[Subscriber]) -> None:
+        self.subscribers = subscribers
+        self.wants_switches = any("context_switched" in subscriber.methods for subscriber in subscribers)
+        """Whether a switch is an event. Most events are switches, so it matters if no instrument is told of them."""
 
-    def _tell(self, environment: Environment) -> None:
-        # A separate function, so that the `finally` of `deliver` covers the backward jumps of these loops. CPython
-        # leaves such jumps out of the exception table of their own function (CPython issues 108214 and 130279).
-        end = self._told + len(self.pending)
-        for subscriber in self._subscribers:
-            while subscriber.told < end:
-                name, *arguments = self.pending[subscriber.told - self._told]
-                method = subscriber.methods.get(name)
-                if method is not None:
-                    try:
-                        method(environment, *arguments)
-                    except Exception:
-                        self._remove(subscriber, name)
-                        break
-                subscriber.told += 1
-        done = end - self._told
-        self._told = end
-        del self.pending[:done]
-
-    def _remove(self, subscriber: _Subscriber, name: str) -> None:
-        self._subscribers = [other for other in self._subscribers if other is not subscriber]
+    def _remove(self, subscriber: Subscriber, name: str) -> None:
+        self._subscribe([other for other in self.subscribers if other is not subscriber])
         try:
             logger.exception(
                 "the instrument %r raised in %s and is removed; the program goes on", subscriber.instrument, name
@@ -95,18 +73,12 @@ class Reports:
                     traceback.print_exc()
 
 
-class _Subscriber:
-    """One instrument, and how many events it was told."""
-
-    __slots__ = ("instrument", "methods", "told")
-
-    def __init__(self, instrument: object) -> None:
-        if isinstance(instrument, type) or not any(hasattr(instrument, name) for name in EVENTS):
-            raise TypeError(f"an instrument is an object with methods of greenctx.Instrument, not {instrument!r}")
-        self.instrument = instrument
-        self.told = 0
-        self.methods: dict[str, Callable[..., object]] = {}
-        for name in EVENTS:
-            method = getattr(instrument, name, None)
-            if method is not None and getattr(method, "__func__", None) not in no_ops:
-                self.methods[name] = method
+def _subscriber(instrument: object) -> Subscriber:
+    if isinstance(instrument, type) or not any(hasattr(instrument, name) for name in EVENTS):
+        raise TypeError(f"an instrument is an object with methods of greenctx.Instrument, not {instrument!r}")
+    methods: dict[str, Callable[..., object]] = {}
+    for name in EVENTS:
+        method = getattr(instrument, name, None)
+        if method is not None and getattr(method, "__func__", None) not in no_ops:
+            methods[name] = method
+    return Subscriber(instrument, methods)

@@ -96,7 +96,7 @@ def _look(environment: Environment) -> Iterator[tuple[ContextInfo, Context]]:
     there = [other for other in others if other is not None and not other.has_ended]
     known: dict[int, Context] = {other.context_id: other for other in there}
     known[MAIN] = main
-    switches: dict[int, int] | None = getattr(environment, "_switches", None)
+    counted = hasattr(environment, "_reports")
     for context_id in sorted(known):
         context = known[context_id]
         state: State = "suspended"
@@ -108,7 +108,7 @@ def _look(environment: Environment) -> Iterator[tuple[ContextInfo, Context]]:
             state = "being destroyed"
         elif context in destroyers:
             state = "destroying another"
-        count = None if switches is None else switches.get(context_id, 0)
+        count = context.switches if counted else None
         entrypoint, age = environment._entrypoint_of(context), max(0.0, now - context.created_at)
         yield ContextInfo(context_id, context.name, state, entrypoint, age, count), context
 

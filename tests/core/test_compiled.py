@@ -6,20 +6,24 @@ import inspect
 import os
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from inspect import isfunction, isgetsetdescriptor, isroutine
+from typing import TYPE_CHECKING
 
 import pytest
 from processes import TIMEOUT
+from recorder import Recorder
 
-from greenctx import ContextSwitchingEnvironment
-from greenctx._core import switching
+from greenctx import ContextSwitchingEnvironment, Instrument
 from greenctx._core.admission import Admission
 from greenctx._core.context import Context, Registry
 from greenctx._core.switching import COMPILED, Coroutine, Switching, Tables
+from greenctx._reports.reporting_environment import ReportingEnvironment
 
-if COMPILED:
-    from greenctx._core import _switching  # type: ignore[attr-defined]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
 
 
 def test_the_one_that_was_asked_for() -> None:
@@ -38,33 +42,49 @@ def test_the_switch_can_be_looked_up() -> None:
     assert (inspect.getdoc(switch) or "").startswith("Suspend the active context and resume that one; return when")
 
 
-@pytest.mark.skipif(not COMPILED, reason="there is one specification, and here no twin")
-def test_the_twins_have_the_same_names_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The compiled twin has the same classes, methods, parameters, docstrings and attributes as the Python code."""
-    monkeypatch.setenv("GREENCTX_PURE", "1")
-    spec = spec_from_file_location("in_python", switching.__file__)
+TWINS: dict[str, dict[str, list[str]]] = {
+    "greenctx._core.switching": {"Tables": [], "Coroutine": ["run"], "Switching": ["switch_context", "_cancel"]},
+    "greenctx._reports.delivery": {"Subscriber": [], "Delivery": ["deliver"]},
+}
+"""By module: its compiled classes in their order, and of each the methods that Python calls."""
+
+
+def in_python(name: str) -> ModuleType:
+    """Load a module once more, without its compiled twin."""
+    found = find_spec(name)
+    assert found is not None
+    spec = spec_from_file_location("in_python", found.origin)
     assert spec is not None
     assert spec.loader is not None
-    in_python = module_from_spec(spec)
-    spec.loader.exec_module(in_python)
-    assert in_python.COMPILED is False
+    module = module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GREENCTX_PURE", "1")
+        spec.loader.exec_module(module)
+    return module
 
-    names = [name for name, value in vars(in_python).items() if getattr(value, "__module__", None) == "in_python"]
-    assert names == ["Tables", "Coroutine", "Switching"]
-    assert names == [name for name, value in vars(_switching).items() if isinstance(value, type) and name in names]
-    for name in names:
-        ours, theirs = vars(in_python)[name], vars(_switching)[name]
-        assert inspect.getdoc(theirs) == inspect.getdoc(ours)
-        assert {*ours.__slots__} == {each for each, value in vars(theirs).items() if isgetsetdescriptor(value)}
-        compiled = [each for each, value in vars(theirs).items() if isroutine(value) and not each.startswith("__")]
-        methods = [each for each, value in vars(ours).items() if isfunction(value) and not each.startswith("__")]
+
+@pytest.mark.skipif(not COMPILED, reason="there is one specification, and here no twin")
+@pytest.mark.parametrize("module", TWINS)
+def test_the_twins_have_the_same_names_in_the_same_order(module: str) -> None:
+    """The compiled twin has the same classes, methods, parameters, docstrings and attributes as the Python code."""
+    package, _, name = module.rpartition(".")
+    ours, theirs, names = in_python(module), import_module(f"{package}._{name}"), TWINS[module]
+    classes = [value for value in vars(ours).values() if isinstance(value, type) and value.__module__ == "in_python"]
+    assert [*names] == [each.__name__ for each in classes]
+    assert [*names] == [name for name, value in vars(theirs).items() if isinstance(value, type) and name in names]
+    for name, methods in names.items():
+        one, other = vars(ours)[name], vars(theirs)[name]
+        assert getattr(import_module(module), name) is other
+        assert inspect.getdoc(other) == inspect.getdoc(one)
+        assert {*one.__slots__} == {each for each, value in vars(other).items() if isgetsetdescriptor(value)}
+        compiled = [each for each, value in vars(other).items() if isroutine(value) and not each.startswith("__")]
         # The rest is called in C only.
-        assert compiled == [each for each in methods if each in compiled]
-        assert compiled == {"Tables": [], "Coroutine": ["run"], "Switching": ["switch_context", "_cancel"]}[name]
+        assert compiled == methods
+        assert compiled == [each for each, value in vars(one).items() if isfunction(value) and each in compiled]
         for method in compiled:
-            one, other = getattr(ours, method), getattr(theirs, method)
-            assert [*inspect.signature(one).parameters] == [*inspect.signature(other).parameters]
-            assert inspect.getdoc(one) == inspect.getdoc(other)
+            its, others = getattr(one, method), getattr(other, method)
+            assert [*inspect.signature(its).parameters] == [*inspect.signature(others).parameters]
+            assert inspect.getdoc(its) == inspect.getdoc(others)
 
 
 @pytest.mark.parametrize(
@@ -83,10 +103,26 @@ def test_version(value: str | None, which: str) -> None:
     assert " ".join(rest).endswith(f"switches: {which}")
 
 
+class Faulty(Recorder):
+    """Is told of switches until it raises, at the first one."""
+
+    def context_switched(self, *_: object) -> None:
+        raise ZeroDivisionError
+
+
+def events_of(env: ContextSwitchingEnvironment) -> int:
+    """How many events an environment has had."""
+    return env._reports.told if isinstance(env, ReportingEnvironment) else 0
+
+
 @pytest.mark.skipif(not COMPILED, reason="the pure Python path calls Python")
-def test_a_plain_switch_calls_no_python() -> None:
-    """A plain switch calls no Python of the environment: a profiler sees only the contexts' own code."""
-    env = ContextSwitchingEnvironment()
+@pytest.mark.parametrize("instruments", [(), (Instrument,), (Faulty,)], ids=["none", "an idle one", "a removed one"])
+def test_a_plain_switch_calls_no_python(instruments: tuple[Callable[[], object], ...]) -> None:
+    """A plain switch calls no Python of the environment: a profiler sees only the contexts' own code.
+
+    So it is with instruments, too, if none of them is told of switches: such a switch is no event.
+    """
+    env = ContextSwitchingEnvironment(instruments=[make() for make in instruments])
     calls: list[str] = []
 
     def other() -> None:
@@ -100,10 +136,14 @@ def test_a_plain_switch_calls_no_python() -> None:
     def main() -> None:
         context = env.create_context(other)
         env.switch_context(context)
+        events = events_of(env)
         sys.setprofile(profile)
         for _ in range(100):
             env.switch_context(context)
         sys.setprofile(None)
+        assert events_of(env) == events
+        if instruments:
+            assert [info.switches for info in env.contexts()] == [101, 101]
 
     env.run_main_context(main)
     assert calls == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -459,6 +461,145 @@ def test_what_is_done_behind_its_back_does_no_harm() -> None:
         ("destroyed", 3),
         ("ended", 1, None),
     ]
+
+
+def test_a_switch_finds_what_was_done_behind_its_back() -> None:
+    """A creation comes before the switch that follows it, by the context that switches or by the one it resumes."""
+    base = ContextSwitchingEnvironment
+
+    def entrypoint() -> None:
+        env.switch_context(MAIN)
+        base.create_context(env, list)
+        base.switch_context(env, MAIN)
+        env.switch_context(MAIN)
+
+    def main() -> None:
+        context = start(env, entrypoint)
+        env.switch_context(context)
+        base.create_context(env, list)
+        env.switch_context(context)
+
+    recorder = Recorder()
+    env = ContextSwitchingEnvironment(instruments=[recorder])
+    env.run_main_context(main)
+    assert recorder.events[4:10] == [
+        ("switched", 1, 0),
+        ("switched", 0, 1),
+        ("created", 2),
+        ("switched", 1, 0),
+        ("created", 3),
+        ("switched", 0, 1),
+    ]
+
+
+def test_an_instrument_that_is_removed_is_told_nothing_more(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even what has happened by then."""
+
+    class Faulty(Instrument):
+        calls = 0
+
+        def context_created(self, *_: object) -> None:
+            self.calls += 1
+            raise ZeroDivisionError
+
+    def main() -> None:
+        ContextSwitchingEnvironment.create_context(env, list)
+        ContextSwitchingEnvironment.create_context(env, list)
+        assert env.active_context_id == MAIN
+
+    faulty = Faulty()
+    env = ContextSwitchingEnvironment(instruments=[faulty])
+    env.run_main_context(main)
+    assert faulty.calls == 1
+    assert len(caplog.records) == 1
+
+
+def test_a_switch_that_an_instrument_asks_for_changes_nothing() -> None:
+    """It is refused before any other context runs."""
+    log: list[object] = []
+
+    class Meddling(Instrument):
+        def context_switched(self, environment: ContextSwitchingEnvironment, _from: int, to_id: int) -> None:
+            with pytest.raises(NotTheActiveContext):
+                environment.switch_context(1 - to_id)
+            log.append(to_id)
+
+    def entrypoint() -> None:
+        while True:
+            log.append("worker")
+            env.switch_context(MAIN)
+
+    def main() -> None:
+        context = env.create_context(entrypoint)
+        for _ in range(2):
+            env.switch_context(context)
+            log.append("main")
+        env.destroy_context(context)
+
+    env = ContextSwitchingEnvironment(instruments=[Meddling()])
+    env.run_main_context(main)
+    assert log == [1, "worker", 0, "main", 1, "worker", 0, "main", 1, 0]
+
+
+def test_a_switch_that_is_refused_is_not_taken_for_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a context that was interrupted before its first line is found by the latest switch."""
+
+    def interrupted(*_: object) -> None:
+        monkeypatch.undo()
+        with suppress(WrongThread):
+            run_in_thread(lambda: env.switch_context(MAIN))
+        raise KeyboardInterrupt
+
+    def main() -> None:
+        monkeypatch.setattr(Context, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            start(env, list)
+
+    recorder = Recorder()
+    env = ContextSwitchingEnvironment(instruments=[recorder])
+    env.run_main_context(main)
+    assert recorder.events[1:3] == [("created", 1), ("ended", 1, "KeyboardInterrupt()")]
+
+
+def run_in_thread(function: Callable[[], object]) -> None:
+    """Run a function in another thread; raise what it raises."""
+    with ThreadPoolExecutor() as pool:
+        pool.submit(function).result()
+
+
+def test_an_interruption_between_contexts_that_have_started() -> None:
+    """A switch that an instrument was not told, because it was interrupted, is told before the next one, once."""
+
+    class Interrupted(Recorder):
+        def context_switched(self, environment: ContextSwitchingEnvironment, from_id: int, to_id: int) -> None:
+            if [to_id] == due:
+                due.clear()
+                raise KeyboardInterrupt
+            super().context_switched(environment, from_id, to_id)
+
+    due: list[int] = []
+
+    def entrypoint() -> None:
+        while True:
+            with suppress(KeyboardInterrupt):
+                env.switch_context(MAIN)
+
+    def main() -> None:
+        context = start(env, entrypoint)
+        for interrupted_id in (context, MAIN):
+            due.append(interrupted_id)
+            with suppress(KeyboardInterrupt):
+                env.switch_context(context)
+            assert due == []
+
+    recorders = Interrupted(), Recorder()
+    env = ContextSwitchingEnvironment(instruments=recorders)
+    env.run_main_context(main)
+    for recorder in recorders:
+        assert recorder.events[2:9] == [
+            ("switched", 0, 1), ("started", 1), ("switched", 1, 0),
+            ("switched", 0, 1), ("switched", 1, 0), ("switched", 0, 1), ("switched", 1, 0),
+        ]  # fmt: skip
 
 
 def test_an_instrument_that_waits_is_told_the_rest_later() -> None:
