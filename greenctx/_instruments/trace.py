@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from greenctx._core.context import MAIN, MAIN_NAME, name_of
 from greenctx._instruments.instrument import Instrument
-from greenctx._instruments.trace_file import EventFile
-from greenctx._instruments.tracks import Tracks, microseconds
+from greenctx._instruments.trace_file import MAX_LINES, EventFile
+from greenctx._instruments.tracks import Tracks
 from greenctx.errors import ContextCanceled, GuestExit
 
 if TYPE_CHECKING:
@@ -77,24 +77,11 @@ class Trace(Instrument):
         self._file.write(self._of(environment).instant(context_id, "started"))
 
     def context_switched(self, environment: ContextSwitchingEnvironment, from_id: int, to_id: int) -> None:
-        tracks = self._of(environment)
-        if tracks.active == to_id:  # told once more, because an interruption came at the end of the first time
-            return
-        now, processor = tracks.now(), thread_time_ns()
-        lines = tracks.pieces(from_id, now, processor)
-        flow = f'"name":"switch","cat":"switch","id":{next(self._flows)},"pid":{tracks.pid}'
-        lines.append(f'{{"ph":"s",{flow},"tid":{from_id + 1},"ts":{microseconds(now - 1)}}}')
-        lines.append(f'{{"ph":"f","bp":"e",{flow},"tid":{to_id + 1},"ts":{microseconds(now + 1)}}}')
-        buffer = self._file.lines
-        # No call between these two: an interruption there would lose the lines, or let them be written twice. (`+=`,
-        # not `extend`, because CPython looks for signals after a call.)
-        tracks.since, tracks.processor_since, tracks.active = now + 1, processor, to_id
-        buffer += lines
-        if tracks.ended == from_id != MAIN:  # which destroys others when it has ended
-            tracks.names.pop(from_id, None)
-        if now >= tracks.sampled:
-            buffer += tracks.counters(now)
-        self._file.write()
+        tracks, lines = self._tracks.get(environment) or self._of(environment), self._file.lines
+        if tracks.switch(from_id, to_id, self._flows, lines):
+            lines += tracks.counters(tracks.last)
+        if len(lines) >= MAX_LINES:
+            self._file.flush()
 
     def context_canceled(self, environment: ContextSwitchingEnvironment, context_id: int) -> None:
         tracks = self._of(environment)

@@ -14,12 +14,12 @@ from time import perf_counter_ns
 
 HEAD = '{"traceEvents": ['
 TAIL = b"\n]}\n"
-MAX_LINES = 512
-"""How many events are kept before they are written."""
+MAX_LINES = 170
+"""How many entries are kept before they are written. A switch is one of them, of three events or more."""
 
 
 class EventFile:
-    """Lines of a JSON array. An interruption, wherever it comes, loses no line and leaves no half of one.
+    """Events of a JSON array, a line each. An interruption, wherever it comes, loses no line and leaves no half of one.
 
     The file belongs to the process that opened it. A child of a fork writes nothing, and forgets the lines that its
     parent had not written yet.

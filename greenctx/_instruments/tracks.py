@@ -3,20 +3,99 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from functools import lru_cache
 from threading import get_ident
 from time import perf_counter_ns, thread_time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenctx._core.context import MAIN
 from greenctx._instruments.resident import resident_bytes
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SAMPLED = 1_000_000
 """How long a reading of the memory holds, in nanoseconds."""
 
+UNNAMED = '"?"'
+"""The name of a slice whose context has no name any more, as JSON."""
 
-class Tracks:
-    """What is going on in one environment. Times are in nanoseconds since the trace began, and never the same twice."""
+
+class Activity:
+    """Base of `Tracks`, which sets and explains these attributes: which context is active, and the lines of a switch.
+
+    Times are in nanoseconds since the trace began, and never the same twice.
+    """
+
+    __slots__ = (
+        "active",
+        "began",
+        "calls",
+        "clock",
+        "ended",
+        "last",
+        "names",
+        "pid",
+        "processor_clock",
+        "processor_since",
+        "sampled",
+        "since",
+    )
+
+    def now(self) -> int:
+        """Return the time, and note it as the last one."""
+        now: int = self.clock() - self.began
+        if now < self.last + 3:
+            now = self.last + 3
+        self.last = now
+        return now
+
+    def switch(self, from_id: int, to_id: int, flows: Iterator[int], lines: list[str]) -> bool:
+        """Add a switch to the lines, with an arrow that takes its id from ``flows``.
+
+        Return whether the counters are due again.
+        """
+        if self.active == to_id:  # told once more, because an interruption came at the end of the first time
+            return False
+        now, processor, flow = self.now(), self.processor_clock(), next(flows)
+        added = self.pieces(from_id, now, processor)
+        arrow = f'"name":"switch","cat":"switch","id":{flow},"pid":{self.pid}'
+        added.append(f'{{"ph":"s",{arrow},"tid":{from_id + 1},"ts":{microseconds(now - 1)}}}')
+        added.append(f'{{"ph":"f","bp":"e",{arrow},"tid":{to_id + 1},"ts":{microseconds(now + 1)}}}')
+        text = ",\n".join(added)
+        # No call between these two: an interruption there would lose the lines, or let them be written twice. (`+=`,
+        # not `append`, because CPython looks for signals after a call.)
+        self.since, self.processor_since, self.active = now + 1, processor, to_id
+        lines += [text]
+        if self.ended == from_id != MAIN:  # which destroys others when it has ended
+            self.names.pop(from_id, None)
+        return now >= self.sampled
+
+    active: int
+    began: int
+    calls: dict[int, list[tuple[str, int]]]
+    clock: Any
+    ended: int | None
+    last: int
+    names: dict[int, str]
+    pid: int
+    processor_clock: Any
+    processor_since: int
+    sampled: int
+    since: int
+    pieces: Any
+
+
+# As in switching.py: this is the specification, and its compiled twin is in `_tracks.pyx`.
+if not TYPE_CHECKING and os.environ.get("GREENCTX_PURE", "0") in ("", "0"):  # pragma: no cover
+    with suppress(ImportError):
+        from greenctx._instruments._tracks import Activity
+
+
+class Tracks(Activity):
+    """What is going on in one environment."""
 
     def __init__(self, pid: int, began: int) -> None:
         self.pid = pid
@@ -25,29 +104,25 @@ class Tracks:
         self.ended: int | None = None
         """A context that has ended, and is active until the next switch."""
         self.names: dict[int, str] = {}
-        """Of contexts that may be active again."""
+        """Of contexts that may be active again, as JSON."""
         self.calls: dict[int, list[tuple[str, int]]] = {}
         """By context: the host calls that it is in, and when they began."""
-        self._began = began
-        self._last = 0
+        self.clock, self.processor_clock = perf_counter_ns, thread_time_ns
+        self.began = began
+        """When the trace began, by the clock."""
+        self.last = 0
+        """The latest time."""
         self.since = self.now()
         """When the active context became active."""
-        self.processor_since = thread_time_ns()
+        self.processor_since = self.processor_clock()
         """The processor time of the thread at that time."""
         self.sampled = 0
         """When to read the memory again."""
         self._thread = get_ident()
 
-    def now(self) -> int:
-        now = perf_counter_ns() - self._began
-        if now < self._last + 3:
-            now = self._last + 3
-        self._last = now
-        return now
-
     def begin(self, context_id: int, name: str) -> tuple[str, str]:
         """Name a track, and put it in its place."""
-        self.names[context_id] = name
+        self.names[context_id] = json.dumps(name or "?")
         if context_id != MAIN:
             self.live.add(context_id)
         track = f'"pid":{self.pid},"tid":{context_id + 1}'
@@ -66,23 +141,24 @@ class Tracks:
             self.names.pop(context_id, None)
 
     def pieces(self, context_id: int, end: int, processor: int) -> list[str]:
-        """The slice that ends with a switch from that context, and those of the calls that it waits in, cut off here.
+        """The slice that ends with a switch from that context, and those of the calls that it waits in."""
+        name = self.names.get(context_id, UNNAMED)
+        # Not if another thread closes the trace, since its processor time is its own.
+        used = processor - self.processor_since if get_ident() == self._thread else None
+        return [*self.cut_calls(context_id, end), self.piece(context_id, name, self.since, end, "context", used)]
+
+    def cut_calls(self, context_id: int, end: int) -> list[str]:
+        """The slices of the host calls that the context waits in, cut off here.
 
         (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
         """
         calls = self.calls.get(context_id, ())
-        name = self.names.get(context_id) or "?"
-        # Not if another thread closes the trace, since its processor time is its own.
-        used = processor - self.processor_since if get_ident() == self._thread else None
-        pieces = [self.piece(context_id, name, self.since, end, "context", used)]
-        for depth, (name, start) in enumerate(calls, 1):
-            pieces.append(self.call(context_id, name, start, depth, end))
-        return pieces
+        return [self.call(context_id, name, start, depth, end) for depth, (name, start) in enumerate(calls, 1)]
 
     def call(self, context_id: int, name: str, start: int, depth: int, end: int) -> str:
         """The slice of a host call, or of what is left of it since the context became active."""
         # Each begins after the one around it, for viewers to see which is which.
-        return self.piece(context_id, name, max(start, self.since + depth), end, "host call")
+        return self.piece(context_id, _quoted(name), max(start, self.since + depth), end, "host call")
 
     def piece(
         self, context_id: int, name: str, start: int, end: int, category: str, processor: int | None = None
@@ -91,7 +167,7 @@ class Tracks:
         if processor is not None:
             used = f',"tts":{microseconds(self.processor_since)},"tdur":{microseconds(processor)}'
         return (
-            f'{{"ph":"X","name":{_quoted(name)},"cat":"{category}","pid":{self.pid},"tid":{context_id + 1},'
+            f'{{"ph":"X","name":{name},"cat":"{category}","pid":{self.pid},"tid":{context_id + 1},'
             f'"ts":{microseconds(start)},"dur":{microseconds(end - start if end > start else 0)}{used}}}'
         )
 

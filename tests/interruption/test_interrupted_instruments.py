@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 from contexts import MAIN
 from interruptions import Book, run_script, script
 from recorder import Recorder
 
-from greenctx import ContextSwitchingEnvironment
+from greenctx import ContextSwitchingEnvironment, Trace
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Consistent(Recorder):
@@ -49,3 +54,33 @@ def test_interrupted_anywhere(offset: int, caplog: pytest.LogCaptureFixture) -> 
             break
         runs += 1
     assert runs > 50
+
+
+def few_switches(book: Book) -> None:
+    """Main of a scenario in which switches between two contexts are all that matters."""
+    book.attempt(lambda: book.switch(book.create(book.sleep)))
+    for _ in range(2):
+        book.attempt(book.switch, 1)
+
+
+def switches_in(path: Path) -> list[tuple[str, int, int]]:
+    """The switches that a trace tells of, in its order."""
+    events = json.loads(path.read_text())["traceEvents"]
+    ends = [[event["tid"] - 1 for event in events if event["ph"] == phase] for phase in "sf"]
+    return [("switched", from_id, to_id) for from_id, to_id in zip(*ends, strict=True)]
+
+
+def test_a_trace_that_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever an interruption arrives, each switch is in the trace once, and in its order."""
+    # Which opens a file: an interruption between that and the `with` leaves it to the collector.
+    monkeypatch.setattr("greenctx._instruments.tracks.resident_bytes", lambda: None)
+    for n in range(1, 100_000, 3):
+        consistent, trace = Consistent(), Trace(tmp_path / "trace.json")
+        observed = ContextSwitchingEnvironment(instruments=[consistent, trace])
+        _, rest = run_script(few_switches, [n], make_book=partial(Book, observed))
+        trace.close()
+        told = [event for event in consistent.events if event[0] == "switched"]
+        assert switches_in(tmp_path / "trace.json") == told, f"with a signal before point {n}"
+        if rest:
+            break
+    assert n > 200
