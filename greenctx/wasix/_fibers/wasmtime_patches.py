@@ -23,9 +23,9 @@ it. `gc_anchor` decides which guests need that.
 
 from __future__ import annotations
 
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary, finalize, ref
+from weakref import WeakValueDictionary, ref
 
 from wasmtime import Store
 
@@ -96,7 +96,8 @@ def patch_store(store: Store, state: StoreState) -> None:
 
 def _guard_deletion(store: Store, state: StoreState) -> None:
     # The fiber of a suspended guest refers to the store, so wasmtime would use the store after freeing it.
-    reference = ref(store)
+    # With a callback, because from 3.15 on the collector clears other references only after the finalizers.
+    reference = ref(store, lambda _: None)
     deleted = False
 
     def delete(pointer: Any) -> None:
@@ -105,10 +106,10 @@ def _guard_deletion(store: Store, state: StoreState) -> None:
         if state.calls:
             if alive is not None:
                 raise StoreInUse(state.calls)
-            # The calls are being collected with the store. The last of them frees the state, which then deletes the
-            # store.
+            # The calls are being collected with the store. Each of them ends in its own finalizer. (A weak reference to
+            # the state would be too late: from 3.14 on, the collector clears those that finalizers have made.)
             state.remove_anchor()
-            finalize(state, capi.delete_store, pointer).atexit = False
+            state.on_last_end = partial(capi.delete_store, pointer)
             return
         if alive is not None:  # it is not being collected
             capi.forget_context(alive)

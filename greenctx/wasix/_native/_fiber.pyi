@@ -71,6 +71,7 @@ class _Timers(Protocol):
 class StoreState:
     store_id: int
     calls: int
+    on_last_end: Callable[[], object] | None
     deadline: Any  # a Deadline of _clock
     shadow_stacks: _ShadowStacks | None
     process: Any

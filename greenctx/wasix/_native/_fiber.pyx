@@ -248,7 +248,7 @@ cdef class Fiber:
         polled = &self.state.suspensions.ring  # the guest unwinds on its fiber: `check` is to refuse calls from there
         wasmtime.call_future_delete(future)
         polled = outer
-        self.state.calls -= 1
+        self.state.end_call()
 
     @property
     def caller(self):

@@ -38,6 +38,8 @@ cdef class StoreState:
     cdef object __weakref__
     cdef readonly object store_id
     cdef readonly Py_ssize_t calls  # that have begun and not ended
+    cdef public object on_last_end
+    """Called once no call is left: deletes a store that is collected together with its calls. None while there is none."""
     cdef public object deadline
     cdef public object shadow_stacks
     cdef public object process
@@ -77,6 +79,13 @@ cdef class StoreState:
             self.suspensions.anchor, self.gc_anchor = NULL, None
             self.calls += 1
             fiber.close()
+
+    cdef void end_call(self) noexcept:
+        """Count a call that has ended."""
+        self.calls -= 1
+        if self.calls == 0 and self.on_last_end is not None:
+            on_last_end, self.on_last_end = self.on_last_end, None
+            on_last_end()
 
     cpdef object check(self):
         """Raise CalledWithinGuest when this thread, or another thread in the store, is within guest code."""
