@@ -29,8 +29,8 @@ def compile_apart(work: Callable[[], T], name: str, size: int, seconds: float | 
     """Do work that compiles a module of that size in a child, within the limits; return the result of the work.
 
     Return None where the work has to be done here instead: where the module is small, the system has no fork, or the
-    work raises `InvalidProgram`. Only for a process without threads. Raises `TimeLimitExceeded`, and `InvalidProgram`
-    if the memory is not enough.
+    work raises `InvalidProgram` or ImportError. Only for a process without threads. Raises `TimeLimitExceeded`, and
+    `InvalidProgram` if the memory is not enough.
     """
     if not hasattr(os, "fork") or size < MIN_SIZE:
         return None
@@ -100,7 +100,7 @@ def _work_and_exit(work: Callable[[], object], result: int, parent_lives: int) -
             with os.fdopen(result, "wb") as file:
                 pickle.dump(returned, file)
         status = 0
-    except InvalidProgram:
+    except (InvalidProgram, ImportError):
         status = 0
     finally:
         os._exit(status)

@@ -6,13 +6,19 @@
 try:
     import wasmtime as _wasmtime  # noqa: F401
 except ImportError as error:
+    if error.name != "wasmtime":  # a part of Python's, ctypes for one
+        raise ImportError(f"greenctx.wasix needs wasmtime, which cannot be imported: {error}") from error
     raise ImportError("greenctx.wasix needs wasmtime: install greenctx[wasix]") from error
 try:
-    import greenctx.wasix._native._fiber  # noqa: F401
+    import greenctx.wasix._native._fiber
+    import greenctx.wasix._program.program  # and with it all that uses the native part  # noqa: F401
 except ImportError as error:
+    if error.name != "greenctx.wasix._native._fiber":
+        raise
     from greenctx.wasix._program.missing import advice
 
-    raise ImportError(f"greenctx.wasix lacks its native part ({error}): {advice()}") from error
+    is_there = not isinstance(error, ModuleNotFoundError)
+    raise ImportError(f"greenctx.wasix lacks its native part ({error}): {advice(is_there)}") from error
 
 from greenctx.errors import (
     CalledWithinGuest,

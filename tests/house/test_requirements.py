@@ -162,7 +162,7 @@ def test_the_source_tree(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").touch()
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import greenctx.wasix"
     said = run_python(script).stderr
-    assert f"this is the source tree at {tmp_path}, where nothing was built" in said
+    assert f"this is the source tree at {tmp_path}, where nothing was built for this Python" in said
     assert "run Python in another directory, or build it here by pip install -e ." in said
     (tmp_path / "pyproject.toml").unlink()
     said = run_python(script).stderr
@@ -173,3 +173,41 @@ def test_the_source_tree(tmp_path: Path) -> None:
         "macOS: xcode-select",
     ):
         assert system in said
+
+
+@pytest.mark.parametrize("is_checkout", [True, False])
+def test_a_native_part_of_other_sources(is_checkout: bool, tmp_path: Path) -> None:
+    """Where the sources have changed since the native part was built, the message says so, not what a name lacks."""
+    package = tmp_path / "greenctx"
+    shutil.copytree(
+        Path(greenctx.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    )
+    native = package / "wasix" / "_native"
+    (native / "_fiber.py").write_text("LAYOUT = ()")
+    if is_checkout:
+        (tmp_path / "pyproject.toml").touch()
+    ran = run_python(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import greenctx.wasix")
+    said = ran.stderr.splitlines()[-1]
+    assert said.startswith("ImportError: greenctx.wasix lacks its native part (cannot import name ")
+    if is_checkout:
+        assert (
+            f"the native part in the source tree at {tmp_path} was built from other sources than are there now" in said
+        )
+        assert said.endswith("build it again by pip install -e .")
+    else:
+        assert said.endswith("another system; pip install --force-reinstall greenctx")
+
+
+def test_wasmtime_that_cannot_be_imported() -> None:
+    """It is installed, so the advice to install it would not help: the message says what the import has met."""
+    script = """
+import sys
+sys.modules["ctypes"] = None
+try:
+    import greenctx.wasix
+except ImportError as error:
+    print(error)
+"""
+    said = run_python(script).stdout
+    assert said.startswith("greenctx.wasix needs wasmtime, which cannot be imported: ")
+    assert "ctypes" in said
