@@ -48,6 +48,7 @@ AGAIN: Final = 6
 BADF: Final = 8
 CHILD: Final = 12
 CONNRESET: Final = 15
+EXIST: Final = 20
 FAULT: Final = 21
 FBIG: Final = 22
 INTR: Final = 27

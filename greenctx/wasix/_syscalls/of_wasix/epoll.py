@@ -35,10 +35,8 @@ _EVENT = Struct("<I 4x 24s")
 _IN, _OUT, _RDHUP, _ERR, _HUP, _EDGE, _ONESHOT = 1 << 0, 1 << 1, 1 << 2, 1 << 4, 1 << 5, 1 << 6, 1 << 7
 _ALWAYS = _ERR | _HUP  # are reported even if not asked for
 
-_DELETE = 2
-_SET = (0, 1, 3)
-"""Add and modify, as WASIX numbers them. Its libc passes on Linux's numbers: 1 to add, 3 to modify. As in Wasmer, each
-does the same."""
+_ADD, _DELETE, _MODIFY = (0, 1), 2, 3
+"""As Wasmer has them. WASIX's header numbers them from 0 on; its libc passes on Linux's numbers, from 1 on."""
 
 _FOR_EVER = 2**64 - 1  # a timeout
 _SEMAPHORE = 1  # eventfdflags
@@ -87,10 +85,13 @@ class EpollCalls:
         epoll = self._find(caller, epfd)
         if isinstance(epoll, int):
             return epoll
+        known = epoll.interests.get(fd)
         if operation == _DELETE:
-            epoll.interests.pop(fd, None)
+            if known is None:
+                return abi.NOENT
+            del epoll.interests[fd]
             return abi.SUCCESS
-        if operation not in _SET or not event:
+        if operation not in (*_ADD, _MODIFY) or not event:
             return abi.INVAL
         events, data = _EVENT.unpack(GuestMemory(caller).read(event, _EVENT.size))
         descriptors = self._descriptors.of(caller)
@@ -99,7 +100,10 @@ class EpollCalls:
             return abi.INVAL
         if file is None:
             return abi.PERM if self._descriptors.is_open(caller, fd) else abi.BADF
-        if fd not in epoll.interests and len(epoll.interests) >= MAX_INTERESTS:
+        is_known = known is not None and known.file is file  # otherwise the number is another file's by now
+        if is_known is not (operation == _MODIFY):
+            return abi.EXIST if is_known else abi.NOENT
+        if known is None and len(epoll.interests) >= MAX_INTERESTS:
             epoll.forget_closed(descriptors.files())
             if len(epoll.interests) >= MAX_INTERESTS:
                 return abi.NOSPC

@@ -125,7 +125,7 @@ class LoneProcessCalls:
 
         No time: not any more. (WASI's type and WASIX's libc have nanoseconds here; Wasmer has milliseconds.)
         """
-        if not 0 < signal <= MAX_SIGNAL:
+        if signal > MAX_SIGNAL:
             return abi.INVAL
         process_of(caller.store).timers.set(caller, signal, nanoseconds / 1e9, repeats=repeats == _TRUE)
         return abi.SUCCESS
