@@ -95,7 +95,7 @@ if not TYPE_CHECKING and os.environ.get("GREENCTX_PURE", "0") in ("", "0"):  # p
 
 
 class Tracks(Activity):
-    """What is going on in one environment."""
+    """The current state of one environment."""
 
     def __init__(self, pid: int, began: int) -> None:
         self.pid = pid
@@ -104,7 +104,7 @@ class Tracks(Activity):
         self.ended: int | None = None
         """A context that has ended, and is active until the next switch."""
         self.names: dict[int, str] = {}
-        """Of contexts that may be active again, as JSON."""
+        """The names of contexts that may be active again, as JSON."""
         self.calls: dict[int, list[tuple[str, int]]] = {}
         """By context: the host calls that it is in, and when they began."""
         self.clock, self.processor_clock = perf_counter_ns, thread_time_ns
@@ -141,14 +141,14 @@ class Tracks(Activity):
             self.names.pop(context_id, None)
 
     def pieces(self, context_id: int, end: int, processor: int) -> list[str]:
-        """The slice that ends with a switch from that context, and those of the calls that it waits in."""
+        """Return the slice that ends with a switch from that context, and those of the calls that it waits in."""
         name = self.names.get(context_id, UNNAMED)
         # Not if another thread closes the trace, since its processor time is its own.
         used = processor - self.processor_since if get_ident() == self._thread else None
         return [*self.cut_calls(context_id, end), self.piece(context_id, name, self.since, end, "context", used)]
 
     def cut_calls(self, context_id: int, end: int) -> list[str]:
-        """The slices of the host calls that the context waits in, cut off here.
+        """Return the slices of the host calls that the context waits in, cut off here.
 
         (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
         """
@@ -156,8 +156,8 @@ class Tracks(Activity):
         return [self.call(context_id, name, start, depth, end) for depth, (name, start) in enumerate(calls, 1)]
 
     def call(self, context_id: int, name: str, start: int, depth: int, end: int) -> str:
-        """The slice of a host call, or of what is left of it since the context became active."""
-        # Each begins after the one around it, for viewers to see which is which.
+        """Return the slice of a host call, or of its rest since the context became active."""
+        # Each begins after the slice around it, so that viewers see the nesting.
         return self.piece(context_id, _quoted(name), max(start, self.since + depth), end, "host call")
 
     def piece(

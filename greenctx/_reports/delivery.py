@@ -4,8 +4,8 @@ Code that notices an event adds it to `Delivery.pending` and notes that it has n
 by ``+=`` and not by ``append``, after which CPython would look for signals. Then it calls `Delivery.deliver`. So an
 interruption neither loses an event nor reports it twice.
 
-What is written here in Python is the specification. The bottom of this module replaces the classes by those of
-`_delivery.pyx`, as in switching.py. The twin also has a short cut, `switch_context`: see `ReportingEnvironment`.
+The Python code here is the specification. The bottom of this module replaces the classes by those of `_delivery.pyx`,
+as in switching.py. The twin also has a short cut, `switch_context`: see `ReportingEnvironment`.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def report_to(environment: Environment, instruments: Iterable[object]) -> None:
             "__qualname__": cls.__qualname__,
             "__doc__": cls.__doc__,
         }
-        # The short cut does what the core's switch does, so it must not come before another one.
+        # The short cut does what the core's switch does, so it must not replace another switch.
         if switch_context is not None and cls.switch_context is Switching.switch_context:
             own["switch_context"] = switch_context
         reporting = type(cls.__name__, (ReportingEnvironment, cls), own)
@@ -63,7 +63,7 @@ class ReportingEnvironment(Environment):
     def _begin_reports(self, reports: Reports) -> None:
         self._reports = reports
         reports.next_id = self._registry.next_id
-        # What was reported, besides what `reports` knows: the contexts alive, and those being destroyed.
+        # The reported state that `reports` does not have: the contexts alive, and those under destruction.
         self._alive: dict[int, Context] = {}
         self._canceled: dict[int, Context] = {}
 

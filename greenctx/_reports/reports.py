@@ -37,7 +37,7 @@ no_ops: set[object] = set()
 
 
 class Reports(Delivery):
-    """What was reported of one environment, and what its instruments have not been told yet."""
+    """The reported state of one environment, and the events that its instruments have not been told yet."""
 
     __slots__ = ()
 

@@ -190,7 +190,7 @@ def test_ends(guest: WasiGuest) -> None:
 
 
 def test_control(guest: WasiGuest) -> None:
-    """What is in the list cannot be added, and what is not cannot be modified or deleted. Adding has two numbers."""
+    """A listed descriptor cannot be added, and another cannot be modified or deleted. Adding has two numbers."""
     epoll, event = made(guest, "epoll_create"), made(guest, "fd_event", 1, 0)
     for add_ in (ADD, 1):
         assert control(guest, epoll, MODIFY, event, IN) == control(guest, epoll, DELETE, event) == NOENT
