@@ -10,7 +10,7 @@ from greenctx._core.plain_functions import check_is_no_coroutine, check_is_plain
 from greenctx._reports.frame_notes import notes
 from greenctx.wasix._fibers.stores import Caller
 from greenctx.wasix._fibers.values import argument_decoder, kind_of, result_encoder
-from greenctx.wasix._native._fiber import callback_addresses, let_traps_through
+from greenctx.wasix._native._fiber import DirectCall, callback_addresses, let_traps_through
 from greenctx.wasix._native.capi import define_async_func, invalidate_caller
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from greenctx.wasix._fibers.values import ArgumentDecoder, ResultEncoder
-    from greenctx.wasix._native._fiber import Fiber
+    from greenctx.wasix._native._fiber import DirectLinker, Fiber
 
 
 # Not after every call, because the check takes longer than a short function. It is also made when a call into a guest
@@ -95,11 +95,13 @@ def define_func(
     access_caller: bool,
     is_switch: bool = False,
     unsigned: bool = False,
+    direct: tuple[DirectLinker, str] | None = None,
 ) -> HostFunction:
     """Define, and return, a host function that runs on the greenlet of the context that calls it.
 
     ``is_switch``: the function is WASIX's context_switch, which `Fiber.poll` may do without calling the function.
-    ``unsigned``: integer arguments are unsigned.
+    ``unsigned``: integer arguments are unsigned. ``direct``: the name of WASI's
+    function that may be called directly in its place, by guests of that linker.
     """
     parameters, results = ty.params, ty.results
     parameter_kinds, result_kinds = ([kind_of(one) for one in types] for types in (parameters, results))
@@ -111,7 +113,10 @@ def define_func(
     # fresh type is made, unless the package cannot make one: then the given type is used.
     if None not in parameter_kinds:
         ty = FuncType(parameters, results)
-    define_async_func(linker, module, name, ty, *callback_addresses(host_function, is_switch))
+    addresses = (
+        DirectCall(host_function, *direct).give_away() if direct else callback_addresses(host_function, is_switch)
+    )
+    define_async_func(linker, module, name, ty, *addresses)
     return host_function
 
 

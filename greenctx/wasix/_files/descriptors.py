@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from greenctx.wasix._files.pipes import InMemory
-from greenctx.wasix._files.stdio import NOT_IN_WASMTIME, STREAMS, Sink, Source
+from greenctx.wasix._files.stdio import NOT_IN_WASMTIME, STREAMS, Sink, Source, may_wait
+from greenctx.wasix._native._fiber import DirectDescriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,6 +44,8 @@ class OpenFile:
 
 File: TypeAlias = Source | Sink | OpenFile
 
+_LEFT_TO_PYTHON = -1
+
 _CLOSED = OpenFile(NOT_IN_WASMTIME)
 """The file of a descriptor that the program has closed while wasmtime keeps the number open, for a duplicate."""
 
@@ -63,6 +66,8 @@ class Descriptors:
         for fd, stream in streams.items():
             stream.wasmtime_fd = fd
             self._files[fd] = stream
+        self.direct = DirectDescriptors(FIRST_OWN)
+        """What direct calls know of these descriptors."""
         self._flags: dict[int, int] = {}
         self.copies = False
         """Whether ``fd_renumber`` leaves the given descriptor open, as in WASIX. In WASI it moves the descriptor."""
@@ -114,6 +119,7 @@ class Descriptors:
 
     def add(self, *files: File, lowest: int = 0, flags: int = 0) -> list[int]:
         """Give each file a new descriptor, not below ``lowest``. Raises `TooManyDescriptors`."""
+        self._check_room(len(files))  # first, because a program at the limit may try again and again
         numbers: list[int] = []
         candidate = max(lowest, FIRST_OWN)
         for _ in files:
@@ -123,7 +129,7 @@ class Descriptors:
                 raise TooManyDescriptors
             numbers.append(candidate)
             candidate += 1
-        self._check_room(len(files))
+        self.direct.is_stale = True
         for number, file in zip(numbers, files, strict=True):
             self._refer(number, file)
             self.set_flags(number, flags)
@@ -145,6 +151,7 @@ class Descriptors:
             return None
         if fd not in self._files:
             self._check_room(1)
+        self.direct.is_stale = True
         unused = self.remove(fd) if is_open else None
         self._refer(fd, file)
         return unused
@@ -155,6 +162,7 @@ class Descriptors:
         To be called before the program closes or replaces it for the first time.
         """
         if _kept(fd) not in self._files:
+            self.direct.is_stale = True
             self._refer(_kept(fd), self.file(fd))
 
     def remove(self, fd: int) -> int | None:
@@ -163,9 +171,10 @@ class Descriptors:
         The end of a pipe is closed with its last descriptor.
         """
         self._flags.pop(fd, None)
-        file = self._files.pop(fd, None)
-        if file is None:
+        if fd not in self._files:
             return fd
+        self.direct.is_stale = True
+        file = self._files.pop(fd)
         if _kept(fd) in self._files:
             self._files[fd] = self._files[_kept(fd)]
         elif any(other.wasmtime_fd == fd for other in self._files.values()):
@@ -184,6 +193,7 @@ class Descriptors:
 
     def move(self, fd: int, to: int) -> None:
         """Do what wasmtime has done: its descriptor has another number now. Both were alone."""
+        self.direct.is_stale = True
         for number in (fd, to):
             self._flags.pop(number, None)
         file = self._files.pop(fd, None)
@@ -202,6 +212,22 @@ class Descriptors:
             self._flags[fd] = flags
         else:
             self._flags.pop(fd, None)
+
+    def update_direct(self) -> None:
+        """Let direct calls know what the descriptors refer to now. Python serves all calls from a change until then."""
+        self.direct.reset()
+        for fd, file in self._files.items():
+            if fd < 0:
+                self.direct.set_file(_kept(fd), _LEFT_TO_PYTHON)
+            elif _kept(fd) in self._files or isinstance(file, InMemory):
+                self.direct.set_file(fd, _LEFT_TO_PYTHON)
+            elif isinstance(file, OpenFile):
+                self.direct.set_file(fd, _LEFT_TO_PYTHON if file is _CLOSED else file.wasmtime_fd)
+            else:
+                self.direct.set_stream(
+                    fd, file.wasmtime_fd, file.direct, isinstance(file, Sink), file.direct < 0 or may_wait(file.direct)
+                )
+        self.direct.is_stale = False
 
     def _refer(self, fd: int, file: File) -> None:
         if isinstance(file, OpenFile):

@@ -10,6 +10,7 @@ import io
 import os
 import select
 import stat
+import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -20,10 +21,16 @@ NOT_IN_WASMTIME = 2**32 - 1
 """The descriptor of files unknown to wasmtime. It never opens one of this number, so its functions return EBADF."""
 
 
+_MEMORY_DEVICES = [os.makedev(1, minor) for minor in (3, 5, 7)] if sys.platform == "linux" else []
+"""/dev/null, /dev/zero and /dev/full (Linux's Documentation/admin-guide/devices.txt)."""
+
+
 class Source:
     """The source of a guest's reads. Wait for ``descriptor`` before a read; None if reading never waits."""
 
     descriptor: int | None
+    direct = -1
+    """The host's descriptor that guests may read from directly. -1: Python has to, because its buffer comes first."""
     wasmtime_fd = NOT_IN_WASMTIME
     """wasmtime's descriptor of the same stream."""
     flags = 0
@@ -33,6 +40,7 @@ class Source:
         if isinstance(file, bytes):
             file = io.BytesIO(file)
         self._file = file
+        self.direct = STDIN if file is None else -1
         self.descriptor = STDIN if file is None else _descriptor(file)
         if self.descriptor is not None and _is_regular(self.descriptor):
             self.descriptor = None
@@ -52,6 +60,8 @@ class Sink:
     """The target of a guest's writes. Wait for ``descriptor`` before a write; None if writing never waits."""
 
     descriptor: int | None
+    direct = -1
+    """The host's descriptor that guests may write to directly. -1: Python has to, because its buffer comes first."""
     wasmtime_fd = NOT_IN_WASMTIME
     """wasmtime's descriptor of the same stream."""
     flags = 0
@@ -61,6 +71,7 @@ class Sink:
         self._file = file
         descriptor = inherited if file is None else _descriptor(file)
         self.descriptor = None if descriptor is None or _is_regular(descriptor) else descriptor
+        self.direct = inherited if file is None else -1
         self._raw = inherited if file is None else self.descriptor
 
     def write(self, data: bytes) -> int | None:
@@ -93,6 +104,15 @@ def _is_regular(descriptor: int) -> bool:
         return stat.S_ISREG(os.fstat(descriptor).st_mode)
     except OSError:  # not open: the guest gets the errno when it reads or writes
         return False
+
+
+def may_wait(descriptor: int) -> bool:
+    """Whether reading from the descriptor, or writing to it, may wait: not if it is a regular file or /dev/null."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return True
+    return not (stat.S_ISREG(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev in _MEMORY_DEVICES))
 
 
 class Stdio:

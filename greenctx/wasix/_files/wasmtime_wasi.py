@@ -83,26 +83,30 @@ class WasmtimeWasi:
     def __init__(self, store: Store, memory: Memory | None) -> None:
         """Without a guest's memory the functions use a new one. Raises `WasiNotSet`."""
         check_wasi_is_set(store)
-        self._guest_memory = memory
+        self.memory = memory
         self._exports = self._instantiate(store, _on_scratch if memory is None else _on_guest)
         self._seldom_used: Mapping[str, AsExtern] | None = None
 
     def call(self, caller: Caller, name: str, *args: int) -> int:
         """Call the function; return its errno."""
+        return calls.call_integers(caller.store, self.function(caller, name), PARAMETERS[name], *args)
+
+    def function(self, caller: Caller, name: str) -> Func:
+        """Return the function."""
         func = self._exports.get(name)
         if func is None:
             if self._seldom_used is None:
                 self._seldom_used = self._instantiate(caller.store, _seldom_on_guest)
             func = self._seldom_used[name]
         assert isinstance(func, Func)
-        return calls.call_integers(caller.store, func, PARAMETERS[name], *args)
+        return func
 
     def _instantiate(self, store: Store, shims: OwnModule) -> Mapping[str, AsExtern]:
         engine = store.engine
         linker = wasmtime.Linker(engine)  # one for each store: several threads may run a program at the same time
         linker.define_wasi()
-        if self._guest_memory is not None:
-            linker.define(store, "guest", abi.MEMORY, self._guest_memory)
+        if self.memory is not None:
+            linker.define(store, "guest", abi.MEMORY, self.memory)
         return calls.instantiate(linker, store, shims.on(engine)).exports(store)
 
 
@@ -113,18 +117,18 @@ class Scratch(WasmtimeWasi):
         super().__init__(store, None)
 
     @property
-    def _memory(self) -> Memory:
+    def _own_memory(self) -> Memory:
         memory = self._exports[abi.MEMORY]
         assert isinstance(memory, Memory)
         return memory
 
     def put(self, caller: Caller, address: int, data: bytes) -> None:
         """Write to the memory."""
-        self._memory.write(caller.store, data, address)
+        self._own_memory.write(caller.store, data, address)
 
     def get(self, caller: Caller, address: int, size: int) -> bytes:
         """Read from the memory."""
-        return bytes(self._memory.read(caller.store, address, address + size))
+        return bytes(self._own_memory.read(caller.store, address, address + size))
 
 
 def _shim(memory: str, functions_of: Mapping[str, str]) -> str:

@@ -62,7 +62,7 @@ class Linker(wasmtime.Linker):
         """How many definitions the embedder has made, without those of WASI and WASIX."""
         self.may_use_files = True
         """Whether the WASI settings of guests' stores may have directories."""
-        self._descriptors = DescriptorTables()
+        self._descriptors = DescriptorTables(calls_directly=not report_host_calls)
         self._without_wasi: set[Key] = set()
         """The names of all definitions, except functions that need the store's WASI settings."""
         self._defining = Lock()  # a program may run in several threads at once
@@ -171,6 +171,7 @@ class Linker(wasmtime.Linker):
 
     def begin_host_call_reports(self) -> None:
         """Report calls from now on, as with ``report_host_calls``, including calls of functions defined before."""
+        self._descriptors.direct_linker.turn_off()
         self._call_reports.begin()
 
     def define_wasix_imports(self, module: Module) -> list[Key]:
@@ -193,8 +194,9 @@ class Linker(wasmtime.Linker):
     def _define_calls(self, calls: Iterable[SystemCall]) -> None:
         for call in calls:
             ty, function = func_type(call.type), call.host_function()
+            direct = (self._descriptors.direct_linker, call.name) if call.is_direct else None
             defined = host_functions.define_func(
-                self, call.module, call.name, ty, function, call.needs_caller, call.is_switch, unsigned=True
+                self, call.module, call.name, ty, function, call.needs_caller, call.is_switch, True, direct
             )
             self._note_function(call.module, call.name, defined)
 

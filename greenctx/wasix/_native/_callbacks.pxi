@@ -66,10 +66,15 @@ cdef void on_context_switch(void *function, void *caller, const value_t *argumen
 
 
 cdef void *on_epoch_end(void *context, void *data, uint64_t *delta, uint8_t *kind) noexcept nogil:
-    if polled != NULL:  # NULL: the guest was entered by plain wasmtime
-        (<request_t *>polled).epoch_ended = True
+    cdef request_t *request = <request_t *>polled
     delta[0] = 1  # the next time at the end of the next epoch
     kind[0] = 1  # WASMTIME_UPDATE_DEADLINE_YIELD of wasmtime/store.h
+    if request != NULL and request.is_calling_directly:
+        # wasmtime cannot suspend a fiber within a host function that it is still calling. `is_done` makes up for it.
+        request.epoch_pending = True
+        kind[0] = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
+    elif request != NULL:  # NULL: the guest was entered by plain wasmtime
+        request.epoch_ended = True
     return NULL
 
 

@@ -28,7 +28,7 @@ from cpython.pythread cimport (
     PyThread_type_lock)
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from greenctx._core._switching cimport Coroutine, Switching
 
@@ -44,6 +44,7 @@ from greenctx.errors import CalledWithinGuest, ResourcesExhausted
 include "_wasmtime.pxi"
 include "_signals.pxi"
 include "_callbacks.pxi"
+include "_direct_calls.pxi"
 include "_stack_pointer.pxi"
 include "_store_state.pxi"
 include "_epoch_thread.pxi"
@@ -88,7 +89,7 @@ cdef class Fiber:
         that gives control back at the end of each epoch, and calls nothing that may wait.
         """
         self.request.future, self.request.context = <void *>future, <void *>context
-        self.request.suspensions = &state.suspensions
+        self.request.suspensions, self.request.direct = &state.suspensions, &state.direct
         self.request.before_anchor = state.gc_anchor is None
         self.keep_alive, self.environment, self.greenlet = keep_alive, environment, <PyObject *>greenlet
         self.switching, self.polled = compiled(environment), &polled
@@ -166,6 +167,7 @@ cdef class Fiber:
         self.forget_suspension()
         request.function = NULL
         request.is_switch = request.epoch_ended = False
+        request.holds_gil = hold
         if hold:
             done = self.go_on()
         else:

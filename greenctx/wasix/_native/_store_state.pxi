@@ -46,6 +46,8 @@ cdef class StoreState:
     """The record of higher layers about the program in the store; None until they set it."""
     cdef public object timers
     """The timers that the program has set, which may have signals for it; None while it has set none."""
+    cdef direct_t *direct  # of `direct_descriptors`
+    cdef DirectDescriptors direct_descriptors
     cdef readonly Fiber gc_anchor
     """None unless guests in the store may hold references to collected objects on their stacks."""
     cdef unsigned char switches  # that `Fiber.poll` has done since Python had its turn
@@ -64,6 +66,10 @@ cdef class StoreState:
     def __init__(self, store_id, deadline):
         self.store_id, self.deadline, self.defers_switches = store_id, deadline, True
         self.suspensions.ring.previous = self.suspensions.ring.next = &self.suspensions.ring
+
+    def call_directly(self, DirectDescriptors descriptors not None):
+        """Let guests in the store make calls directly, for those descriptors."""
+        self.direct_descriptors, self.direct = descriptors, &descriptors.table
 
     def set_anchor(self, Fiber fiber not None):
         """Allow guests that hold references. ``fiber`` is suspended in a host function that never returns."""

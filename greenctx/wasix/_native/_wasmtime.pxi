@@ -40,6 +40,21 @@ cdef struct reference_t:
     uint32_t private1, private2
     void *private3
 
+# wasmtime_memory_t, wasmtime_func_t and wasmtime_extern_t of wasmtime/extern.h, wasmtime_val_raw_t of wasmtime/val.h
+cdef struct memory_t:
+    uint64_t store_id
+    uint32_t private1, padding1, private2, padding2
+cdef struct func_t:
+    uint64_t store_id
+    void *private
+cdef struct extern_t:
+    uint8_t kind
+    memory_t memory  # the largest member of a union
+cdef union raw_value_t:
+    int32_t i32
+    int64_t i64
+    uint64_t[2] v128
+
 # What a guest asks of its host, the arguments of wasmtime_func_async_callback_t; and how the guest is suspended.
 cdef struct request_t:
     void *function
@@ -57,6 +72,10 @@ cdef struct request_t:
     void *context
     void *future
     suspensions_t *suspensions
+    direct_t **direct  # the variable of the store's state
+    c_bool holds_gil  # the guest runs with the GIL held
+    c_bool is_calling_directly  # a function of wasmtime's: see _direct_calls.pxi
+    c_bool epoch_pending  # an epoch has ended during that call
     request_t *previous  # in the ring of the store's suspended calls
     request_t *next
 
@@ -99,10 +118,16 @@ cdef struct wasmtime_t:
     void (*global_get)(void *, void *, value_t *) noexcept nogil
     void *(*global_set)(void *, void *, const value_t *) noexcept nogil
     uint8_t *(*memory_data)(void *, void *) noexcept nogil
+    size_t (*memory_data_size)(void *, void *) noexcept nogil
+    c_bool (*caller_export_get)(void *, const char *, size_t, extern_t *) noexcept nogil
+    void (*extern_delete)(extern_t *) noexcept nogil
+    void *(*func_call_unchecked)(void *, void *, raw_value_t *, size_t, void **) noexcept nogil
+    void (*trap_delete)(void *) noexcept nogil
 
 FUNCTIONS = tuple("""call_future_poll call_future_delete trap_new func_call_async context_has_exception
     context_take_exception context_set_exception exnref_unroot externref_new context_gc error_delete
-    engine_increment_epoch global_get global_set memory_data""".split())
+    engine_increment_epoch global_get global_set memory_data
+    memory_data_size caller_export_get extern_delete func_call_unchecked trap_delete""".split())
 
 cdef wasmtime_t wasmtime
 
@@ -112,8 +137,9 @@ cdef list lost = []
 """The handles of Python objects to which guests lost the last reference, until `forget_lost` drops them."""
 
 
-LAYOUT = (sizeof(value_t), <uintptr_t>&(<value_t *>NULL).of, sizeof(continuation_t), sizeof(reference_t))
-"""The size of wasmtime_val_t, the offset of its union, and the sizes of the other two structures, as they are here."""
+LAYOUT = (sizeof(value_t), <uintptr_t>&(<value_t *>NULL).of, sizeof(continuation_t), sizeof(reference_t),
+          sizeof(memory_t), sizeof(func_t), sizeof(extern_t), sizeof(raw_value_t))
+"""The size of wasmtime_val_t, the offset of its union, and the sizes of the other structures, as they are here."""
 
 
 def configure(addresses, guest_, forget_):

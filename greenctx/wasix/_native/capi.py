@@ -39,8 +39,9 @@ Read and reset it in one statement: an interruption could come before or in a fu
 
 
 def function_address(name: str) -> int:
-    """Return the address of wasmtime_``name`` in the library that the package has loaded."""
-    return cast(getattr(_ffi.dll, f"wasmtime_{name}"), c_void_p).value or 0
+    """Return the address of wasmtime_``name``, or wasm_``name``, in the library that the package has loaded."""
+    function = getattr(_ffi.dll, f"wasmtime_{name}", None) or getattr(_ffi.dll, f"wasm_{name}")
+    return cast(function, c_void_p).value or 0
 
 
 def quick_function(name: str, argument_count: int) -> Callable[..., None]:
@@ -148,6 +149,11 @@ def find_export(store: Store, instance: Instance, name: str) -> AsExtern | None:
     where, encoded, item = (store._context(), byref(instance._instance)), name.encode(), ffi.wasmtime_extern_t()
     found = ffi.wasmtime_instance_export_get(*where, c_string(encoded), len(encoded), byref(item))
     return wrap_extern(item) if found else None
+
+
+def func_address(func: Func) -> int:
+    """Return the address of the function's wasmtime_func_t, which lives as long as the object."""
+    return addressof(func._func)
 
 
 def item_address(item: Global | Memory) -> int:

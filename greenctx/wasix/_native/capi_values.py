@@ -29,6 +29,10 @@ LAYOUT: Final = (
     VALUE_OFFSET,
     sizeof(ffi.wasmtime_async_continuation_t),
     sizeof(ffi.wasmtime_exnref_t),
+    sizeof(ffi.wasmtime_memory_t),
+    sizeof(ffi.wasmtime_func_t),
+    sizeof(ffi.wasmtime_extern_t),
+    sizeof(ffi.wasmtime_val_raw_t),
 )
 """As `_fiber.LAYOUT`."""
 

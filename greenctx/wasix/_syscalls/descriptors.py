@@ -170,7 +170,7 @@ class DescriptorCalls:
         descriptors = self._descriptors.of(caller)
         if descriptors.in_memory(fd) is not None:
             return of_pipes
-        return call_wasmtime(name, caller, descriptors.wasmtime_fd(fd), *args)
+        return self._descriptors.call_wasmtime(name, caller, fd, *args)
 
 
 def _store(caller: Caller, result_pointer: int, data: bytes) -> int:

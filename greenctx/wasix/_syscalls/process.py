@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wasmtime import Memory, WasmtimeError
 
@@ -14,6 +14,7 @@ from greenctx.wasix._files.terminal import TerminalModes
 from greenctx.wasix._files.wasmtime_wasi import Scratch, WasmtimeWasi
 from greenctx.wasix._modules import abi
 from greenctx.wasix._native import capi
+from greenctx.wasix._native._fiber import DIRECT_CALLS, DirectLinker
 from greenctx.wasix._syscalls.of_wasix.setjmp import Checkpoints
 from greenctx.wasix._syscalls.of_wasix.timers import Timers
 from greenctx.wasix._syscalls.signals import Signals
@@ -127,9 +128,11 @@ class DescriptorTables:
     A store may have guests of several linkers, each with standard streams of its own: each has a table of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, calls_directly: bool = True) -> None:
         self.stdio: Stdio | None = None
         """The standard streams of the linker's guests; None leaves reading and writing to wasmtime."""
+        self.direct_linker = DirectLinker(calls_directly)
+        """Lets guests of the linker call directly."""
         self.has_duplicates = False
         """Whether the linker has WASIX's calls about files, so that guests can duplicate descriptors."""
 
@@ -140,6 +143,30 @@ class DescriptorTables:
         if table is None:
             table = tables[self.stdio] = Descriptors({} if self.stdio is None else self.stdio.streams())
         return table
+
+    def call_wasmtime(self, name: str, caller: Caller, fd: int, *args: int) -> int:
+        """Call wasmtime's function for the file that the descriptor refers to; return its errno.
+
+        From now on the guest calls the function directly.
+        """
+        descriptors, wasi = self.of(caller), process_of(caller.store).wasi(caller)
+        errno = wasi.call(caller, name, descriptors.wasmtime_fd(fd), *args)
+        if name in DIRECT_CALLS:
+            function = wasi.function(caller, name)
+            self._learn(caller, wasi, name, capi.func_address(function), function)
+        return errno
+
+    def read_or_write_directly(self, caller: Caller) -> None:
+        """From now on, let the guest read and write the process's own standard streams directly."""
+        self._learn(caller, process_of(caller.store).wasi(caller))
+
+    def _learn(self, caller: Caller, wasi: WasmtimeWasi, *function: Any) -> None:
+        assert wasi.memory is not None
+        descriptors = self.of(caller)
+        if descriptors.direct.is_stale:
+            descriptors.update_direct()
+        descriptors.direct.learn(self.direct_linker, capi.item_address(wasi.memory), *function)
+        state_of(caller.store).call_directly(descriptors.direct)
 
     def note_opened(self, caller: Caller, wasmtime_fd: int) -> int | None:
         """Note that wasmtime has opened a descriptor. Return the program's number for it.

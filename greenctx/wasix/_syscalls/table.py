@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
+from greenctx.wasix._native._fiber import DIRECT_CALLS
 from greenctx.wasix._syscalls.guest_memory import MemoryFault
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class SystemCall(NamedTuple):
     """Whether the function's first argument is a `Caller`. Without one there is no memory, so no bad pointer either."""
     is_switch: bool = False
     """Whether this is context_switch, most of whose calls `Fiber.poll` serves without calling the function."""
+    is_direct: bool = False
+    """Whether a call of WASI's function of that name may take its place, as `_fiber.DirectDescriptors` describes."""
     is_provided: bool = True
     """Whether greenctx provides what the call is for. If not, the function returns notsup, or traps."""
 
@@ -54,7 +57,8 @@ def calls_of(functions: object, module: str, types: Mapping[str, str]) -> Iterat
 
 def wasi_call(name: str, function: Callable[..., int]) -> SystemCall:
     """Declare a function that takes the place of wasmtime's of that name."""
-    return SystemCall(abi.WASI_MODULE, name, f"{PARAMETERS[name]} -> i32".strip(), function)
+    ty = f"{PARAMETERS[name]} -> i32".strip()
+    return SystemCall(abi.WASI_MODULE, name, ty, function, is_direct=name in DIRECT_CALLS)
 
 
 def wasi_calls_of(functions: object, *names: str) -> Iterator[SystemCall]:

@@ -1,7 +1,7 @@
 """The WASI calls that greenctx serves itself: those that wait, those on standard streams, and ``proc_exit``.
 
 wasmtime's own run on the guest's fiber, where neither Ctrl-C nor a time limit can end a wait. These run on the
-context's greenlet. For files that wasmtime has opened they call wasmtime's.
+context's greenlet. For files that wasmtime has opened they call wasmtime's, and from then on guests call it directly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from greenctx.wasix._syscalls.of_wasix.clocks import ClockCalls
 from greenctx.wasix._syscalls.of_wasix.timers import wait
 from greenctx.wasix._syscalls.paths import PathCalls
 from greenctx.wasix._syscalls.poll import poll_oneoff
-from greenctx.wasix._syscalls.process import call_wasmtime, process_of
+from greenctx.wasix._syscalls.process import process_of
 from greenctx.wasix._syscalls.signals import PIPE
 from greenctx.wasix._syscalls.table import SystemCall, wasi_calls_of
 
@@ -82,12 +82,13 @@ class WasiCalls:
 
     def fd_read(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Read from stdin, once it has something, or from a pipe. wasmtime reads from all other files."""
-        descriptors = self._descriptors.of(caller)
-        source = descriptors.get(fd)
+        source = self._descriptors.of(caller).get(fd)
         if source is None:
-            return call_wasmtime("fd_read", caller, descriptors.wasmtime_fd(fd), iovecs, count, result_pointer)
+            return self._descriptors.call_wasmtime("fd_read", caller, fd, iovecs, count, result_pointer)
         if not isinstance(source, Source):
             return abi.BADF
+        if source.direct >= 0:
+            self._descriptors.read_or_write_directly(caller)
         memory = GuestMemory(caller)
         buffers = _buffers(memory, iovecs, count)
         memory.check(result_pointer, 4)
@@ -112,12 +113,13 @@ class WasiCalls:
 
     def fd_write(self, caller: Caller, fd: int, iovecs: int, count: int, result_pointer: int) -> int:
         """Write to stdout or stderr, once it takes something, or to a pipe. wasmtime writes to all other files."""
-        descriptors = self._descriptors.of(caller)
-        sink = descriptors.get(fd)
+        sink = self._descriptors.of(caller).get(fd)
         if sink is None:
-            return call_wasmtime("fd_write", caller, descriptors.wasmtime_fd(fd), iovecs, count, result_pointer)
+            return self._descriptors.call_wasmtime("fd_write", caller, fd, iovecs, count, result_pointer)
         if not isinstance(sink, Sink):
             return abi.BADF
+        if sink.direct >= 0:
+            self._descriptors.read_or_write_directly(caller)
         memory = GuestMemory(caller)
         data = b"".join(memory.read(start, length) for start, length in _buffers(memory, iovecs, count))
         memory.check(result_pointer, 4)

@@ -46,6 +46,10 @@ MAX_LINES = 250
 LONG_MODULES = {
     "greenctx/_core/_switching.pyx": (290, "the twin of switching.py, in the same order, which a split would hide"),
     "greenctx/wasix/_native/_fiber.pyx": (300, "one class: a call into a guest, from its start to its end"),
+    "greenctx/wasix/_native/_direct_calls.pxi": (
+        350,
+        "what a fiber does without Python, and the data it needs for that",
+    ),
     "greenctx/wasix/_linking/linker.py": (270, "the methods of wasmtime.Linker, each with what it checks first"),
     "greenctx/wasix/_native/capi.py": (270, "an adapter: one function for each thing that wasmtime's package hides"),
     "greenctx/errors.py": (520, "every exception that users may meet, in one place: a list, not a story"),

@@ -14,6 +14,7 @@ from wasmtime import WasmtimeError
 
 from greenctx.wasix._files.wasmtime_wasi import PARAMETERS
 from greenctx.wasix._modules import abi
+from greenctx.wasix._native._fiber import DIRECT_CALLS
 from greenctx.wasix._syscalls.process import call_wasmtime
 from greenctx.wasix._syscalls.table import BAD_POINTER, SystemCall, wasi_call
 from greenctx.wasix._syscalls.wasi import WasiCalls
@@ -42,19 +43,24 @@ def wasi_calls(descriptors: DescriptorTables, module: str, *, for_wasix: bool) -
     ``for_wasix``: also serve here those that differ once there are WASIX's calls about files.
     """
     functions = WasiCalls(descriptors)
-    calls = {name: wasi_call(name, partial(call_wasmtime, name)) for name in PARAMETERS}
+    calls = {
+        name: wasi_call(name, partial(descriptors.call_wasmtime if name in DIRECT_CALLS else call_wasmtime, name))
+        for name in PARAMETERS
+    }
     calls |= {call.name: call for call in functions.calls()}
     if for_wasix:
         calls |= {call.name: call for call in functions.calls_for_wasix()}
     return {
-        name: declare(module, name, call.type, call.function)
+        name: declare(module, name, call.type, call.function, is_direct=call.is_direct)
         if call.needs_caller
         else SystemCall(module, name, call.type, call.function, needs_caller=False)
         for name, call in calls.items()
     }
 
 
-def declare(module: str, name: str, ty: str, function: Callable[..., int | None]) -> SystemCall:
+def declare(
+    module: str, name: str, ty: str, function: Callable[..., int | None], *, is_direct: bool = False
+) -> SystemCall:
     """Declare a function that returns an errno for what wasmtime's would end the program for."""
     bad_pointer = BAD_POINTER[module]
 
@@ -68,7 +74,7 @@ def declare(module: str, name: str, ty: str, function: Callable[..., int | None]
             return bad_pointer if refused["pointer"] else abi.INVAL
         return bad_pointer if result == abi.FAULT else result
 
-    return SystemCall(module, name, ty, serve)
+    return SystemCall(module, name, ty, serve, is_direct=is_direct)
 
 
 def _copying(descriptors: DescriptorTables, renumber: Callable[..., int | None]) -> Callable[..., int | None]:
