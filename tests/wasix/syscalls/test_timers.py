@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import threading
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,7 @@ def test_once() -> None:
     with pytest.raises(Deadlock):
         run(once_and_again)
     with pytest.raises(Deadlock):
-        run(guest(f"{NAME} {repeat()} {once(0)} {waits.format(count=0)}"))
+        run(guest(f"{NAME} {repeat(HOUR)} {once(0)} {waits.format(count=0)}"))
 
 
 def test_a_guest_without_a_stack_pointer() -> None:
@@ -159,18 +160,18 @@ def test_locals_of_c(optimized: str, settings: dict[str, int]) -> None:
 
 
 def test_a_handler_that_switches() -> None:
-    """A handler runs in the running context, and may switch in the middle of that context's code."""
+    """It runs in the context that the signal has found, and may switch, in the middle of that context's code."""
     functions = f"""(elem (i32.const 1) $context)
-      (func $context {UNTIL_3} (drop (call $switch (i64.const 0))) unreachable)"""
+      (func $context {repeat()} {UNTIL_3} (drop (call $switch (i64.const 0))) unreachable)"""
     handler = f"""(func (export "__wasm_signal") (param i32) {COUNT}
       (if (i32.eq (i32.load (i32.const 0)) (i32.const 2)) (then (drop (call $switch (i64.const 0))))))"""
-    body = f"""{NAME} (drop (call $create (i32.const 200) (i32.const 1))) {repeat()}
+    body = f"""{NAME} (drop (call $create (i32.const 200) (i32.const 1)))
       (drop (call $switch (i64.const 1)))
       (i32.store (i32.const 4) (i32.load (i32.const 0)))
       (drop (call $switch (i64.const 1)))
-      (call $exit (i32.add (i32.mul (i32.load (i32.const 4)) (i32.const 10)) (i32.load (i32.const 0))))"""
+      (call $exit (i32.load (i32.const 4)))"""
     for shadow_stack in (None, 4096):
-        assert run(guest(body, handler=handler, functions=functions), shadow_stack=shadow_stack) // 10 == 2
+        assert run(guest(body, handler=handler, functions=functions), shadow_stack=shadow_stack) == 2
 
 
 def test_how_a_handler_ends() -> None:
@@ -232,7 +233,9 @@ def test_while_it_reads(pipe: tuple[int, int]) -> None:
 def test_while_it_sleeps() -> None:
     """A sleep takes as long as asked for, however many signals come."""
     body = f"{NAME} {repeat(5 * MS)} (drop (call $sleep (i64.const {30 * MS}))) (call $exit (i32.load (i32.const 0)))"
-    assert 1 <= run(guest(body)) <= 7
+    begin = time.monotonic()
+    assert run(guest(body)) >= 1
+    assert time.monotonic() - begin >= 0.03
 
 
 POLL = """(i64.store (i32.const 600) (i64.const 7)) (i32.store8 (i32.const 608) (i32.const 1))
