@@ -198,7 +198,7 @@ def _poll_to_the_end(fiber: Fiber, store: Store, state: StoreState, outcome: cap
             if not fiber.is_waiting:  # not raised by a host function, or after its answer
                 raise
             if not exceptions.throw_into_guest(error, fiber, store):
-                fiber.fail(b"host function raised an exception")
+                fiber.fail()
                 # The guest traps at once, and runs no code. Only for a trap does wasmtime walk the guest's stack. While
                 # another thread is in the store there is no backtrace.
                 with suppress(CalledWithinGuest):

@@ -12,7 +12,7 @@ from greenctx.wasix._fibers import calls, gc_anchor, host_functions
 from greenctx.wasix._fibers.functions import Instance, suspending
 from greenctx.wasix._fibers.stores import check_belongs, state_of
 from greenctx.wasix._fibers.values import func_type
-from greenctx.wasix._linking import commands
+from greenctx.wasix._linking import commands, yielding_switch
 from greenctx.wasix._linking.call_reports import CallReports
 from greenctx.wasix._linking.imports import check_engine, imports_of, is_defined
 from greenctx.wasix._linking.requirements import StoreRequirements, checked_instance_pre, require_suspending_calls
@@ -56,8 +56,7 @@ class Linker(wasmtime.Linker):
             raise TypeError(f"expected a wasmtime.Engine, not {engine!r}")
         super().__init__(engine)
         self._call_reports = CallReports(begun=report_host_calls)
-        self._allow_shadowing = False
-        self._has_wasi = self._has_wasix = self._has_wasix_files = False
+        self._allow_shadowing = self._has_wasi = self._has_wasix = self._has_wasix_files = False
         self.definitions = 0
         """How many definitions the embedder has made, without those of WASI and WASIX."""
         self.may_use_files = True
@@ -68,6 +67,7 @@ class Linker(wasmtime.Linker):
         self._defining = Lock()  # a program may run in several threads at once
         self._owners: dict[Key, int] = {}
         """The ids of the stores that definitions belong to. Host functions belong to no store."""
+        self.switches: dict[Key, yielding_switch.YieldingSwitch] = {}  # by the definitions that they may replace
 
     @property
     def allow_shadowing(self) -> bool:
@@ -193,12 +193,12 @@ class Linker(wasmtime.Linker):
 
     def _define_calls(self, calls: Iterable[SystemCall]) -> None:
         for call in calls:
-            ty, function = func_type(call.type), call.host_function()
+            key, ty, serve = (call.module, call.name), func_type(call.type), call.host_function()
             direct = (self._descriptors.direct_linker, call.name) if call.is_direct else None
-            defined = host_functions.define_func(
-                self, call.module, call.name, ty, function, call.needs_caller, call.is_switch, True, direct
-            )
-            self._note_function(call.module, call.name, defined)
+            defined = host_functions.define_func(self, *key, ty, serve, call.needs_caller, call.is_switch, True, direct)
+            self._note_function(*key, defined)
+            if call.is_switch:
+                self.switches[key] = yielding_switch.YieldingSwitch(self.engine, defined)
 
     def _replace_wasi(self, calls: Iterable[SystemCall]) -> None:
         """Define functions that replace wasmtime's WASI functions, and call them."""
@@ -242,7 +242,7 @@ class Linker(wasmtime.Linker):
         store = self._requirements(imports_of(module)).check(store)
         self.define_wasix_imports(module)
         gc_anchor.admit(module, store)
-        return calls.instantiate(self, store, module)
+        return yielding_switch.instantiate(self, store, module, self.switches)
 
     def instantiate_pre(self, module: Module) -> InstancePre:
         """Look up the imports of a module once, to instantiate it often."""
@@ -258,6 +258,7 @@ class Linker(wasmtime.Linker):
         """Remember to which store a new definition belongs."""
         self._without_wasi.add((module, name))
         self._owners.pop((module, name), None)
+        self.switches.pop((module, name), None)
         if owner is not None:
             self._owners[module, name] = owner
 

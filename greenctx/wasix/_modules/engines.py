@@ -68,12 +68,20 @@ class OwnModule:
         self._text = text
         # A Module does not refer to its Engine object, so the entry disappears with the engine.
         self._modules: WeakKeyDictionary[Engine, Module] = WeakKeyDictionary()
+        self._compiled = b""
 
     def on(self, engine: Engine) -> Module:
         module = self._modules.get(engine)
         if module is None:
-            module = self._modules[engine] = compile_on(engine, self._text())
+            module = self._modules[engine] = self._loaded(engine) or compile_on(engine, self._text())
+            self._compiled = self._compiled or bytes(module.serialize())
         return module
+
+    def _loaded(self, engine: Engine) -> Module | None:
+        """Return the module as it was compiled for another engine, if that was configured alike."""
+        with suppress(WasmtimeError):
+            return Module.deserialize(engine, self._compiled) if self._compiled else None
+        return None
 
 
 def _likely_configs() -> Iterator[Config]:

@@ -7,12 +7,21 @@ cdef c_bool is_answered(void *data) noexcept nogil:
     if request.suspensions.gc_task != NULL:
         resume_next(request, request.suspensions)
         return False
-    if request.exception != NULL:
-        # Set here, not in `throw`: until the guest runs, the exception is the store's property, and another call that
-        # ran in between would end with it.
-        request.trap[0] = wasmtime.context_set_exception(request.context, request.exception)
-        request.exception = NULL
+    if request.answered:
+        request.trap[0] = trap_of(request)
     return request.answered
+
+
+cdef void *trap_of(request_t *request) noexcept nogil:
+    """Return the wasm_trap_t with which the host call is to end now; NULL if it is to return results."""
+    cdef const char *message = b"host function raised an exception"
+    cdef const reference_t *exception = request.exception
+    # Not made in `throw`: until the guest runs, the exception is the store's property, and another call that ran in
+    # between would end with it.
+    if exception != NULL:
+        request.exception = NULL
+        return wasmtime.context_set_exception(request.context, exception)
+    return wasmtime.trap_new(message, strlen(message)) if request.failing else NULL
 
 
 cdef void resume_next(request_t *below, suspensions_t *suspensions) noexcept nogil:
@@ -69,11 +78,14 @@ cdef void *on_epoch_end(void *context, void *data, uint64_t *delta, uint8_t *kin
     cdef request_t *request = <request_t *>polled
     delta[0] = 1  # the next time at the end of the next epoch
     kind[0] = 1  # WASMTIME_UPDATE_DEADLINE_YIELD of wasmtime/store.h
-    if request != NULL and request.is_calling_directly:
+    if request == NULL or request.yields:  # NULL: the guest was entered by plain wasmtime
+        return NULL
+    request.suspensions.epochs_seen = ended_epochs
+    if request.is_calling_directly:
         # wasmtime cannot suspend a fiber within a host function that it is still calling. `is_done` makes up for it.
         request.epoch_pending = True
         kind[0] = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
-    elif request != NULL:  # NULL: the guest was entered by plain wasmtime
+    else:
         request.epoch_ended = True
     return NULL
 
@@ -115,3 +127,62 @@ cdef object forget_lost():
             forget(taken.pop())
     finally:
         lost.extend(taken)
+
+
+# Yielding to switch.
+#
+# WASIX's context_switch for guests that give control back at the end of each epoch. The guest is suspended as at such an
+# end, which takes half the time of an asynchronous host call.
+#
+# What such a guest imports as context_switch is a function of a small module, see yielding_switch.py. It calls
+# `on_switch_request`, which sets the store's deadline to the current epoch. Then it calls another function of its module:
+# at the entry of each function wasmtime compares the epoch with the deadline, calls `on_epoch_end`, and suspends the
+# fiber. When the fiber is resumed, that function returns 0, which is success. If there is anything else to tell the guest,
+# the global `has_answer` is set, and the function calls `on_switch_answer`, and returns what that returns.
+#
+# Each time, wasmtime puts off the deadline until the current epoch ends. A guest that switches more often than that would
+# never be suspended by the end of an epoch. So if an epoch has ended unseen, the deadline is set again.
+
+cdef void *on_switch_request(void *function, void *caller, int64_t *values, size_t count) noexcept nogil:
+    """Note the request. Return to the guest whether it is to yield; if not, it makes an asynchronous host call."""
+    cdef request_t *request = <request_t *>polled
+    # With an anchor, a call must be suspended where a collection can resume it: see `resume_next`.
+    cdef c_bool yields = request != NULL and request.suspensions.anchor == NULL
+    if yields:
+        request.own_argument.kind, request.own_argument.of.i64 = 1, values[0]  # WASMTIME_I64 of wasmtime/val.h
+        request.function, request.caller = function, NULL
+        request.arguments, request.argument_count = &request.own_argument, 1
+        request.results, request.result_count = &request.own_result, 1
+        request.is_switch, request.answered, request.yields = True, False, True
+        wasmtime.context_set_epoch_deadline(request.context, 0)
+    (<int32_t *>values)[0] = yields
+    return NULL
+
+
+cdef inline void end_yield(request_t *request) noexcept nogil:
+    """The guest is about to go on with the answer."""
+    cdef value_t true
+    request.yields = False
+    if (request.own_result.of.i32 != 0 or request.exception != NULL or request.failing
+            or request.suspensions.epochs_seen != ended_epochs):
+        true.kind, true.of.i32 = 0, 1  # WASMTIME_I32
+        wasmtime.global_set(request.context, request.suspensions.has_answer, &true)
+
+
+cdef void *on_switch_answer(void *data, void *caller, int64_t *values, size_t count) noexcept nogil:
+    """Return the answer to the guest."""
+    cdef request_t *request = <request_t *>polled
+    if request.suspensions.epochs_seen != ended_epochs:
+        wasmtime.context_set_epoch_deadline(request.context, 0)
+    (<int32_t *>values)[0] = request.own_result.of.i32
+    return trap_of(request)
+
+
+def yielding_addresses(function):
+    """Give a reference to ``function`` away, the host function context_switch.
+
+    Return (request, answer, data, finalizer) for two unchecked functions: (i64) -> i32, and () -> i32. The data, and its
+    finalizer, are for the first.
+    """
+    Py_INCREF(function)
+    return <uintptr_t>&on_switch_request, <uintptr_t>&on_switch_answer, <uintptr_t><void *>function, <uintptr_t>&release

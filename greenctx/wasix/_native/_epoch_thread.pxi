@@ -1,9 +1,11 @@
 # Time: the thread that ends an engine's epoch every so often, and a clock.
 
 cdef void end_epochs(void *data) noexcept nogil:
+    global ended_epochs
     cdef epoch_thread_t *thread = <epoch_thread_t *>data
     while not PyThread_acquire_lock_timed(thread.stop, thread.microseconds, False):
         wasmtime.engine_increment_epoch(thread.engine)
+        ended_epochs += 1
     PyThread_release_lock(thread.ended)
 
 

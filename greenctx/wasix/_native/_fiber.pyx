@@ -28,7 +28,7 @@ from cpython.pythread cimport (
     PyThread_type_lock)
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memset, strlen
 
 from greenctx._core._switching cimport Coroutine, Switching
 
@@ -65,13 +65,13 @@ cdef class Fiber:
     cdef PyObject *greenlet
     cdef Switching switching  # `environment`, if its switch is the compiled one
     cdef Coroutine context  # the one that has made the call, if `switching` is there
+    cdef uint64_t context_id
     cdef StackPointer stack_pointer
     cdef ShadowStack stack  # where the guest's locals go, if not on the stack that all share
     cdef bint overflowed  # that stack, when the guest called the host function
     cdef bint is_due  # another greenlet ran the guest, which needs Python: see _deferred.pxi
     cdef void **polled  # the address of that thread's variable: finding a thread-local one costs a call at each poll
     cdef bint holds_gil  # see StoreState.holds_gil
-    cdef bint failing  # the guest is to trap, or to unwind, and runs no code any more
     cdef bint is_abandoned  # in `StoreState.abandoned`
     cdef Fiber next  # in the store's list `abandoned`, or `closed`
     cdef ThrownException delivering  # keeps `request.exception` alive until the guest has it
@@ -95,6 +95,7 @@ cdef class Fiber:
         self.switching, self.polled = compiled(environment), &polled
         if self.switching is not None:
             self.context = self.switching._active
+            self.context_id = self.context.context_id
         self.state, self.holds_gil = state, holds_gil
         state.calls += 1
 
@@ -107,7 +108,7 @@ cdef class Fiber:
         Raises as `StoreState.check` does.
 
         Switches to contexts that have started are done here, to save the way through Python. Signal handlers, and other
-        threads that wait for the GIL, would starve, so after 255 switches, and at an epoch's end, Python has its turn.
+        threads that wait for the GIL, would starve, so after 65,535 switches, and at an epoch's end, Python has its turn.
         An exception that arrives in such a switch is raised.
         """
         cdef Fiber asking
@@ -153,32 +154,6 @@ cdef class Fiber:
         self.request.results[0].kind = self.request.results[0].of.i32 = 0  # WASMTIME_I32; errno success
         self.request.answered = True
 
-    cdef inline bint run(self) noexcept:
-        """Let the guest go on until it is suspended; return whether the call has ended."""
-        cdef request_t *request = &self.request
-        # The GIL: released around every poll, a switch takes 0.49 us, but 83 to 91 us beside a busy Python thread, which
-        # takes the GIL each time. Held, other threads starve while the guest computes. So it is held for the first epoch,
-        # and released once the guest has computed for longer than that.
-        cdef bint hold = self.holds_gil and not request.epoch_ended
-        cdef bint done
-        if self.stack is not None:
-            # Here and nowhere else: so it does not matter what has happened since the guest ran last.
-            self.stack_pointer.use(self.stack)
-        self.forget_suspension()
-        request.function = NULL
-        request.is_switch = request.epoch_ended = False
-        request.holds_gil = hold
-        if hold:
-            done = self.go_on()
-        else:
-            with nogil:
-                done = self.go_on()
-        if not done:
-            self.note_suspension()
-        if self.stack is not None:
-            self.overflowed = request.function != NULL and self.stack_pointer.overflowed(self.stack)
-        return done
-
     cdef void end(self) noexcept:
         """The call has ended: take what it has ended with, and close it."""
         try:
@@ -197,17 +172,20 @@ cdef class Fiber:
         # because no code may use the store before the collection is over.
         while not gc_task.done and self.request.function == NULL and not self.request.epoch_ended:
             # A failing call resumes no others: it only unwinds, and its backtrace then has no frames but its own.
-            if self.failing or self.state.suspensions.anchor == NULL:
+            if self.request.failing or self.state.suspensions.anchor == NULL:
                 gc_task.done = wasmtime.call_future_poll(gc_task.future)
             elif not self.state.run(&gc_task):
                 break
         return gc_task.done
 
     cdef void note_suspension(self) noexcept:
-        """Put the call into the ring of `suspensions_t` if it is suspended in a host function."""
+        """Put the call into the ring of `suspensions_t` if it is suspended in a host function.
+
+        Not one that yields to switch: there was no anchor then, so its stack has no references to collected objects.
+        """
         cdef request_t *request = &self.request
         cdef request_t *previous = &request.suspensions.ring
-        if request.function != NULL:
+        if request.function != NULL and not request.yields:
             # A call that began before the anchor does not stand on it, so its notes of what was below it do not go
             # stale. It stays first in the ring, the lowest on the stack. There is one at most (see gc_anchor.py).
             if previous.next.before_anchor:
@@ -220,7 +198,7 @@ cdef class Fiber:
     cdef void forget_suspension(self) noexcept:
         """Undo `note_suspension`."""
         cdef request_t *request = &self.request
-        if request.function != NULL:
+        if request.function != NULL and not request.yields:
             request.previous.next, request.next.previous = request.next, request.previous
             request.previous = request.next = request
         elif request.epoch_ended:
@@ -246,10 +224,12 @@ cdef class Fiber:
         cdef void *outer = polled  # may be set: a plain wasmtime.Func, on another call's fiber, may close this one
         self.forget_suspension()
         self.request.future = self.request.function = NULL
-        self.request.epoch_ended = False
+        self.request.epoch_ended = self.request.yields = False
         polled = &self.state.suspensions.ring  # the guest unwinds on its fiber: `check` is to refuse calls from there
         wasmtime.call_future_delete(future)
         polled = outer
+        if self.state.found[<uint8_t>self.context_id] == <void *>self:
+            self.state.found[<uint8_t>self.context_id] = NULL
         self.state.end_call()
 
     @property
@@ -274,10 +254,9 @@ cdef class Fiber:
         memcpy(self.request.results, <const char *>results, len(results))
         self.request.answered = True
 
-    def fail(self, bytes message not None):
+    def fail(self):
         """End the host call with a trap, which no guest can catch."""
-        self.request.trap[0] = wasmtime.trap_new(message, len(message))
-        self.request.answered = self.failing = True
+        self.request.answered = self.request.failing = True
 
     def throw(self, delivered, ThrownException exception not None):
         """End the host call with an exception, which the guest may catch. It must be of the same store."""

@@ -30,7 +30,6 @@ cdef class ThrownException:
 
 cdef class Fiber
 
-
 @cython.final
 cdef class StoreState:
     """The state of one store, shared by all calls into it. The store refers to it, so it never refers to the store."""
@@ -48,15 +47,18 @@ cdef class StoreState:
     """The timers that the program has set, which may have signals for it; None while it has set none."""
     cdef direct_t *direct  # of `direct_descriptors`
     cdef DirectDescriptors direct_descriptors
+    cdef readonly object yielding_switch
+    """What guests import that yield to switch: see _callbacks.pxi. None until there is such a guest."""
     cdef readonly Fiber gc_anchor
     """None unless guests in the store may hold references to collected objects on their stacks."""
-    cdef unsigned char switches  # that `Fiber.poll` has done since Python had its turn
+    cdef unsigned short switches  # that `Fiber.poll` has done since Python had its turn
     cdef bint busy  # a thread is within guest code of the store, or within its collector
     cdef void **polled  # the address of that thread's variable
     cdef Fiber abandoned  # calls to close that other threads have left to that thread
     cdef Fiber closed  # those of them that are closed, and are to be dropped where any code may run
     cdef object callers  # what `enter` has replaced: the active greenlet of the environment, and of the outer ones
     cdef suspensions_t suspensions
+    cdef void *found[256]  # calls that `find_waiting` has found, borrowed, by the last byte of the context's id
     cdef Py_ssize_t interrupted  # calls that an epoch's end has suspended: not in a host function, so not in the ring
     cdef public bint defers_switches
     """Whether the greenlet of one context may run the guest of another. Tests and benchmarks turn it off."""
@@ -70,6 +72,9 @@ cdef class StoreState:
     def call_directly(self, DirectDescriptors descriptors not None):
         """Let guests in the store make calls directly, for those descriptors."""
         self.direct_descriptors, self.direct = descriptors, &descriptors.table
+    def yield_to_switch(self, yielding_switch not None, uintptr_t has_answer):
+        """``yielding_switch`` keeps the wasmtime_global_t alive whose address is ``has_answer``."""
+        self.suspensions.has_answer, self.yielding_switch = <void *>has_answer, yielding_switch
 
     def set_anchor(self, Fiber fiber not None):
         """Allow guests that hold references. ``fiber`` is suspended in a host function that never returns."""

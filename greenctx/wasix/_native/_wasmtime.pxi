@@ -10,7 +10,9 @@ cdef extern from *:
     #define THREAD_LOCAL _Thread_local
     #endif
     static THREAD_LOCAL void *polled;  /* the request_t of the call that this thread is polling, if any */
+    static volatile unsigned long ended_epochs;  /* of all engines; two at a time may count as one */
     """
+    unsigned long ended_epochs
     ctypedef bint c_bool "bool"
     void *polled
 
@@ -65,8 +67,11 @@ cdef struct request_t:
     size_t result_count
     void **trap
     c_bool is_switch  # the function is WASIX's context_switch
-    c_bool answered  # the results are there, or the trap
+    c_bool yields  # and the guest is suspended by a yield that it asked for: see _callbacks.pxi
+    c_bool answered  # the results are there, or the exception, or the call is failing
+    c_bool failing  # the guest is to trap, or to unwind, and runs no code any more
     const reference_t *exception  # what to throw in the guest instead of going on, if anything
+    value_t own_argument, own_result  # what `arguments` and `results` point to while it yields
     c_bool epoch_ended  # the end of an epoch has suspended the guest, not a host function
     c_bool before_anchor  # the call began when the store had no anchor yet
     void *context
@@ -100,6 +105,8 @@ cdef struct suspensions_t:
     request_t ring  # no call: the beginning and the end of the ring
     request_t *anchor  # NULL: guests hold no references, and calls need not be resumed
     gc_task_t *gc_task  # NULL: nothing waits to be run
+    void *has_answer  # a wasmtime_global_t: see _callbacks.pxi
+    unsigned long epochs_seen  # `ended_epochs` when a guest of the store was last suspended by the end of an epoch
 
 # The functions of wasmtime that are used, as its headers declare them. `configure` fills them in by their order.
 cdef struct wasmtime_t:
@@ -123,11 +130,12 @@ cdef struct wasmtime_t:
     void (*extern_delete)(extern_t *) noexcept nogil
     void *(*func_call_unchecked)(void *, void *, raw_value_t *, size_t, void **) noexcept nogil
     void (*trap_delete)(void *) noexcept nogil
+    void (*context_set_epoch_deadline)(void *, uint64_t) noexcept nogil
 
 FUNCTIONS = tuple("""call_future_poll call_future_delete trap_new func_call_async context_has_exception
     context_take_exception context_set_exception exnref_unroot externref_new context_gc error_delete
     engine_increment_epoch global_get global_set memory_data
-    memory_data_size caller_export_get extern_delete func_call_unchecked trap_delete""".split())
+    memory_data_size caller_export_get extern_delete func_call_unchecked trap_delete context_set_epoch_deadline""".split())
 
 cdef wasmtime_t wasmtime
 

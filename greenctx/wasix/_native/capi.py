@@ -173,20 +173,31 @@ def define_async_func(
     linker: Linker, module: str, name: str, ty: FuncType, callback: int, data: int, finalizer: int
 ) -> None:
     """Define a function by the addresses of a wasmtime_func_async_callback_t, its data, and their finalizer."""
-    module_bytes, name_bytes = module.encode(), name.encode()
+    native = (ffi.wasmtime_func_async_callback_t(callback), data, CFUNCTYPE(None, c_void_p)(finalizer))
+    check_error(ffi.wasmtime_linker_define_async_func(linker.ptr(), *_text(module), *_text(name), ty.ptr(), *native))
+
+
+def define_unchecked_func(
+    linker: Linker, module: str, name: str, ty: FuncType, callback: int, data: int = 0, finalizer: int = 0
+) -> None:
+    """Define a function by the addresses of a wasmtime_func_unchecked_callback_t, its data, and their finalizer."""
+    native = (ffi.wasmtime_func_unchecked_callback_t(callback), data, CFUNCTYPE(None, c_void_p)(finalizer))
     check_error(
-        ffi.wasmtime_linker_define_async_func(
-            linker.ptr(),
-            c_string(module_bytes),
-            len(module_bytes),
-            c_string(name_bytes),
-            len(name_bytes),
-            ty.ptr(),
-            ffi.wasmtime_func_async_callback_t(callback),
-            data,
-            CFUNCTYPE(None, c_void_p)(finalizer),
-        )
+        ffi.wasmtime_linker_define_func_unchecked(linker.ptr(), *_text(module), *_text(name), ty.ptr(), *native)
     )
+
+
+def _text(text: str) -> tuple[Any, int]:
+    encoded = text.encode()
+    return c_string(encoded), len(encoded)
+
+
+def clone_linker(linker: Linker) -> Linker:
+    """Return a linker of wasmtime's with the same definitions."""
+    clone = wasmtime.Linker.__new__(wasmtime.Linker)
+    clone._set_ptr(ffi.wasmtime_linker_clone(linker.ptr()))
+    clone.engine = linker.engine
+    return clone
 
 
 def check_imports(linker: Linker, module: Module) -> None:

@@ -92,6 +92,8 @@ class Executable:
 
     def close(self) -> None:
         """Free the linker, the module and the engine. Closing it again does nothing."""
+        for switch in self.linker.switches.values():
+            switch.close()
         for thing in (self.linker, self.module, self.engine):
             close(thing)
 

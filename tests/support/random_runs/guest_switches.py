@@ -7,7 +7,8 @@ kind.
 
 Each call of a guest keeps a cookie and a counter in its locals, beside a copy in memory. Each host function checks that
 it runs on the greenlet, and with the context variables, of the context that called it. Prints what happened as JSON; a
-seed's output is the same with and without the option ``not-deferred``.
+seed's output is the same with and without the options ``not-deferred`` and ``asynchronous`` (guests switch by an
+asynchronous host call, instead of yielding).
 
 Other options: ``interrupt`` (see `random_run`), ``epochs`` (guests yield all the time), ``watched`` (another thread
 describes the contexts all the time), ``two-threads`` (another thread runs guests, in a store of its own), ``traced``
@@ -126,14 +127,16 @@ class Run(RandomRun):
         super().__init__(seed, operations, options, engine)
         yield_every_epoch(self.store)
         self.state = state_of(self.store)
-        self.state.holds_gil = True
         self.state.defers_switches = "not-deferred" not in options
         self.greenlets: dict[int, object] = {}
         self.depth = 0
         self.linker.define_wasix()
         self.linker.define_func("host", "begin", signature("-> i64"), self.begin)
         self.linker.define_func("host", "step", signature("i64 -> i32"), self.step)
+        # Only the guests of stores that do by then yield to switch.
+        self.state.holds_gil = "asynchronous" not in options
         self.exports = self.linker.instantiate(self.store, Module(engine, GUEST)).exports(self.store)
+        self.state.holds_gil = True
         self.guest_global("random").set_value(self.store, seed)
 
     def guest_global(self, name: str) -> Global:
