@@ -29,6 +29,15 @@ class HostError(Exception):
     """The error that host functions raise in a run."""
 
 
+def takes_locks(frame: FrameType | None) -> bool:
+    """Return whether Python imports or logs there. Interrupted, both may keep a lock that other threads wait for."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] in ("importlib", "logging"):
+            return True
+        frame = frame.f_back
+    return False
+
+
 class RandomRun:
     """One store, one stream of random numbers, one environment after the other."""
 
@@ -131,7 +140,8 @@ class RandomRun:
         """
         signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.02))
         in_run = frame is not None and frame.f_code is RandomRun.run.__code__
-        if self.may_switch and self.environment._main is not None and not in_run and not self.random.getrandbits(1):
+        may_raise = self.may_switch and self.environment._main is not None and not in_run and not takes_locks(frame)
+        if may_raise and not self.random.getrandbits(1):
             raise KeyboardInterrupt
 
     def run(self) -> None:

@@ -409,7 +409,7 @@ def test_thrown_while_others_are_destroyed() -> None:
 
 
 @pytest.mark.parametrize("way", ["caught in main", "uncaught", "through a host function", "kept"])
-def test_nothing_is_left_behind(way: str) -> None:
+def test_nothing_is_left_behind(way: str, long: bool) -> None:
     """Exceptions are freed, in Python and in the store, with their last reference, without Python's collector."""
     embedding = nesting(lambda guest: int(guest.call("inner", 5)))
     contexts = Collecting().load(
@@ -440,7 +440,7 @@ def test_nothing_is_left_behind(way: str) -> None:
                 error.__traceback__ = None
 
     if HAS_BACKTRACES or way in ("uncaught", "kept"):
-        assert_no_leak(scenario)
+        assert_no_leak(scenario, repeats=50 if long else 15)
 
 
 def test_command_line(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import random_runs
 
 SCRIPT = Path(random_runs.__file__).with_name("guest_switches.py")
 OPERATIONS = 400
+MORE_SEEDS = [pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3)]
 
 
 def run(seed: int, *options: str) -> tuple[list[Any], str]:
@@ -24,7 +25,7 @@ def run(seed: int, *options: str) -> tuple[list[Any], str]:
     return sorted(map(json.loads, counts), key=lambda one: one["seed"]), guest
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, *MORE_SEEDS])
 @pytest.mark.parametrize("option", ["", "epochs", "watched", "two-threads", "gevent", "asyncio"])
 def test_deferred_switches_change_nothing(seed: int, option: str) -> None:
     """Every context does the same, in the same order, whether greenlet switches are deferred or not."""
@@ -36,7 +37,7 @@ def test_deferred_switches_change_nothing(seed: int, option: str) -> None:
     assert counts[0]["destroyed"] > 5
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *MORE_SEEDS])
 @pytest.mark.parametrize("options", ["", "epochs watched two-threads", "gevent", "asyncio epochs"])
 def test_interrupted_deferred_switches(seed: int, options: str) -> None:
     """With interruptions at any moment it ends well, too."""
