@@ -108,7 +108,7 @@ class SharedEpochThread:
     def close(self) -> None:
         """Close the engine, even if interrupted runs are still subscribed."""
         self._address = None
-        self._engine.close()
+        capi.close(self._engine)
 
     def end_epoch(self) -> bool:
         """End an epoch; return whether a run is still subscribed."""

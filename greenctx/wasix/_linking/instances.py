@@ -10,6 +10,7 @@ from greenctx.wasix._fibers.functions import Instance, provide
 from greenctx.wasix._fibers.stores import store_of
 from greenctx.wasix._linking.imports import imports_of
 from greenctx.wasix._linking.linker import Linker
+from greenctx.wasix._native import capi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,8 +26,7 @@ __all__ = ["Instance"]
 def _make_func(store: Storelike, ty: FuncType, function: Callable[..., Any], access_caller: bool) -> AsExtern:
     if not isinstance(store, Store):
         raise TypeError(f"expected a wasmtime.Store, not {store!r}")
-    linker = Linker(store.engine)
-    with linker:
+    with capi.closing(Linker(store.engine)) as linker:
         name = getattr(function, "__name__", type(function).__name__)
         linker.define_func("Func", name, ty, function, access_caller)
         return linker.get(store, "Func", name)
@@ -38,8 +38,7 @@ def _make_instance(store: Storelike, module: Module, imports: Sequence[AsExtern]
     defined: dict[Key, AsExtern] = {}
     if len(names) != len(imports):
         raise WasmtimeError(f"the module has {len(names)} imports, but {len(imports)} were given")
-    linker = Linker(store_of(store).engine)
-    with linker:
+    with capi.closing(Linker(store_of(store).engine)) as linker:
         for key, item in zip(names, imports, strict=True):
             if key not in defined:
                 defined[key] = item

@@ -36,8 +36,7 @@ def require_suspending_calls(store: Store) -> None:
     """
     if _SUSPENDS in store.__dict__:
         return
-    linker = wasmtime.Linker(store.engine)
-    with linker:
+    with capi.closing(wasmtime.Linker(store.engine)) as linker:
         host_functions.define_func(linker, "", "", FuncType([], []), _do_nothing, access_caller=False)
         module = Module(store.engine, '(module (import "" "" (func)))')
         with suppress(WasmtimeError):  # the first refusal

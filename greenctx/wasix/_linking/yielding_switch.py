@@ -57,7 +57,7 @@ class YieldingSwitch:
         i32, i64 = ValType.i32(), ValType.i64()
         request, answer, data, finalizer = yielding_addresses(self._function)
         asynchronous = callback_addresses(self._function, True)
-        with wasmtime.Linker(self._engine) as imports:
+        with capi.closing(wasmtime.Linker(self._engine)) as imports:
             capi.define_unchecked_func(imports, "host", "request", FuncType([i64], [i32]), request, data, finalizer)
             capi.define_unchecked_func(imports, "host", "answer", FuncType([], [i32]), answer)
             capi.define_async_func(imports, "host", "context_switch", FuncType([i64], [i32]), *asynchronous)
@@ -92,7 +92,7 @@ def instantiate(linker: Linker, store: Store, module: Module, switches: Mapping[
     if not (imported and state.holds_gil and state.gc_anchor is None and sys.byteorder == "little"):
         return calls.instantiate(linker, store, module)
     # In a copy, because the functions belong to the store, and other stores may use the linker at the same time.
-    with capi.clone_linker(linker) as copy:
+    with capi.closing(capi.clone_linker(linker)) as copy:
         copy.allow_shadowing = True
         for key in imported:
             function = switches[key].on(store)

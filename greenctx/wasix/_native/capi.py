@@ -6,6 +6,7 @@ know no fibers and contexts, and decide nothing.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, addressof, byref, c_char, c_uint64, c_void_p, cast
 from ctypes import create_string_buffer as c_string
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,7 +19,7 @@ from wasmtime._extern import get_extern_ptr, wrap_extern
 from greenctx.errors import StoreInUse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from wasmtime import FuncType, InstancePre, Linker, Memory, Module, WasiConfig
@@ -81,6 +82,15 @@ def close(thing: Managed[Any]) -> None:
     except StoreInUse:
         thing._set_ptr(pointer)
         raise
+
+
+@contextmanager
+def closing(thing: Owner) -> Iterator[Owner]:
+    """Close the object at the end, as `close` does. (``with thing`` may free it twice if it is interrupted.)"""
+    try:
+        yield thing
+    finally:
+        close(thing)
 
 
 # Stores and their callers

@@ -22,6 +22,7 @@ from greenctx.wasix._modules.compile import (
 )
 from greenctx.wasix._modules.shared_memory import unshare_memory
 from greenctx.wasix._modules.sizes import Size, Sizes
+from greenctx.wasix._native import capi
 from greenctx.wasix._shadow_stacks.shadow_stacks import check_exports
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def inspect_code(name: str, content: bytes) -> Inspection:
     own = unshare_memory(binary)
     if own is not binary:  # as Program runs it
         module = Module(engine, own)
-    with Store(engine) as store, Linker(engine) as linker:
+    with capi.closing(Store(engine)) as store, capi.closing(Linker(engine)) as linker:
         store.set_wasi(WasiConfig())
         linker.define_wasi(Stdio())
         linker.define_wasix()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
+from ctypes import addressof
 from threading import Thread
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import wasmtime
 from guests.embedding import IMPORTS, signature
 from wasmtime import Config, Engine, Func, Module, Store, TrapCode
 
@@ -178,3 +182,27 @@ def test_runs_at_the_same_time() -> None:
     with program(TO_AND_FRO, host) as twice:
         statuses.append(twice.run())
     assert statuses == [-1, 0, 0]
+
+
+def test_linkers_are_deleted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when Ctrl-C comes right after the deletion: of the linker for the module, then of the copy for a run."""
+    deleted: Counter[int] = Counter()
+    delete = wasmtime.Linker._delete
+
+    def interrupted(linker: wasmtime.Linker, pointer: Any) -> None:
+        address = addressof(pointer.contents)
+        deleted[address] += 1
+        if deleted[address] == 1:
+            delete(linker, pointer)
+            raise KeyboardInterrupt
+
+    ran = program(TO_AND_FRO)
+    for _ in range(2):
+        deleted.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(wasmtime.Linker, "_delete", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                ran.run()
+            gc.collect()  # what the exception's frames hold
+        assert {*deleted.values()} == {1}
+        assert ran.run() == 0
