@@ -167,12 +167,14 @@ def _whole_lines(text: str) -> list[Any] | None:
     """Return the events of a file of `Trace` that was not closed, because its process was killed."""
     first, *lines = text.split("\n")  # the head alone has no event
     events = []
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines, 1):
         try:
             events.append(json.loads(line.removesuffix(",")))
         except ValueError:
-            if number < len(lines) - 1:
+            # Killed in the middle of a write. The half of a line may be followed by the last byte of the old end.
+            if lines[number:] not in ([], [""]):
                 return None
+            break
     return events if first in (HEAD, "[") else None
 
 
