@@ -91,16 +91,27 @@ main(sys.argv[1:])"""
     assert ran.stdout.startswith(("greenctx 0", "usage: greenctx"))
 
 
-@pytest.mark.parametrize("blocked", ["wasmtime", "greenctx.wasix._native._fiber", "greenctx._core._switching"])
+@pytest.mark.parametrize(
+    "blocked",
+    [
+        "wasmtime",
+        "greenctx.wasix._native._fiber",
+        "greenctx._core._switching",
+        "greenctx._reports._delivery",
+        "greenctx._instruments._tracks",
+    ],
+)
 def test_core_without_the_rest(blocked: str) -> None:
-    """Without wasmtime, or without the native part, contexts in Python switch as usual."""
+    """Without wasmtime, or without a native part, contexts in Python switch as usual, and instruments are told."""
     script = """
-from greenctx import ContextSwitchingEnvironment
-env = ContextSwitchingEnvironment()
-def other():
-    print("other")
-    env.switch_context(0)
-env.run_main_context(lambda: env.switch_context(env.create_context(other)))
+import os
+from greenctx import ContextSwitchingEnvironment, Trace
+with Trace(os.devnull) as trace:
+    env = ContextSwitchingEnvironment(instruments=[trace])
+    def other():
+        print("other")
+        env.switch_context(0)
+    env.run_main_context(lambda: env.switch_context(env.create_context(other)))
 """
     assert run_blocked(blocked, script) == "other\n"
 
