@@ -28,16 +28,17 @@ _caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("ZIG_GLOBAL_CACHE_DIR", str(_caches / "zig"))
 os.environ.setdefault("GREENCTX_TEST_GUESTS", str(_caches / "greenctx-tests"))
 os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(_caches / "ms-playwright"))
-_cache = tempfile.mkdtemp(prefix="greenctx-tests-")
-atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-os.environ["XDG_CACHE_HOME"] = _cache
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers share what their parent has made
+    _cache = tempfile.mkdtemp(prefix="greenctx-tests-")
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+    os.environ["XDG_CACHE_HOME"] = _cache
 
 # A shell's background jobs ignore SIGINT, and so would their children. Processes that the tests interrupt must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Time limits would fail a test for the machine's speed.
 settings.register_profile(
-    "quick", max_examples=300, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "quick", max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("long", settings.get_profile("quick"), max_examples=2_000, stateful_step_count=80)
 

@@ -365,7 +365,8 @@ def test_what_is_told_twice_is_written_once(tmp_path: Path, monkeypatch: pytest.
 
 def test_times_are_never_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the clock stands still, the order is still that in which things happened."""
-    monkeypatch.setattr("greenctx._instruments.tracks.perf_counter_ns", lambda: 1_000_000)
+    for clock in ("tracks.perf_counter_ns", "tracks.thread_time_ns", "trace.thread_time_ns"):
+        monkeypatch.setattr(f"greenctx._instruments.{clock}", lambda: 1_000_000)
     run_traced(tmp_path / "out.json", switching(100))
     check_trace(tmp_path / "out.json")
 

@@ -22,7 +22,7 @@ TABLE = '(table $table (export "__indirect_function_table") 8 64 funcref)'
 TRY = "(func $try (param i32) (result i32) (call $create (i32.const 0) (local.get 0)))"
 
 LIMITS = ("--max-contexts", "100", "--max-memory", "64MiB", "--timeout", "20")
-SHORT = ("--timeout", "0.5")
+SHORT = ("--timeout", "0.1")
 """The time limit, for attacks that never end."""
 
 

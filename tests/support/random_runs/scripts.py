@@ -243,7 +243,9 @@ class InGuest:
         self._script = Script([])
         self._argument = 0
         limits = Limits(contexts=MAX_CONTEXTS)
-        self._program = Program.from_file(compile_guest("script", *flags), limits=limits, shadow_stack=shadow_stack)
+        self._program = Program.from_file(
+            compile_guest("script", *flags), limits=limits, shadow_stack=shadow_stack, cache=True
+        )
         define = self._program.linker.define_func
         define("script", "operation", signature("-> i32"), self._operation)
         define("script", "argument", signature("-> i64"), lambda: self._argument)

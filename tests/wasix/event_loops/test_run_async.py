@@ -358,7 +358,7 @@ def test_sleeping_guests() -> None:
 
     async def everything() -> list[int]:
         modes = ["usleep", "nanosleep", "clock_nanosleep", "poll", "select"] * 10
-        programs = [Program.from_file(compile_guest("naps"), argv=["naps", mode]) for mode in modes]
+        programs = [Program.from_file(compile_guest("naps"), argv=["naps", mode], cache=True) for mode in modes]
         return await asyncio.gather(*(program.run_async() for program in programs))
 
     assert set(asyncio.run(everything())) == {0}
@@ -374,7 +374,7 @@ class Guest:
         self.ready = asyncio.Event()
         stderr = cast("Any", self)
         self.program = Program.from_file(
-            compile_guest("waits"), argv=["waits", *mode], limits=limits, stderr=stderr, **settings
+            compile_guest("waits"), argv=["waits", *mode], limits=limits, stderr=stderr, cache=True, **settings
         )
         self.task = asyncio.ensure_future(self.program.run_async(yield_every=0.001))
 

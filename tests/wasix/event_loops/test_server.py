@@ -1,4 +1,4 @@
-"""README's server: 500 requests at a time, clients that go away in the middle, and nothing that stays behind."""
+"""README's server: 200 requests at a time, clients that go away in the middle, and nothing that stays behind."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ T = TypeVar("T")
 README = (Path(__file__).parents[3] / "greenctx" / "wasix" / "README.md").read_text()
 [CODE] = [code for code in re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL) if "run_app" in code]
 
-# On a slow machine 600 requests at a time take longer than the example's limit of time allows each.
+# On a slow machine 240 requests at a time take longer than the example's limit of time allows each.
 CODE, _replaced = re.subn(r"seconds=\d+\)", "seconds=1000)", CODE)
 assert _replaced == 1
 
 HOST = "127.0.0.1"
-REQUESTS = 500
+REQUESTS = 200
 DOZENS = {"apple": b"36\n", "pear": b"48\n"}
 
 

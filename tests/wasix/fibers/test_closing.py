@@ -146,9 +146,9 @@ def waits(end: str) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_nothing_is_left(end: str) -> None:
-    """200 programs leave neither objects nor memory behind, without Python's collector."""
-    assert_no_leak(waits(end), repeats=50)
+def test_nothing_is_left(end: str, long: bool) -> None:
+    """Programs leave neither objects nor memory behind, without Python's collector."""
+    assert_no_leak(waits(end), repeats=50 if long else 20)
 
 
 def test_nothing_is_left_of_host_functions_that_know_their_program() -> None:

@@ -238,7 +238,7 @@ def test_side_by_side(directory: Path) -> None:
     file = directory.parent / "seven.wat"
     file.write_text(SEVEN)
     command = [sys.executable, "-m", "greenctx", "run", str(file)]
-    for _ in range(3):
+    for _ in range(2):
         running = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
         for process in running:
             assert process.communicate(timeout=TIMEOUT)[1] == b""

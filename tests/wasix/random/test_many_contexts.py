@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def test_contexts_alive_at_once(long: bool) -> None:
-    """Ten thousand of them (thirty, in the long form), every one suspended in the guest; each resumes where it was."""
-    count = 30_000 if long else 10_000
+    """Five thousand of them (thirty, in the long form), every one suspended in the guest; each resumes where it was."""
+    count = 30_000 if long else 5_000
     program = Program(
         f"""(module {IMPORTS} (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
           (memory (export "memory") 1) (table (export "__indirect_function_table") 1 funcref)
@@ -43,9 +43,9 @@ def test_contexts_alive_at_once(long: bool) -> None:
 
 
 def test_contexts_one_after_the_other(long: bool) -> None:
-    """Ten thousand contexts (a million, in the long form) that one guest creates, starts and destroys leave the
+    """Five thousand contexts (a million, in the long form) that one guest creates, starts and destroys leave the
     process as large as it was; nor do those that it never starts grow it."""
-    lives = 1_000_000 if long else 10_000
+    lives = 1_000_000 if long else 5_000
     sizes: list[int] = []
     program = Program(
         f"""(module {IMPORTS} (import "host" "measure" (func $measure))

@@ -37,7 +37,7 @@ def pipe() -> Iterator[tuple[BinaryIO, BinaryIO]]:
 def upper(stdin: BinaryIO | bytes | None = b"", stdout: BinaryIO | None = None, **settings: Any) -> Program:
     """A program in C that writes what it reads, in capitals."""
     return Program.from_file(
-        compile_guest("process"), argv=["process", "streams"], stdin=stdin, stdout=stdout, **settings
+        compile_guest("process"), argv=["process", "streams"], stdin=stdin, stdout=stdout, cache=True, **settings
     )
 
 
