@@ -220,4 +220,4 @@ def test_nothing_leaks() -> None:
             program.run()
 
     with receiving(receive) as program:
-        assert_no_leak(lambda: gevent.spawn(run).get(), repeats=20, memory_slack=2**20)
+        assert_no_leak(lambda: gevent.spawn(run).get(), repeats=100, memory_slack=2**20)

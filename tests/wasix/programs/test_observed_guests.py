@@ -255,7 +255,7 @@ def test_nothing_is_left_behind() -> None:
         program.instruments = [HostCalls()]
         program.run()
 
-    assert_no_leak(scenario, repeats=10, memory_slack=512 * 1024)
+    assert_no_leak(scenario, repeats=20, memory_slack=512 * 1024)
     program.close()
 
 
