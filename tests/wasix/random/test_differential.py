@@ -1,6 +1,6 @@
 """A guest, the core, Wasmer, and a model without stacks obey the same random scripts, and agree on every call.
 
-With ``--long`` there are about seven times as many. A failure prints the script: paste it as ``@example([...])`` above
+With ``--long`` there are ten times as many. A failure prints the script: paste it as ``@example([...])`` above
 the test, or call ``check(guest().run, [...])``. ``guests.oracle.scripts`` names the rules in which Wasmer differs.
 """
 
