@@ -208,6 +208,8 @@ os.fork = fork
 assert in_child(lambda: run(one)) == "0"
 assert in_child(limited) == "limited"
 assert in_child(lambda: Program(EMPTY).run()) == "0"
+assert epochs._thread_runs.acquire(False)  # as if the thread ran, which such a child does not have
+assert in_child(limited) == "limited"
 """)
 
 
