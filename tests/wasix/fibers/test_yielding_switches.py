@@ -207,3 +207,14 @@ def test_linkers_are_deleted_once(monkeypatch: pytest.MonkeyPatch) -> None:
             gc.collect()  # what the exception's frames hold
         assert {*deleted.values()} == {1}
         assert ran.run() == 0
+
+
+def test_closing_frees_the_module() -> None:
+    """What a program's switches hold in wasmtime is freed by its close, whoever still refers to it."""
+    ran = program(TO_AND_FRO)
+    assert ran.run() == 0
+    [prepared] = [switch._pre for switch in ran.linker.switches.values() if "_pre" in switch.__dict__]
+    prepared.ptr()
+    ran.close()
+    with pytest.raises(ValueError, match="closed"):
+        prepared.ptr()
