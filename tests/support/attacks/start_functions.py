@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attacks.writing import AGAIN, RETURNED, TIMED_OUT, TRAPPED, attack, main
+from attacks.writing import AGAIN, RETURNED, SHORT, TIMED_OUT, TRAPPED, attack, main
 
 attack(
     "contexts created in the start function, up to the limit",
@@ -44,7 +44,7 @@ attack(
     "the start function never ends",
     TIMED_OUT,
     "(start $s) (func $s (loop (br 0)))" + main(""),
-    message="limit of 0.1 seconds",
+    message=f"limit of {SHORT[1]} seconds",
 )
 attack(
     "contexts of the start function go on after it",
