@@ -23,10 +23,6 @@ MEMORY_SLACK = 128 * 1024
 """How much memory may grow in a round of small scenarios: allocators take it from the system in portions."""
 
 
-BLOCK_SLACK = 20
-"""How many blocks a round may keep, however few its runs: caches and free lists of Python and gevent come and go."""
-
-
 class MemoryDidNotSettleError(AssertionError):
     """The scenario leaves something behind, every time it runs."""
 
@@ -69,12 +65,11 @@ class Snapshot:
     def growth_since(self, before: Snapshot, repeats: int, memory_slack: int) -> str:
         """Return what grew in a round of that many runs, as a phrase; an empty one if nothing did.
 
-        Less than one in every other run is noise (a cache, a counter that became a bigger int), not a leak. A scenario
-        of fewer than `BLOCK_SLACK` runs must do what it does several times.
+        Less than one in every other run is noise (a cache, a counter that became a bigger int), not a leak.
         """
         grown = {name: now - before.objects[name] for name, now in self.objects.items()}
         phrases = [f"{count} {name}" for name, count in sorted(grown.items()) if count * 2 >= repeats]
-        if (blocks := self.blocks - before.blocks) >= max(repeats / 2, BLOCK_SLACK):
+        if (blocks := self.blocks - before.blocks) * 2 >= repeats:
             phrases.append(f"{blocks} blocks")
         if (memory := self.memory - before.memory) > memory_slack:
             phrases.append(f"{memory} bytes of memory")

@@ -69,9 +69,8 @@ EVENTS = {
 for _schema in EVENTS.values():
     Draft202012Validator.check_schema(_schema)
 _validators = {phase: Draft202012Validator(schema) for phase, schema in EVENTS.items()}
-CLOCKS = 100_000
-"""Microseconds by which a thread's processor time may seem longer than the time on the clock: one is read after the
-other, and Python's collector may run in between."""
+CLOCKS = 1000
+"""Microseconds by which a thread's processor time may seem longer than the time on the clock, which is read apart."""
 MOST_CHECKED = 2000
 """How many events of a long trace are checked against the schema, which takes a while."""
 

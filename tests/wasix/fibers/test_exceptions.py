@@ -440,7 +440,7 @@ def test_nothing_is_left_behind(way: str, long: bool) -> None:
                 error.__traceback__ = None
 
     if HAS_BACKTRACES or way in ("uncaught", "kept"):
-        assert_no_leak(scenario, repeats=50 if long else 8)
+        assert_no_leak(scenario, repeats=50 if long else 15)
 
 
 def test_command_line(tmp_path: Path) -> None:
