@@ -7,6 +7,8 @@
 
 cdef extern from *:
     """
+    #include <errno.h>
+    #include <stdbool.h>
     #include <stdint.h>
     #include <string.h>
     typedef struct { uint8_t *start; size_t length; } part_t;
@@ -18,22 +20,48 @@ cdef extern from *:
     #ifndef PIPE_BUF
     #define PIPE_BUF 512
     #endif
+    #ifdef __linux__
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    #endif
 
-    /* Read, or write, what a call to a descriptor that is ready can. Return the number of bytes; -1 for anything else. */
-    static int64_t transfer(int descriptor, const part_t *parts, int count, size_t total, int writes, int may_wait) {
+    /* Read or write what can be without waiting, or set errno: to EAGAIN if that is nothing. */
+    static int64_t transfer_now(int descriptor, const struct iovec *vectors, int count, int writes) {
+    #ifdef SYS_pwritev2
+        enum { NOWAIT = 8 }; /* RWF_NOWAIT of linux/fs.h, by number like the calls: older C libraries have neither */
+        return syscall(writes ? SYS_pwritev2 : SYS_preadv2, descriptor, vectors, (long) count, -1L, -1L, NOWAIT);
+    #else
+        errno = ENOSYS;
+        return -1;
+    #endif
+    }
+
+    /* Read, or write, what a call that does not wait can. Return the number of bytes; -1 for anything else. */
+    static int64_t transfer(int descriptor, const part_t *parts, int count, size_t total, int writes, int may_wait,
+                            bool *is_polled) {
         struct iovec vectors[MAX_PARTS];
         struct pollfd ready = {descriptor, writes ? POLLOUT : POLLIN, 0};
+        int64_t moved;
         /* A pipe with room has room for that much; for more it would wait. */
-        if (may_wait && ((writes && total > PIPE_BUF) || poll(&ready, 1, 0) != 1 || (ready.revents & POLLNVAL)))
+        if (may_wait && writes && total > PIPE_BUF)
             return -1;
         for (int i = 0; i < count; i++) {
             vectors[i].iov_base = parts[i].start;
             vectors[i].iov_len = parts[i].length;
         }
+        if (may_wait && !*is_polled) {
+            moved = transfer_now(descriptor, vectors, count, writes);
+            if (moved >= 0 || errno == EAGAIN)
+                return moved;
+            *is_polled = true; /* terminals have no such call, nor have pipes before Linux 6.5 */
+        }
+        if (may_wait && (poll(&ready, 1, 0) != 1 || (ready.revents & POLLNVAL)))
+            return -1;
         return writes ? writev(descriptor, vectors, count) : readv(descriptor, vectors, count);
     }
     #else
-    static int64_t transfer(int descriptor, const part_t *parts, int count, size_t total, int writes, int may_wait) {
+    static int64_t transfer(int descriptor, const part_t *parts, int count, size_t total, int writes, int may_wait,
+                            bool *is_polled) {
         return -1;
     }
     #endif
@@ -42,7 +70,7 @@ cdef extern from *:
         uint8_t *start
         size_t length
     enum: MAX_PARTS
-    int64_t transfer(int, const part_t *, int, size_t, bint writes, bint may_wait) noexcept nogil
+    int64_t transfer(int, const part_t *, int, size_t, bint writes, bint may_wait, c_bool *is_polled) noexcept nogil
 
 DIRECT_CALLS = tuple("""fd_read fd_write fd_advise fd_allocate fd_datasync fd_fdstat_get fd_fdstat_set_flags
     fd_fdstat_set_rights fd_filestat_get fd_filestat_set_size fd_filestat_set_times fd_pread fd_prestat_dir_name
@@ -71,6 +99,7 @@ cdef struct descriptor_t:
     c_bool is_stream
     c_bool writes  # else reads
     c_bool may_wait
+    c_bool is_polled  # before each transfer, since there is none that does not wait
 
 # What is known of the descriptors of a program, for calls of the guest that exports that memory.
 cdef struct direct_t:
@@ -203,7 +232,8 @@ cdef c_bool move_bytes(direct_t *direct, descriptor_t *descriptor, direct_call_t
         total += buffer[1]
     if total == 0 or total > MAX_TRANSFER:
         return False
-    moved = transfer(descriptor.host, parts, count, total, descriptor.writes, descriptor.may_wait)
+    moved = transfer(descriptor.host, parts, count, total, descriptor.writes, descriptor.may_wait,
+                     &descriptor.is_polled)
     if moved < 0:
         return False
     buffer[0] = <uint32_t>moved
@@ -325,6 +355,7 @@ cdef class DirectDescriptors:
             self.set_number(number, in_wasmtime)
             self.table.descriptors[number].host, self.table.descriptors[number].is_stream = host, True
             self.table.descriptors[number].writes, self.table.descriptors[number].may_wait = writes, may_wait
+            self.table.descriptors[number].is_polled = False
 
     cdef void set_number(self, int number, int in_wasmtime) noexcept:
         cdef descriptor_t *descriptor = &self.table.descriptors[number]

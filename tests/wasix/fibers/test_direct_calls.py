@@ -245,7 +245,7 @@ def test_host_functions_are_freed(tmp_path: Path) -> None:
 
 
 STREAMS = """
-import os, sys, threading
+import os, socket, sys, threading, tty
 from greenctx.wasix import Program
 from greenctx.wasix._fibers.host_functions import HostFunction
 
@@ -275,7 +275,8 @@ def streams_script(code: str) -> str:
 
 
 def test_streams_that_are_ready(tmp_path: Path) -> None:
-    """The process's own stdout and stdin, if these are files, devices, or pipes with room or with something to read."""
+    """The process's own stdout and stdin, if they are files, devices, or have room or something to read: pipes, sockets,
+    terminals."""
     check_script(
         streams_script(
             f"""
@@ -293,7 +294,39 @@ assert run(1, writes, 50) == ([0], 1), served
 assert os.read(reads, 1000) == b"contents" * 50
 os.write(writes, b"x" * 400)
 assert run(0, reads, 50) == ([0], 1), served
+mine, its = socket.socketpair()
+assert run(1, its.fileno(), 50) == ([0], 1), served
+assert mine.recv(400, socket.MSG_WAITALL) == b"contents" * 50
+mine.sendall(b"x" * 400)
+assert run(0, its.fileno(), 50) == ([0], 1), served
+mine.close(), its.close()
+terminal, its = os.openpty()
+tty.setraw(its)
+assert run(1, its, 50) == ([0], 1), served
+assert os.read(terminal, 1000) == b"contents" * 50
+os.write(terminal, b"x" * 400)
+assert run(0, its, 50) == ([0], 1), served
 assert run(0, null, 3, "write")[0] == run(1, null, 3, "read")[0] == [8], served
+"""
+        )
+    )
+
+
+def test_streams_that_have_nothing_yet() -> None:
+    """Python waits for them, where it can be interrupted."""
+    check_script(
+        streams_script(
+            """
+from processes import when_main_waits
+reads, writes = os.pipe()
+mine, its = map(socket.socket.detach, socket.socketpair())
+terminal, raw = os.openpty()
+tty.setraw(raw)
+for stdin, other in ((reads, writes), (its, mine), (raw, terminal)):
+    os.write(other, b"x" * 40)
+    when_main_waits(lambda: os.write(other, b"x" * 40))
+    errno, count = run(0, stdin, 10)
+    assert errno == [0] and count == 2, served
 """
         )
     )
