@@ -11,6 +11,10 @@ from hashlib import sha256
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 GUESTS = Path(__file__).parent / "c"
 INCLUDE = Path(str(files("greenctx.wasix") / "include"))
@@ -36,24 +40,29 @@ _LIMITS_OF_ZIG, _LIMITS_OF_TOOLCHAIN = b"\6memory\2\3\x81\1\xff\xff\3", b"\6memo
 
 @cache
 def compile_guest(name: str, *flags: str) -> Path:
-    """Compile ``tests/support/guests/c/{name}.c`` and return the path of the module.
+    """Compile ``tests/support/guests/c/{name}.c`` and return the path of the module."""
+    source, options = GUESTS / f"{name}.c", [*FLAGS, *(flags or ("-O1",))]
 
-    Its name is a hash of all inputs, and it is put in place in one step, so parallel or aborted runs do no harm.
+    def compile_to(fresh: Path) -> None:
+        command = [sys.executable, "-m", "ziglang", "cc", *options, f"-I{INCLUDE}", str(source), "-o", str(fresh)]
+        subprocess.run(command, check=True)
+        fresh.write_bytes(fresh.read_bytes().replace(_LIMITS_OF_ZIG, _LIMITS_OF_TOOLCHAIN))
+
+    return kept(name, [repr(options).encode(), source.read_bytes()], compile_to)
+
+
+def kept(name: str, made_from: Sequence[bytes], compile_to: Callable[[Path], object]) -> Path:
+    """Return the path of the module that was made from this, and by this zig; call the function if there is none yet.
+
+    Its name has a hash of all inputs, and it is put in place in one step, so parallel or aborted runs do no harm.
     """
-    source, headers = GUESTS / f"{name}.c", sorted([*GUESTS.glob("*.h"), *INCLUDE.glob("*.h")])
-    options = [*FLAGS, *(flags or ("-O1",))]
-    made_from = [
-        version("ziglang").encode(),
-        repr(options).encode(),
-        *(file.read_bytes() for file in (source, *headers)),
-    ]
-    module = CACHE / f"{name}-{sha256(b'|'.join(made_from)).hexdigest()[:16]}.wasm"
+    headers = [file.read_bytes() for file in sorted([*GUESTS.glob("*.h"), *INCLUDE.glob("*.h")])]
+    inputs = b"|".join([version("ziglang").encode(), *made_from, *headers])
+    module = CACHE / f"{name}-{sha256(inputs).hexdigest()[:16]}.wasm"
     if not module.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as directory:
             fresh = Path(directory) / module.name
-            command = [sys.executable, "-m", "ziglang", "cc", *options, f"-I{INCLUDE}", str(source), "-o", str(fresh)]
-            subprocess.run(command, check=True)
-            fresh.write_bytes(fresh.read_bytes().replace(_LIMITS_OF_ZIG, _LIMITS_OF_TOOLCHAIN))
+            compile_to(fresh)
             os.replace(fresh, module)
     return module
