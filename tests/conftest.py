@@ -38,9 +38,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Time limits would fail a test for the machine's speed.
 settings.register_profile(
-    "quick", max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "quick", max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("long", settings.get_profile("quick"), max_examples=2_000, stateful_step_count=80)
+settings.register_profile("long", settings.get_profile("quick"), max_examples=500, stateful_step_count=80)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

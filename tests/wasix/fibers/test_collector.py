@@ -468,7 +468,14 @@ def fuzz(seed: int, *faults: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 5))])
-@pytest.mark.parametrize("faults", [[], ["interrupt"], ["epochs"], ["epochs", "interrupt"]], ids="-".join)
+@pytest.mark.parametrize(
+    "faults",
+    [
+        *([], ["epochs", "interrupt"]),
+        *(pytest.param(faults, marks=pytest.mark.long) for faults in (["interrupt"], ["epochs"])),
+    ],
+    ids="-".join,
+)
 def test_random_collections_end_well(seed: int, faults: list[str]) -> None:
     """A random run ends by itself, every value it checked was right, and it did what it is there for."""
     done = fuzz(seed, *faults)

@@ -424,7 +424,7 @@ def test_nothing_is_left_behind(way: str, long: bool) -> None:
     )
 
     def scenario() -> None:
-        for _ in range(50):
+        for _ in range(10):
             if way == "caught in main":
                 contexts.env = type(contexts.env)()
                 contexts.run_guest("main")

@@ -42,7 +42,10 @@ each_wait = pytest.mark.parametrize(
     ids=lambda value: value if isinstance(value, str) else "".join(value) or "main",
 )
 
-each_shape = pytest.mark.parametrize("flags", [("-O1",), ("-O1", *TOOLCHAIN)], ids=["wasi", "toolchain"])
+each_shape = pytest.mark.parametrize(
+    "flags",
+    [pytest.param(("-O1",), id="wasi"), pytest.param(("-O1", *TOOLCHAIN), id="toolchain", marks=pytest.mark.long)],
+)
 
 
 def check_good_guest() -> None:

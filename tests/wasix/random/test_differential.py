@@ -120,7 +120,7 @@ def test_a_guest_with_all_locals_in_memory_does_so(script: list[Operation]) -> N
 
 @needs_wasmer
 @pytest.mark.both_forms
-@settings(max_examples=5 * SCRIPTS)
+@settings(max_examples=10 * SCRIPTS)
 @given(scripts())
 def test_wasmer_does_so_by_its_own_rules(script: list[Operation]) -> None:
     """Wasmer does what the model does that has the rules in which Wasmer differs."""

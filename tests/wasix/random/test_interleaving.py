@@ -23,7 +23,7 @@ FAULTS = ["recursion", "interrupt", "memory"]
     [
         *([], ["recursion"], ["interrupt"], ["memory"], ["recursion", "interrupt"]),
         # All three at once end in a crash on CPython 3.13, one run in 30 or so. The cause is not known; no known change
-        # of greenctx brought it. CI runs the long forms, before a release, on 3.12, where it was not seen.
+        # of greenctx brought it. CI runs the long forms on 3.12, where it was not seen.
         pytest.param(FAULTS, marks=pytest.mark.long),
     ],
     ids="-".join,

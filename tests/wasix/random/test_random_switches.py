@@ -12,13 +12,12 @@ import pytest
 import random_runs
 
 SCRIPT = Path(random_runs.__file__).with_name("guest_switches.py")
-OPERATIONS = 400
 MORE_SEEDS = [pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3)]
 
 
-def run(seed: int, *options: str) -> tuple[list[Any], str]:
+def run(seed: int, operations: int, *options: str) -> tuple[list[Any], str]:
     """Return what each run counted, in the order of their seeds, and how the guest ended."""
-    command = [sys.executable, str(SCRIPT), str(seed), str(OPERATIONS), *options]
+    command = [sys.executable, str(SCRIPT), str(seed), str(operations), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     *counts, guest = done.stdout.splitlines()
@@ -27,21 +26,22 @@ def run(seed: int, *options: str) -> tuple[list[Any], str]:
 
 @pytest.mark.parametrize("seed", [1, *MORE_SEEDS])
 @pytest.mark.parametrize("option", ["", "epochs", "watched", "two-threads", "gevent", "asyncio"])
-def test_deferred_switches_change_nothing(seed: int, option: str) -> None:
+def test_deferred_switches_change_nothing(seed: int, option: str, long: bool) -> None:
     """Every context does the same, in the same order, whether greenlet switches are deferred or not."""
     if option == "gevent":
         pytest.importorskip("gevent")
-    counts, guest = run(seed, option)
-    assert (counts, guest) == run(seed, option, "not-deferred")
-    assert counts[0]["operations"] >= OPERATIONS
+    operations = 400 if long else 200
+    counts, guest = run(seed, operations, option)
+    assert (counts, guest) == run(seed, operations, option, "not-deferred")
+    assert counts[0]["operations"] >= operations
     assert counts[0]["destroyed"] > 5
 
 
 @pytest.mark.parametrize("seed", [1, *MORE_SEEDS])
 @pytest.mark.parametrize("options", ["", "epochs watched two-threads", "gevent", "asyncio epochs"])
-def test_interrupted_deferred_switches(seed: int, options: str) -> None:
+def test_interrupted_deferred_switches(seed: int, options: str, long: bool) -> None:
     """With interruptions at any moment it ends well, too."""
     if "gevent" in options:
         pytest.importorskip("gevent")
-    counts, _ = run(seed, "interrupt", *options.split())
+    counts, _ = run(seed, 400 if long else 200, "interrupt", *options.split())
     assert counts[0]["KeyboardInterrupt"] > 0

@@ -157,7 +157,7 @@ def test_uwsgi(tmp_path: Path, threads: int) -> None:
         check_requests(port)
 
 
-@pytest.mark.parametrize("worker", ["sync", "gthread", "gevent"])
+@pytest.mark.parametrize("worker", [pytest.param("sync", marks=pytest.mark.long), "gthread", "gevent"])
 def test_gunicorn(tmp_path: Path, worker: str) -> None:
     """With ``--preload`` its workers are forks of a process that has compiled programs, and has run them."""
     need("gunicorn")
