@@ -53,21 +53,22 @@ def collector_off() -> Iterator[None]:
 
 @dataclass
 class Snapshot:
-    objects: Counter[str]
+    objects: Counter[type]
     blocks: int
     memory: int
 
     @classmethod
     def take(cls) -> Snapshot:
-        objects = Counter(f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in gc.get_objects())
-        return cls(objects, sys.getallocatedblocks(), own_memory())
+        return cls(Counter(map(type, gc.get_objects())), sys.getallocatedblocks(), own_memory())
 
     def growth_since(self, before: Snapshot, repeats: int, memory_slack: int) -> str:
         """Return what grew in a round of that many runs, as a phrase; an empty one if nothing did.
 
         Less than one in every other run is noise (a cache, a counter that became a bigger int), not a leak.
         """
-        grown = {name: now - before.objects[name] for name, now in self.objects.items()}
+        grown: Counter[str] = Counter()  # by name: different types may have the same
+        for cls, now in self.objects.items():
+            grown[f"{cls.__module__}.{cls.__qualname__}"] += now - before.objects[cls]
         phrases = [f"{count} {name}" for name, count in sorted(grown.items()) if count * 2 >= repeats]
         if (blocks := self.blocks - before.blocks) * 2 >= repeats:
             phrases.append(f"{blocks} blocks")

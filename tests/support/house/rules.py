@@ -47,7 +47,7 @@ LONG_MODULES = {
     "greenctx/_core/_switching.pyx": (290, "the twin of switching.py, in the same order, which a split would hide"),
     "greenctx/wasix/_native/_fiber.pyx": (300, "one class: a call into a guest, from its start to its end"),
     "greenctx/wasix/_native/_direct_calls.pxi": (
-        350,
+        365,
         "what a fiber does without Python, and the data it needs for that",
     ),
     "greenctx/wasix/_linking/linker.py": (270, "the methods of wasmtime.Linker, each with what it checks first"),
