@@ -1,4 +1,5 @@
 from cpython.object cimport PyObject
+from libc.stdint cimport uint64_t
 
 
 cdef class Tables:
@@ -21,7 +22,19 @@ cdef class Coroutine:
     cdef bint end(self, PyObject *result) except -1
 
 
+# What a told_switch_t returns.
+cdef enum told_t:
+    NOT_DONE = 0  # and nothing was told
+    DONE = 1
+    NO_SUCH_CONTEXT = 2
+
+# Does a guest's context_switch, if it is plain, and tells instruments of it: also as a host call of the name ``call``,
+# unless that is None.
+ctypedef int (*told_switch_t)(Switching, object caller, uint64_t context_id, object call) except -1
+
+
 cdef class Switching:
+    cdef told_switch_t told_switch  # of environments with instruments; else NULL
     cdef Coroutine canceled  # the context that is resumed in order to be canceled
     cdef object cancellation
     cdef public Coroutine _active, _main

@@ -5,6 +5,9 @@
 A switch has 14 numbers. To make strings of Python's of them takes longer than all the rest, so C writes them here.
 """
 
+from functools import lru_cache
+from json import dumps
+
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, strchr, strlen
 
@@ -18,9 +21,14 @@ cdef const char *LINES = (
     b'{"ph":"s","name":"switch","cat":"switch","id":#,"pid":#,"tid":#,"ts":#.},\n'
     b'{"ph":"f","bp":"e","name":"switch","cat":"switch","id":#,"pid":#,"tid":#,"ts":#.}')
 
+# The line of a host call, behind its name.
+cdef const char *CALL = b',"cat":"host call","pid":#,"tid":#,"ts":#.,"dur":#.}'
+
+quoted = lru_cache(1024)(dumps)
+
 
 cdef class Activity:
-    """Base of `Tracks`, which sets and explains these attributes: which context is active, and the lines of a switch.
+    """Base of `Tracks`, which sets and explains these attributes: the active context, lines of switches and of calls.
 
     Times are in nanoseconds since the trace began, and never the same twice.
     """
@@ -62,6 +70,41 @@ cdef class Activity:
         if self.ended is not None and self.ended == from_id and from_id != 0:
             self.names.pop(from_id, None)
         return now >= self.sampled
+
+    cpdef list cut_calls(self, context_id, int64_t end):
+        """Return the slices of the host calls that the context waits in, cut off here.
+
+        (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
+        """
+        cdef list calls = self.calls.get(context_id), pieces = []
+        cdef Py_ssize_t at
+        if calls is not None:
+            for at in range(len(calls)):
+                pieces.append(self.call(context_id, calls[at], at + 1, end))
+        return pieces
+
+    def begin_call(self, context_id, name):
+        """Note that the context has called a host function."""
+        cdef list calls = self.calls.get(context_id)
+        if calls is None:
+            calls = self.calls[context_id] = []
+        calls.append((name, self.now()))
+
+    def end_call(self, context_id, list lines not None):
+        """Add the slice of the context's latest host call, which has ended, to the lines. Return whether it began."""
+        cdef list calls = self.calls.get(context_id)
+        if not calls:
+            return False
+        lines.append(self.call(context_id, calls[-1], len(calls), self.now()))
+        calls.pop()
+        return True
+
+    cdef str call(self, context_id, tuple call, int64_t depth, int64_t end):
+        name, start = call
+        cdef int64_t begin = max(<int64_t>start, self.since + depth)
+        cdef int64_t[4] numbers
+        numbers[:] = [self.pid, <int64_t>context_id + 1, begin, end - begin]
+        return f'{{"ph":"X","name":{quoted(name)}{fill(CALL, numbers)}'
 
 
 cdef str fill(const char *template, const int64_t *numbers):

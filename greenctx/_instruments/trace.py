@@ -109,21 +109,18 @@ class Trace(Instrument):
         self._file.write(tracks.instant(context_id, "destroyed", {"by": tracks.active}), *tracks.counters(tracks.now()))
 
     def host_call_started(self, environment: ContextSwitchingEnvironment, context_id: int, name: str) -> None:
-        tracks = self._of(environment)
-        tracks.calls.setdefault(context_id, []).append((name, tracks.now()))
+        tracks = self._tracks.get(environment) or self._of(environment)
+        tracks.begin_call(context_id, name)
 
     def host_call_ended(
         self, environment: ContextSwitchingEnvironment, context_id: int, name: str, error: BaseException | None
     ) -> None:
-        tracks = self._of(environment)
-        calls = tracks.calls.get(context_id)
-        if not calls:
+        tracks, lines = self._tracks.get(environment) or self._of(environment), self._file.lines
+        if not tracks.end_call(context_id, lines):
             return
-        failed = error is not None and not isinstance(error, (ContextCanceled, GuestExit))
-        piece = tracks.call(context_id, name, calls[-1][1], len(calls), tracks.now())
-        del calls[-1:]
-        self._file.write(piece)
-        if failed:
+        if len(lines) >= MAX_LINES:
+            self._file.flush()
+        if error is not None and not isinstance(error, (ContextCanceled, GuestExit)):
             self._file.write(tracks.instant(context_id, f"{name} failed", {"error": _describe(error)}))
 
     def environment_ended(self, environment: ContextSwitchingEnvironment) -> None:

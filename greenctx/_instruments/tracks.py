@@ -24,7 +24,7 @@ UNNAMED = '"?"'
 
 
 class Activity:
-    """Base of `Tracks`, which sets and explains these attributes: which context is active, and the lines of a switch.
+    """Base of `Tracks`, which sets and explains these attributes: the active context, lines of switches and of calls.
 
     Times are in nanoseconds since the trace began, and never the same twice.
     """
@@ -73,6 +73,35 @@ class Activity:
             self.names.pop(from_id, None)
         return now >= self.sampled
 
+    def cut_calls(self, context_id: int, end: int) -> list[str]:
+        """Return the slices of the host calls that the context waits in, cut off here.
+
+        (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
+        """
+        calls = self.calls.get(context_id, ())
+        return [self._call(context_id, name, start, depth, end) for depth, (name, start) in enumerate(calls, 1)]
+
+    def begin_call(self, context_id: int, name: str) -> None:
+        """Note that the context has called a host function."""
+        self.calls.setdefault(context_id, []).append((name, self.now()))
+
+    def end_call(self, context_id: int, lines: list[str]) -> bool:
+        """Add the slice of the context's latest host call, which has ended, to the lines. Return whether it began."""
+        calls = self.calls.get(context_id)
+        if not calls:
+            return False
+        name, start = calls[-1]
+        added = [self._call(context_id, name, start, len(calls), self.now())]
+        del calls[-1:]  # no call between these two, either
+        lines += added
+        return True
+
+    def _call(self, context_id: int, name: str, start: int, depth: int, end: int) -> str:
+        """Return the slice of a host call, or of its rest since the context became active."""
+        # Each begins after the slice around it, so that viewers see the nesting.
+        piece: str = self.piece(context_id, _quoted(name), max(start, self.since + depth), end, "host call")
+        return piece
+
     active: int
     began: int
     calls: dict[int, list[tuple[str, int]]]
@@ -85,6 +114,7 @@ class Activity:
     processor_since: int
     sampled: int
     since: int
+    piece: Any
     pieces: Any
 
 
@@ -146,19 +176,6 @@ class Tracks(Activity):
         # Not if another thread closes the trace, since its processor time is its own.
         used = processor - self.processor_since if get_ident() == self._thread else None
         return [*self.cut_calls(context_id, end), self.piece(context_id, name, self.since, end, "context", used)]
-
-    def cut_calls(self, context_id: int, end: int) -> list[str]:
-        """Return the slices of the host calls that the context waits in, cut off here.
-
-        (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
-        """
-        calls = self.calls.get(context_id, ())
-        return [self.call(context_id, name, start, depth, end) for depth, (name, start) in enumerate(calls, 1)]
-
-    def call(self, context_id: int, name: str, start: int, depth: int, end: int) -> str:
-        """Return the slice of a host call, or of its rest since the context became active."""
-        # Each begins after the slice around it, so that viewers see the nesting.
-        return self.piece(context_id, _quoted(name), max(start, self.since + depth), end, "host call")
 
     def piece(
         self, context_id: int, name: str, start: int, end: int, category: str, processor: int | None = None

@@ -1,13 +1,15 @@
 # cython: language_level=3, auto_pickle=False, binding=False, embedsignature=True, embedsignature.format=clinic
 """The compiled twin of delivery.py, which is the specification: the same names in the same order.
 
-It has one thing of its own: `switch_context`, a short cut through `ReportingEnvironment.switch_context`. If there is
-nothing to report but a switch, that takes no Python. The short cut leaves everything else to the long way.
+It has two things of its own, both short cuts that take no Python where there is nothing to report but a switch:
+`switch_context`, through `ReportingEnvironment.switch_context`, and `switch_told`, by which guests switch. They leave
+everything else to the long way.
 """
 
 cimport cython
+from libc.stdint cimport uint64_t
 
-from greenctx._core._switching cimport Coroutine, Switching, calling_greenlet
+from greenctx._core._switching cimport DONE, NO_SUCH_CONTEXT, NOT_DONE, Coroutine, Switching, calling_greenlet
 
 
 cdef class Subscriber:
@@ -30,7 +32,7 @@ cdef class Delivery:
     cdef public Py_ssize_t next_id, told
     cdef public list pending, subscribers
     cdef public Coroutine seen
-    cdef public bint wants_switches
+    cdef public bint wants_host_calls, wants_switches
 
     def deliver(self, environment):
         """Tell every instrument the events that it has not been told yet."""
@@ -74,7 +76,6 @@ def switch_context(Switching self not None, context_id):
     context raised, and `ContextEntrypointReturned` if one returned.
     """
     cdef Delivery reports = self._reports
-    cdef Coroutine seen, active
     cdef bint has_switched = False
     if self._active is reports.seen and is_settled(reports, self):
         reports.target = context_id
@@ -86,16 +87,69 @@ def switch_context(Switching self not None, context_id):
     if not has_switched:
         self._switch_and_report(context_id)
         return
-    # What follows is the end of the long way, which is `_report_changes`.
-    seen, active = reports.seen, self._active
-    if seen is None or active is None or not is_settled(reports, self):
-        self._report_changes()
+    note_switch(reports, self)
+
+
+def serve_guests(Switching environment not None):
+    """Let guests switch by `switch_told`, unless the environment has a switch of its own."""
+    if type(environment).switch_context is switch_context:
+        environment.told_switch = switch_told
+
+
+cdef int switch_told(Switching environment, object caller, uint64_t context_id, object call) except -1:
+    """A told_switch_t: `context_switch` of greenctx.wasix, and what CallReports tells of it."""
+    cdef Delivery reports = environment._reports
+    cdef int done = NO_SUCH_CONTEXT
+    if not is_plain(reports, environment, caller, context_id):
+        return NOT_DONE
+    if not reports.wants_host_calls:
+        call = None
+    if call is not None:
+        reports.pending.append(("host_call_started", environment._active.context_id, call))
+        reports.tell(environment)
+    try:
+        if is_plain(reports, environment, caller, context_id):
+            reports.target = context_id
+            try:
+                environment.switch_if_plain(caller, context_id, NULL)
+            except BaseException as error:
+                environment._report_changes(error)
+                raise
+            note_switch(reports, environment)
+            done = DONE
+        # A signal's handler came while an instrument was told.
+        elif context_id == environment.active_context_id or environment.can_switch_to(context_id):
+            environment._switch_and_report(context_id)
+            done = DONE
+    except BaseException as error:
+        if call is not None:
+            environment.report_host_call("host_call_ended", call, error)
+        raise
+    if call is not None:
+        reports.pending.append(("host_call_ended", environment._active.context_id, call, None))
+        reports.tell(environment)
+    return done
+
+
+cdef inline bint is_plain(Delivery reports, Switching environment, object caller, uint64_t context_id):
+    """Whether the caller is known as the active context, there is nothing to tell, and the target has started."""
+    return (
+        caller is environment._admitted and environment._active is reports.seen and is_settled(reports, environment)
+        and reports.deliverer is None and environment.find_started(context_id) is not NULL)
+
+
+cdef inline bint note_switch(Delivery reports, Switching environment) except -1:
+    """Tell that the active context goes on. This is the end of the long way, `_report_changes`."""
+    cdef Coroutine seen = reports.seen, active = environment._active
+    if seen is None or active is None or not is_settled(reports, environment):
+        environment._report_changes()
     elif active is not seen:
         active.switches += 1
         reports.seen = active
         if reports.wants_switches:
             reports.pending.append(("context_switched", seen.context_id, active.context_id))
-            reports.tell(self)
+            reports.tell(environment)
+    return True
 
 
 cdef inline bint is_settled(Delivery reports, Switching environment):

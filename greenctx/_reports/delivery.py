@@ -5,7 +5,7 @@ by ``+=`` and not by ``append``, after which CPython would look for signals. The
 interruption neither loses an event nor reports it twice.
 
 The Python code here is the specification. The bottom of this module replaces the classes by those of `_delivery.pyx`,
-as in switching.py. The twin also has a short cut, `switch_context`: see `ReportingEnvironment`.
+as in switching.py. The twin also has short cuts, `switch_context` and `serve_guests`: see `ReportingEnvironment`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,17 @@ class Subscriber:
 class Delivery:
     """Base of `Reports`, which sets and explains these attributes: the events to tell, and how they are told."""
 
-    __slots__ = ("deliverer", "next_id", "pending", "seen", "subscribers", "target", "told", "wants_switches")
+    __slots__ = (
+        "deliverer",
+        "next_id",
+        "pending",
+        "seen",
+        "subscribers",
+        "target",
+        "told",
+        "wants_host_calls",
+        "wants_switches",
+    )
 
     def deliver(self, environment: Any) -> None:
         """Tell every instrument the events that it has not been told yet."""
@@ -72,12 +82,18 @@ class Delivery:
     subscribers: list[Subscriber]
     target: object
     told: int
+    wants_host_calls: bool
     wants_switches: bool
     _remove: Any
 
 
 switch_context: Callable[[Any, int], None] | None = None
 
+
+def serve_guests(_environment: Any) -> None:
+    """Let guests switch by a short cut of their own. There is none in pure Python."""
+
+
 if not TYPE_CHECKING and os.environ.get("GREENCTX_PURE", "0") in ("", "0"):  # pragma: no cover
     with suppress(ImportError):
-        from greenctx._reports._delivery import Delivery, Subscriber, switch_context  # noqa: F401, TC001
+        from greenctx._reports._delivery import Delivery, Subscriber, serve_guests, switch_context  # noqa: F401, TC001

@@ -19,7 +19,7 @@ from greenctx._core.context import MAIN, bind
 from greenctx._core.environment import Environment
 from greenctx._core.plain_functions import check_is_plain, is_plain
 from greenctx._core.switching import Switching
-from greenctx._reports.delivery import switch_context
+from greenctx._reports.delivery import serve_guests, switch_context
 from greenctx._reports.reports import Reports
 from greenctx.errors import NotTheActiveContext
 
@@ -38,11 +38,7 @@ def report_to(environment: Environment, instruments: Iterable[object]) -> None:
     cls = type(environment)
     reporting = cls if issubclass(cls, ReportingEnvironment) else cls.__dict__.get("_reporting_class")
     if reporting is None:
-        own: dict[str, Any] = {
-            "__module__": cls.__module__,
-            "__qualname__": cls.__qualname__,
-            "__doc__": cls.__doc__,
-        }
+        own: dict[str, Any] = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
         # The short cut does what the core's switch does, so it must not replace another switch.
         if switch_context is not None and cls.switch_context is Switching.switch_context:
             own["switch_context"] = switch_context
@@ -62,6 +58,7 @@ class ReportingEnvironment(Environment):
 
     def _begin_reports(self, reports: Reports) -> None:
         self._reports = reports
+        serve_guests(self)
         reports.next_id = self._registry.next_id
         # The reported state that `reports` does not have: the contexts alive, and those under destruction.
         self._alive: dict[int, Context] = {}
@@ -128,7 +125,7 @@ class ReportingEnvironment(Environment):
 
     @property
     def active_context_id(self) -> int:
-        if self._reports.deliverer is not None and self._reports.deliverer is getcurrent():
+        if self._reports.deliverer is getcurrent():
             return self.active_id()  # called by an instrument, or a filter of its log: changes nothing
         return self._report_changes()
 
@@ -138,7 +135,7 @@ class ReportingEnvironment(Environment):
         ``error`` is the exception of the call that made the changes. Refuses a caller as every operation does.
         """
         reports, me = self._reports, getcurrent()
-        if reports.deliverer is not None and reports.deliverer is me:
+        if reports.deliverer is me:
             raise NotTheActiveContext(self.active_id(), "an instrument")
         if me is not self._admitted:
             self.admit(me)
@@ -207,10 +204,11 @@ class ReportingEnvironment(Environment):
         return result
 
     def report_host_call(self, event: str, *facts: object) -> None:
-        """Report that a host function was called, or has ended, in the calling context."""
-        context_id = self._report_changes()
-        self._reports.pending += [(event, context_id, *facts)]
-        self._reports.deliver(self)
+        """Report that the calling context has called a host function, or that the call has ended."""
+        if self._reports.wants_host_calls:
+            context_id = self._report_changes()
+            self._reports.pending += [(event, context_id, *facts)]
+            self._reports.deliver(self)
 
     def _report_end(self, context_id: int, error: BaseException | None) -> None:
         """Report the end of the calling context, once. An interruption here may become the context's end instead."""

@@ -58,8 +58,11 @@ class Reports(Delivery):
 
     def _subscribe(self, subscribers: list[Subscriber]) -> None:
         self.subscribers = subscribers
-        self.wants_switches = any("context_switched" in subscriber.methods for subscriber in subscribers)
+        wanted = {name for subscriber in subscribers for name in subscriber.methods}
+        self.wants_switches = "context_switched" in wanted
         """Whether a switch is an event. Most events are switches, so it matters if no instrument is told of them."""
+        self.wants_host_calls = not wanted.isdisjoint(("host_call_started", "host_call_ended"))
+        """Whether a host call is an event. The same holds for these, in programs."""
 
     def _remove(self, subscriber: Subscriber, name: str) -> None:
         self._subscribe([other for other in self.subscribers if other is not subscriber])

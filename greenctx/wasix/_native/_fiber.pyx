@@ -30,7 +30,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
-from greenctx._core._switching cimport Coroutine, Switching
+from greenctx._core._switching cimport NO_SUCH_CONTEXT, NOT_DONE, Coroutine, Switching
 
 import sys
 from _signal import SIGINT, getsignal
@@ -49,6 +49,9 @@ include "_stack_pointer.pxi"
 include "_store_state.pxi"
 include "_epoch_thread.pxi"
 
+cdef enum:
+    INVAL = 28  # WASI's errno
+
 YIELDED = object()
 """The result of `Fiber.poll` when the guest has given control back only because an epoch ended."""
 
@@ -66,6 +69,7 @@ cdef class Fiber:
     cdef Switching switching  # `environment`, if its switch is the compiled one
     cdef Coroutine context  # the one that has made the call, if `switching` is there
     cdef uint64_t context_id
+    cdef int errno  # what context_switch is to return
     cdef StackPointer stack_pointer
     cdef ShadowStack stack  # where the guest's locals go, if not on the stack that all share
     cdef bint overflowed  # that stack, when the guest called the host function
@@ -136,10 +140,18 @@ cdef class Fiber:
 
     cdef inline bint switch_context(self) except -1:
         """Do what WASIX's context_switch does, in the plain case; return whether it was plain."""
-        if not self.wants_switch() or self.switching is None or not self.switching._is_plain:
+        if not self.wants_switch() or self.switching is None:
+            return False
+        if self.switching._is_plain:
+            self.state.switches += 1
+            return self.switching.switch_if_plain(<object>self.greenlet, self.switch_target(), <void *>self)
+        if self.switching.told_switch == NULL:
             return False
         self.state.switches += 1
-        return self.switching.switch_if_plain(<object>self.greenlet, self.switch_target(), <void *>self)
+        call = (<object>self.request.function).reported_as
+        told = self.switching.told_switch(self.switching, <object>self.greenlet, self.switch_target(), call)
+        self.errno = INVAL if told == NO_SUCH_CONTEXT else 0
+        return told != NOT_DONE
 
     cdef inline bint wants_switch(self) noexcept:
         """Whether the guest is in WASIX's context_switch, and Python need not have its turn."""
@@ -151,7 +163,8 @@ cdef class Fiber:
 
     cdef inline void answer_switch(self) noexcept:
         """Let context_switch return to the guest."""
-        self.request.results[0].kind = self.request.results[0].of.i32 = 0  # WASMTIME_I32; errno success
+        self.request.results[0].kind, self.request.results[0].of.i32 = 0, self.errno  # WASMTIME_I32
+        self.errno = 0
         self.request.answered = True
 
     cdef void end(self) noexcept:

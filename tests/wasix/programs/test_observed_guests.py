@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import wasmtime
-from guests.embedding import IMPORTS, Embedding, signature
+from guests.embedding import ENGINE, IMPORTS, Embedding, compiled, signature
+from hypothesis import given
+from hypothesis import strategies as st
 from leakcheck import assert_no_leak
-from wasmtime import Engine, FuncType, Module, Store
+from recorder import Recorder
+from wasmtime import Engine, Func, FuncType, Module, Store, ValType
 
 from greenctx import ContextSwitchingEnvironment, Instrument, Trace, current_environment
 from greenctx.wasix import GuestExit, Linker, Program, call
@@ -109,6 +113,80 @@ def test_a_linker_of_ones_own_reports_if_it_is_to() -> None:
             env.run_main_context(call, store, start)
         assert (len(calls.events) == 8) is report
         assert calls.names == ["table[1]"]  # nobody knows the code
+
+
+OBEDIENT = f"""(module {IMPORTS}
+  (import "host" "next" (func $next (result i32)))
+  (memory (export "memory") 1)
+  (table (export "__indirect_function_table") 1 funcref) (elem (i32.const 0) $obey)
+  (func $obey (local $next i32)
+    (loop $again
+      (if (i32.lt_s (local.tee $next (call $next)) (i32.const 0)) (then (return)))
+      (if (i32.lt_s (local.get $next) (i32.const 10))
+        (then (drop (call $switch (i64.extend_i32_s (local.get $next)))))
+        (else (if (i32.lt_s (local.get $next) (i32.const 20))
+          (then (drop (call $destroy (i64.extend_i32_s (i32.sub (local.get $next) (i32.const 10))))))
+          (else (drop (call $create (i32.const 8) (i32.const 0)))))))
+      (br $again)))
+  (func (export "_start") (call $obey)))"""
+RETURN, CREATE = -1, 20
+
+
+class Everything(Recorder):
+    """Keeps host calls as well. It can be told to raise at one of its events, once."""
+
+    def __init__(self, raises_at: int) -> None:
+        super().__init__()
+        self.left = raises_at
+
+    def host_call_started(self, _: ContextSwitchingEnvironment, context_id: int, name: str) -> None:
+        self.events.append(("called", context_id, name))
+        self.count()
+
+    def host_call_ended(
+        self, _: ContextSwitchingEnvironment, context_id: int, name: str, error: BaseException | None
+    ) -> None:
+        self.events.append(("call ended", context_id, name, None if error is None else repr(error)))
+        self.count()
+
+    def context_switched(self, _: ContextSwitchingEnvironment, from_id: int, to_id: int) -> None:
+        super().context_switched(_, from_id, to_id)
+        self.count()
+
+    def count(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+class WithAnotherSwitch(ContextSwitchingEnvironment):
+    """Its guests' switches take the long way, through Python."""
+
+    def switch_context(self, context_id: int) -> None:
+        super().switch_context(context_id)
+
+
+@pytest.mark.parametrize("report", [False, True])
+@given(
+    script=st.lists(st.sampled_from([*range(5), *range(5), 10, 11, 12, CREATE, CREATE, RETURN, 9]), max_size=40),
+    raises_at=st.integers(0, 40),
+)
+def test_switches_of_guests_are_told_as_those_of_python(report: bool, script: list[int], raises_at: int) -> None:
+    """Whether a guest's switch takes the short cut or not, instruments are told the same events in the same order."""
+    told = []
+    for cls in (ContextSwitchingEnvironment, WithAnotherSwitch):
+        store, linker, steps = Store(ENGINE), Linker(ENGINE, report_host_calls=report), iter([CREATE, 1, *script])
+        linker.define_wasix()
+        linker.define_func("host", "next", FuncType([], [ValType.i32()]), partial(next, steps, RETURN))
+        start = linker.instantiate(store, compiled(OBEDIENT)).exports(store)["_start"]
+        everything = Everything(raises_at)
+        try:
+            cls(instruments=[everything]).run_main_context(partial(call, store, cast("Func", start)))
+        except BaseException as error:
+            everything.events.append(("raised", repr(error)))
+        told.append(everything.events)
+        store.close()
+    assert told[0] == told[1]
 
 
 def test_a_program_without_instruments_defines_the_functions_themselves() -> None:
