@@ -37,8 +37,12 @@ cdef class Activity:
     cdef public dict calls, names
     cdef public object clock, ended, processor_clock
 
-    cpdef int64_t now(self) except -1:
+    def now(self):
         """Return the time, and note it as the last one."""
+        return self.tick()
+
+    cdef int64_t tick(self) except -1:
+        # Not a cpdef method, which would look for one of that name in the class Tracks at each call.
         cdef int64_t now = <int64_t>self.clock() - self.began
         if now < self.last + 3:
             now = self.last + 3
@@ -55,9 +59,9 @@ cdef class Activity:
         calls = ()
         if self.active == to_id:  # told once more, because an interruption came at the end of the first time
             return False
-        now, processor, flow = self.now(), self.processor_clock(), next(flows)
+        now, processor, flow = self.tick(), self.processor_clock(), next(flows)
         if self.calls.get(from_id):
-            calls = self.cut_calls(from_id, now)
+            calls = self.cut(from_id, now)
         name = self.names.get(from_id, '"?"')
         numbers[:] = [
             pid, from_track, self.since, now - self.since, self.processor_since, processor - self.processor_since,
@@ -71,33 +75,36 @@ cdef class Activity:
             self.names.pop(from_id, None)
         return now >= self.sampled
 
-    cpdef list cut_calls(self, context_id, int64_t end):
+    def cut_calls(self, context_id, end):
         """Return the slices of the host calls that the context waits in, cut off here.
 
         (Slices of a track have to be nested: the rest of a call is a slice of its own, in the next piece of activity.)
         """
-        cdef list calls = self.calls.get(context_id), pieces = []
-        cdef Py_ssize_t at
-        if calls is not None:
-            for at in range(len(calls)):
-                pieces.append(self.call(context_id, calls[at], at + 1, end))
-        return pieces
+        return self.cut(context_id, end)
 
     def begin_call(self, context_id, name):
         """Note that the context has called a host function."""
         cdef list calls = self.calls.get(context_id)
         if calls is None:
             calls = self.calls[context_id] = []
-        calls.append((name, self.now()))
+        calls.append((name, self.tick()))
 
     def end_call(self, context_id, list lines not None):
         """Add the slice of the context's latest host call, which has ended, to the lines. Return whether it began."""
         cdef list calls = self.calls.get(context_id)
         if not calls:
             return False
-        lines.append(self.call(context_id, calls[-1], len(calls), self.now()))
+        lines.append(self.call(context_id, calls[-1], len(calls), self.tick()))
         calls.pop()
         return True
+
+    cdef list cut(self, context_id, int64_t end):
+        cdef list calls = self.calls.get(context_id), pieces = []
+        cdef Py_ssize_t at
+        if calls is not None:
+            for at in range(len(calls)):
+                pieces.append(self.call(context_id, calls[at], at + 1, end))
+        return pieces
 
     cdef str call(self, context_id, tuple call, int64_t depth, int64_t end):
         name, start = call

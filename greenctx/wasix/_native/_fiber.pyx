@@ -69,7 +69,7 @@ cdef class Fiber:
     cdef Switching switching  # `environment`, if its switch is the compiled one
     cdef Coroutine context  # the one that has made the call, if `switching` is there
     cdef uint64_t context_id
-    cdef int errno  # what context_switch is to return
+    cdef int switch_errno  # what context_switch is to return
     cdef StackPointer stack_pointer
     cdef ShadowStack stack  # where the guest's locals go, if not on the stack that all share
     cdef bint overflowed  # that stack, when the guest called the host function
@@ -150,7 +150,7 @@ cdef class Fiber:
         self.state.switches += 1
         call = (<object>self.request.function).reported_as
         told = self.switching.told_switch(self.switching, <object>self.greenlet, self.switch_target(), call)
-        self.errno = INVAL if told == NO_SUCH_CONTEXT else 0
+        self.switch_errno = INVAL if told == NO_SUCH_CONTEXT else 0
         return told != NOT_DONE
 
     cdef inline bint wants_switch(self) noexcept:
@@ -163,8 +163,8 @@ cdef class Fiber:
 
     cdef inline void answer_switch(self) noexcept:
         """Let context_switch return to the guest."""
-        self.request.results[0].kind, self.request.results[0].of.i32 = 0, self.errno  # WASMTIME_I32
-        self.errno = 0
+        self.request.results[0].kind, self.request.results[0].of.i32 = 0, self.switch_errno  # WASMTIME_I32
+        self.switch_errno = 0
         self.request.answered = True
 
     cdef void end(self) noexcept:
