@@ -89,6 +89,8 @@ class Bombardment:
         if not self.armed or self.handling:  # a tick in this handler does not count
             return
         self.handling = True
+        while frame is not None and frame.f_code is Bombardment.interrupt.__code__:  # a tick at its beginning
+            frame = frame.f_back
         # Not in other code: Python drops what is raised in a callback of a weak reference, or of the collector.
         targets = (CORE, TESTS) if self.everywhere else CORE
         is_target = frame is not None and frame.f_code.co_filename.startswith(targets)
