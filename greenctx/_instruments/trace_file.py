@@ -13,7 +13,7 @@ from errno import EBADF
 from time import perf_counter_ns
 
 HEAD = '{"traceEvents": ['
-TAIL = b"\n]}\n"
+TAIL = "\n]}\n"
 MAX_LINES = 170
 """How many entries are kept before they are written. A switch is one of them, of three events or more."""
 
@@ -46,7 +46,7 @@ class EventFile:
             self._seekable = False
         if self._seekable:  # whole from the beginning, because a process may be killed before the first events
             with suppress(OSError):  # the next write, to the same place, fails too, and says so
-                os.pwrite(self._descriptor, HEAD.encode() + TAIL, 0)
+                os.pwrite(self._descriptor, (HEAD + TAIL).encode(), 0)
 
     def write(self, *lines: str) -> None:
         self.lines += lines
@@ -60,9 +60,9 @@ class EventFile:
             if self._can_write():
                 assert self._descriptor is not None
                 if not self._written:
-                    self._put(self._descriptor, HEAD.encode() + TAIL)
+                    self._put(self._descriptor, (HEAD + TAIL).encode())
                 elif not self._seekable:
-                    self._put(self._descriptor, TAIL)
+                    self._put(self._descriptor, TAIL.encode())
                 self._release()
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -101,10 +101,14 @@ class EventFile:
             if not self._can_write():
                 self.lines = []
             elif count:
-                content = (self._before + ",\n".join(self.lines[:count])).encode()
+                tail = TAIL if self._seekable else ""
+                lines = self.lines[:count]
+                lines[0] = self._before + lines[0]
+                lines[-1] += tail
+                content = ",\n".join(lines).encode()
                 assert self._descriptor is not None
-                self._put(self._descriptor, content + TAIL if self._seekable else content)
-                size = len(content)
+                self._put(self._descriptor, content)
+                size = len(content) - len(tail)
                 # After an interruption before this line, the same bytes are written to the same place again.
                 self._written += size
                 self._before = ",\n"

@@ -472,7 +472,7 @@ def test_a_process_that_is_killed_in_a_write(tmp_path: Path) -> None:
             env.run_main_context(switching(100), env)
     after = path.read_bytes()
     begin = len(before) - len(TAIL)
-    assert before.endswith(TAIL)
+    assert before.endswith(TAIL.encode())
     assert after[:begin] == before[:begin]
     drawn = len(Timeline.read(path).switches)
     for end in range(begin, begin + 200):

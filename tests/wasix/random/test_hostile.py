@@ -1,6 +1,6 @@
 """Guests that mean harm end in a status and a message, whatever they do: none ends the process, or makes it hang.
 
-With ``--long`` there are 600 mutants and 400 random guests. ``GREENCTX_SEED`` in the environment chooses which: a
+With ``--long`` there are 400 mutants and 200 random guests. ``GREENCTX_SEED`` in the environment chooses which: a
 failure says what it was.
 """
 
@@ -48,7 +48,7 @@ def test_attacks(tmp_path: Path) -> None:
 def test_mutants(tmp_path: Path, long: bool) -> None:
     """Modules that were valid until bytes were changed and sections moved: each ends well, and can be inspected."""
     print(f"GREENCTX_SEED={SEED}")
-    count = 600 if long else 40
+    count = 400 if long else 40
     flags = ("-O1", "-Wl,--export=__stack_pointer", "-Wl,--export=malloc")
     in_c = [compile_guest(name, *flags) for name in ("endings", "errnos")]
     in_c += [compile_guest("toolchain", "-O1", *TOOLCHAIN)] * 2
@@ -76,7 +76,7 @@ def test_mutants(tmp_path: Path, long: bool) -> None:
 def test_random_guests(tmp_path: Path, long: bool) -> None:
     """Valid guests that call what WASI and WASIX have, in many contexts, with odd arguments: each ends well."""
     print(f"GREENCTX_SEED={SEED}")
-    count = 400 if long else 25
+    count = 200 if long else 25
     directory = tmp_path / "directory"
     for first in range(0, count, 200):
         directory.mkdir()

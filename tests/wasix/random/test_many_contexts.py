@@ -43,9 +43,9 @@ def test_contexts_alive_at_once(long: bool) -> None:
 
 
 def test_contexts_one_after_the_other(long: bool) -> None:
-    """Five thousand contexts (100,000 in the long form) that one guest creates, starts and destroys leave the
+    """Five thousand contexts (50,000 in the long form) that one guest creates, starts and destroys leave the
     process as large as it was; nor do those that it never starts grow it."""
-    lives = 100_000 if long else 5_000
+    lives = 50_000 if long else 5_000
     sizes: list[int] = []
     program = Program(
         f"""(module {IMPORTS} (import "host" "measure" (func $measure))

@@ -102,7 +102,7 @@ def test_memory_stays_flat(long: bool) -> None:
     """So many contexts, one after the other, leave the process as large as it was."""
     assert program("one-after-the-other", "2000").run() == 0
     before = own_memory()
-    assert program("one-after-the-other", "100000" if long else "5000").run() == 0
+    assert program("one-after-the-other", "50000" if long else "5000").run() == 0
     assert own_memory() - before < 4 * 2**20
 
 
