@@ -40,7 +40,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile(
     "quick", max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("long", settings.get_profile("quick"), max_examples=400, stateful_step_count=80)
+settings.register_profile("long", settings.get_profile("quick"), max_examples=300, stateful_step_count=80)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -180,7 +180,7 @@ def bombard(seed: int, runs: int) -> Counter[str]:
 
 def test_bombarded_from_a_timer(long: bool) -> None:
     """Random operations under random interruptions, one or many: nothing is lost."""
-    counts = bombard(seed=20240501, runs=20_000 if long else 1500)
+    counts = bombard(seed=20240501, runs=10_000 if long else 1500)
     print(dict(counts))
     assert counts["interrupted"] > 100
 
