@@ -22,15 +22,13 @@ cdef class Coroutine:
     cdef bint end(self, PyObject *result) except -1
 
 
-# What a told_switch_t returns.
-cdef enum told_t:
-    NOT_DONE = 0  # and nothing was told
-    DONE = 1
-    NO_SUCH_CONTEXT = 2
+cdef enum:
+    NOT_DONE = -2
 
-# Does a guest's context_switch, if it is plain, and tells instruments of it: also as a host call of the name ``call``,
-# unless that is None.
-ctypedef int (*told_switch_t)(Switching, object caller, uint64_t context_id, object call) except -1
+# Does a guest's context_switch, if it is plain, and tells instruments of it. Returns the errno for the guest; or NOT_DONE,
+# and then nothing was told. ``call`` is None, or a pair: the name by which the switch is also told as a host call, and the
+# Python function that does a switch which is not plain any more.
+ctypedef int (*told_switch_t)(Switching, object caller, uint64_t context_id, tuple call) except -1
 
 
 cdef class Switching:

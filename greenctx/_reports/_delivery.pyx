@@ -9,7 +9,7 @@ everything else to the long way.
 cimport cython
 from libc.stdint cimport uint64_t
 
-from greenctx._core._switching cimport DONE, NO_SUCH_CONTEXT, NOT_DONE, Coroutine, Switching, calling_greenlet
+from greenctx._core._switching cimport NOT_DONE, Coroutine, Switching, calling_greenlet
 
 
 cdef class Subscriber:
@@ -76,18 +76,9 @@ def switch_context(Switching self not None, context_id):
     context raised, and `ContextEntrypointReturned` if one returned.
     """
     cdef Delivery reports = self._reports
-    cdef bint has_switched = False
-    if self._active is reports.seen and is_settled(reports, self):
-        reports.target = context_id
-        try:
-            has_switched = self.switch_if_plain(calling_greenlet(), context_id, NULL)
-        except BaseException as error:
-            self._report_changes(error)
-            raise
-    if not has_switched:
+    cdef bint may_be_plain = self._active is reports.seen and is_settled(reports, self)
+    if not may_be_plain or not switch_plainly(reports, self, calling_greenlet(), context_id):
         self._switch_and_report(context_id)
-        return
-    note_switch(reports, self)
 
 
 def serve_guests(Switching environment not None):
@@ -96,50 +87,41 @@ def serve_guests(Switching environment not None):
         environment.told_switch = switch_told
 
 
-cdef int switch_told(Switching environment, object caller, uint64_t context_id, object call) except -1:
-    """A told_switch_t: `context_switch` of greenctx.wasix, and what CallReports tells of it."""
+cdef int switch_told(Switching environment, object caller, uint64_t context_id, tuple call) except -1:
+    """A told_switch_t: what `context_switch` of greenctx.wasix does, and CallReports tells of it."""
     cdef Delivery reports = environment._reports
-    cdef int done = NO_SUCH_CONTEXT
+    cdef int errno = 0
     if not is_plain(reports, environment, caller, context_id):
         return NOT_DONE
-    if not reports.wants_host_calls:
-        call = None
-    if call is not None:
-        reports.pending.append(("host_call_started", environment._active.context_id, call))
-        reports.tell(environment)
+    if call is None or not reports.wants_host_calls:
+        switch_plainly(reports, environment, caller, context_id)
+        return errno
+    name, function = call
+    reports.pending.append(("host_call_started", environment._active.context_id, name))
+    reports.tell(environment)
     try:
         if is_plain(reports, environment, caller, context_id):
-            reports.target = context_id
-            try:
-                environment.switch_if_plain(caller, context_id, NULL)
-            except BaseException as error:
-                environment._report_changes(error)
-                raise
-            note_switch(reports, environment)
-            done = DONE
-        # A signal's handler came while an instrument was told.
-        elif context_id == environment.active_context_id or environment.can_switch_to(context_id):
-            environment._switch_and_report(context_id)
-            done = DONE
+            switch_plainly(reports, environment, caller, context_id)
+        else:  # an instrument has let another greenlet run
+            errno = function(context_id)
     except BaseException as error:
-        if call is not None:
-            environment.report_host_call("host_call_ended", call, error)
+        environment.report_host_call("host_call_ended", name, error)
         raise
-    if call is not None:
-        reports.pending.append(("host_call_ended", environment._active.context_id, call, None))
-        reports.tell(environment)
-    return done
+    reports.pending.append(("host_call_ended", environment._active.context_id, name, None))
+    reports.tell(environment)
+    return errno
 
 
-cdef inline bint is_plain(Delivery reports, Switching environment, object caller, uint64_t context_id):
-    """Whether the caller is known as the active context, there is nothing to tell, and the target has started."""
-    return (
-        caller is environment._admitted and environment._active is reports.seen and is_settled(reports, environment)
-        and reports.deliverer is None and environment.find_started(context_id) is not NULL)
-
-
-cdef inline bint note_switch(Delivery reports, Switching environment) except -1:
-    """Tell that the active context goes on. This is the end of the long way, `_report_changes`."""
+cdef bint switch_plainly(Delivery reports, Switching environment, object caller, object context_id) except -1:
+    """Switch, and tell it; return whether it was a plain switch. If not, nothing has happened."""
+    reports.target = context_id
+    try:
+        if not environment.switch_if_plain(caller, context_id, NULL):
+            return False
+    except BaseException as error:
+        environment._report_changes(error)
+        raise
+    # What follows is the end of the long way, `_report_changes`.
     cdef Coroutine seen = reports.seen, active = environment._active
     if seen is None or active is None or not is_settled(reports, environment):
         environment._report_changes()
@@ -150,6 +132,13 @@ cdef inline bint note_switch(Delivery reports, Switching environment) except -1:
             reports.pending.append(("context_switched", seen.context_id, active.context_id))
             reports.tell(environment)
     return True
+
+
+cdef inline bint is_plain(Delivery reports, Switching environment, object caller, uint64_t context_id):
+    """Whether the caller is known as the active context, there is nothing to tell, and the target has started."""
+    return (
+        caller is environment._admitted and environment._active is reports.seen and is_settled(reports, environment)
+        and reports.deliverer is None and environment.find_started(context_id) is not NULL)
 
 
 cdef inline bint is_settled(Delivery reports, Switching environment):

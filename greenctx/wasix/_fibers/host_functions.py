@@ -30,7 +30,7 @@ FIRST_CALLS = 4
 class HostFunction:
     """A Python function for guests to call, as `Fiber.poll` returns it."""
 
-    __slots__ = ("__weakref__", "_unseen_calls", "access_caller", "decode", "encode", "function", "name", "reported_as")
+    __slots__ = ("__weakref__", "_unseen_calls", "access_caller", "decode", "encode", "function", "name", "reported")
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class HostFunction:
     ) -> None:
         """``decode`` converts the arguments, ``encode`` what the function returns."""
         self.name = name
-        self.reported_as: str | None = None
-        """The name by which `function` reports each call to instruments, if it does."""
+        self.reported: tuple[str, Callable[..., Any]] | None = None
+        """If `function` reports each call to instruments: by which name, and the function that it then calls."""
         self.decode = decode
         self.encode = encode
         self.function = function

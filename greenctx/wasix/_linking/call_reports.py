@@ -38,8 +38,8 @@ class CallReports:
 
 
 def _report(host_function: HostFunction) -> None:
-    host_function.function = reporting(host_function.name, host_function.function)
-    host_function.reported_as = host_function.name
+    host_function.reported = host_function.name, host_function.function
+    host_function.function = reporting(*host_function.reported)
 
 
 def reporting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -30,7 +30,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
-from greenctx._core._switching cimport NO_SUCH_CONTEXT, NOT_DONE, Coroutine, Switching
+from greenctx._core._switching cimport NOT_DONE, Coroutine, Switching
 
 import sys
 from _signal import SIGINT, getsignal
@@ -48,9 +48,6 @@ include "_direct_calls.pxi"
 include "_stack_pointer.pxi"
 include "_store_state.pxi"
 include "_epoch_thread.pxi"
-
-cdef enum:
-    INVAL = 28  # WASI's errno
 
 YIELDED = object()
 """The result of `Fiber.poll` when the guest has given control back only because an epoch ended."""
@@ -148,10 +145,12 @@ cdef class Fiber:
         if self.switching.told_switch == NULL:
             return False
         self.state.switches += 1
-        call = (<object>self.request.function).reported_as
-        told = self.switching.told_switch(self.switching, <object>self.greenlet, self.switch_target(), call)
-        self.switch_errno = INVAL if told == NO_SUCH_CONTEXT else 0
-        return told != NOT_DONE
+        cdef int told = self.switching.told_switch(
+            self.switching, <object>self.greenlet, self.switch_target(), (<object>self.request.function).reported)
+        if told == NOT_DONE:
+            return False
+        self.switch_errno = told
+        return True
 
     cdef inline bint wants_switch(self) noexcept:
         """Whether the guest is in WASIX's context_switch, and Python need not have its turn."""

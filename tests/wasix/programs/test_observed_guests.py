@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import wasmtime
+from greenlet import getcurrent
+from guests.context_calls import INVAL
 from guests.embedding import ENGINE, IMPORTS, Embedding, compiled, signature
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from greenctx.wasix._modules.compile import to_binary
 from greenctx.wasix._modules.names import EntrypointNames
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -41,6 +44,18 @@ class HostCalls(Instrument):
         self, _: ContextSwitchingEnvironment, context_id: int, name: str, error: BaseException | None
     ) -> None:
         self.events.append((context_id, name.partition(".")[2], type(error).__name__ if error else "returned"))
+
+
+class Interfering(HostCalls):
+    """Lets other code run at the beginning of a host call, once."""
+
+    interfere: Callable[[], object] | None = None
+
+    def host_call_started(self, _: ContextSwitchingEnvironment, context_id: int, name: str) -> None:
+        super().host_call_started(_, context_id, name)
+        interfere, self.interfere = self.interfere, None
+        if interfere is not None:
+            interfere()
 
 
 GUEST = f"""(module {IMPORTS}
@@ -187,6 +202,33 @@ def test_switches_of_guests_are_told_as_those_of_python(report: bool, script: li
         told.append(everything.events)
         store.close()
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("cls", [ContextSwitchingEnvironment, WithAnotherSwitch])
+def test_another_greenlet_runs_while_a_switch_is_told(cls: type[ContextSwitchingEnvironment]) -> None:
+    """It may take the switch's target away, as gevent's might. Then the call returns inval, and its end is told."""
+    env, others = cls(instruments=[calls := Interfering()]), []
+    store, linker = Store(ENGINE), Linker(ENGINE, report_host_calls=True)
+    linker.define_wasix()
+    switch = f"""(module {IMPORTS} (memory (export "memory") 1)
+      (func (export "switch") (param i64) (result i32) (call $switch (local.get 0))))"""
+    exports = linker.instantiate(store, compiled(switch)).exports(store)
+
+    def main() -> None:
+        def other() -> None:
+            others.append(getcurrent())
+            env.switch_context(0)
+            assert env.destroy_context(1)
+            main_greenlet.switch()
+
+        main_greenlet = getcurrent()
+        for _ in range(2):
+            env.switch_context(env.create_context(other))
+        calls.interfere = others[1].switch
+        assert call(store, cast("Func", exports["switch"]), 1) == INVAL
+
+    env.run_main_context(main)
+    assert calls.events[:2] == [(0, "context_switch"), (0, "context_switch", "returned")]
 
 
 def test_a_program_without_instruments_defines_the_functions_themselves() -> None:
