@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         only_long = item.get_closest_marker("long") is not None
         in_both = item.get_closest_marker("both_forms") is not None or "long" in getattr(item, "fixturenames", ())
-        kept[in_both or only_long == is_long].append(item)
+        kept[is_long if only_long else in_both or not is_long].append(item)
     items[:] = kept[True]
     config.hook.pytest_deselected(items=kept[False])
 

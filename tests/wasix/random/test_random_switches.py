@@ -15,6 +15,11 @@ SCRIPT = Path(random_runs.__file__).with_name("guest_switches.py")
 MORE_SEEDS = [pytest.param(2, marks=pytest.mark.long)]
 
 
+@pytest.fixture
+def operations(long: bool) -> int:
+    return 400 if long else 200
+
+
 def run(seed: int, operations: int, *options: str) -> tuple[list[Any], str]:
     """Return what each run counted, in the order of their seeds, and how the guest ended."""
     command = [sys.executable, str(SCRIPT), str(seed), str(operations), *options]
@@ -26,11 +31,10 @@ def run(seed: int, operations: int, *options: str) -> tuple[list[Any], str]:
 
 @pytest.mark.parametrize("seed", [1, *MORE_SEEDS])
 @pytest.mark.parametrize("option", ["", "epochs", "watched", "two-threads", "gevent", "asyncio"])
-def test_deferred_switches_change_nothing(seed: int, option: str, long: bool) -> None:
+def test_deferred_switches_change_nothing(seed: int, option: str, operations: int) -> None:
     """Every context does the same, in the same order, whether greenlet switches are deferred or not."""
     if option == "gevent":
         pytest.importorskip("gevent")
-    operations = 400 if long else 200
     counts, guest = run(seed, operations, option)
     assert (counts, guest) == run(seed, operations, option, "not-deferred")
     assert counts[0]["operations"] >= operations
@@ -39,9 +43,9 @@ def test_deferred_switches_change_nothing(seed: int, option: str, long: bool) ->
 
 @pytest.mark.parametrize("seed", [1, *MORE_SEEDS])
 @pytest.mark.parametrize("options", ["", "epochs watched two-threads", "gevent", "asyncio epochs"])
-def test_interrupted_deferred_switches(seed: int, options: str, long: bool) -> None:
+def test_interrupted_deferred_switches(seed: int, options: str, operations: int) -> None:
     """With interruptions at any moment it ends well, too."""
     if "gevent" in options:
         pytest.importorskip("gevent")
-    counts, _ = run(seed, 400 if long else 200, "interrupt", *options.split())
+    counts, _ = run(seed, operations, "interrupt", *options.split())
     assert counts[0]["KeyboardInterrupt"] > 0
